@@ -1,0 +1,48 @@
+"""Converts a backbone of torchvision, timm or the official ResNeSt to this package's weights.
+
+`python launch/import_weights.py --arch=resnest101 --input=resnest101.safetensors --output=DIR`
+
+DIR then holds `variables.npz` and `meta.json`; train from it with `--config.generator.init=DIR`.
+`.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the arguments, converts, and says what was written; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--arch', required=True, help='name of the backbone, such as resnest101')
+  parser.add_argument('--input', required=True, type=Path, help='a .safetensors or .pth file')
+  parser.add_argument('--output', required=True, type=Path, help='the directory to write')
+  arguments = parser.parse_args(argv)
+  # Not before the arguments are read: `--help` and wrong arguments answer at once.
+  from pnoc_jax import trees
+  from pnoc_jax.io import weights
+
+  try:
+    if arguments.output.exists() and not arguments.output.is_dir():
+      raise UserError(f'--output={arguments.output} is a file; name a directory.')
+    if (arguments.output / weights.FILE).exists():
+      raise UserError(f'{arguments.output} already holds weights; name another directory.')
+    variables, meta = weights.import_foreign(arguments.input, arguments.arch)
+    file = weights.save(arguments.output, variables, meta=meta)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  count = trees.count(variables['params'])
+  print(f'{file}: {meta["arch"]} up to {meta["last_stage"]}, {count:,} parameters.')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

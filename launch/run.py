@@ -1,0 +1,50 @@
+"""Runs a config: `python launch/run.py --config=configs/pnoc_shapes.py [--workdir=DIR]`.
+
+Fields of the config are flags: `--config.generator.optim.lr=0.05`. The same command again resumes.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax import config_flags
+from pnoc_jax.errors import UserError
+
+_CONFIG = config_flags.define_config('config')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's directory; by default runs/<name of the config>."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags and runs the config; prints what the user can mend without a traceback."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.parallel import hosts
+  from pnoc_jax.stages import runner
+  from pnoc_jax.training import loop
+
+  config = _CONFIG.value
+  runtime = config.runtime
+  try:
+    if runtime.coordinator:
+      hosts.initialize(
+        coordinator=runtime.coordinator,
+        num_processes=runtime.num_processes,
+        process_id=runtime.process_id,
+      )
+    else:
+      hosts.initialize()
+    runner.execute(config, Path(_WORKDIR.value or f'runs/{config.name}'))
+  except UserError as error:
+    sys.exit(f'error: {error}')
+  except loop.Interrupted as stop:
+    print(f'stopped: {stop}')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flags.make_parser('config'))

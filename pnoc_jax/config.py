@@ -1,0 +1,148 @@
+"""The configuration of a whole run, and the checks that one field alone cannot make."""
+
+import dataclasses
+
+from pnoc_jax.data import info
+from pnoc_jax.errors import UserError
+from pnoc_jax.nn import backbones
+from pnoc_jax.stages import classifier as classifier_stage
+from pnoc_jax.stages import evaluation as evaluation_stage
+from pnoc_jax.stages import generator as generator_stage
+from pnoc_jax.stages import priors as priors_stage
+from pnoc_jax.stages import report as report_stage
+from pnoc_jax.stages import stage
+
+
+@dataclasses.dataclass(slots=True)
+class InputsConfig:
+  """Directories of other runs' stages to use in place of this run's own."""
+
+  classifier: str = ''
+  generator: str = ''
+  priors: str = ''
+  evaluation: str = ''
+
+
+@dataclasses.dataclass(slots=True)
+class Variant:
+  """One run of a sweep.
+
+  Attributes:
+    group: what the table calls it; runs of one group differ in their seed alone.
+    name: its directory below the sweep's.
+    overrides: dotted config fields and their values.
+  """
+
+  group: str
+  name: str
+  overrides: dict
+
+
+@dataclasses.dataclass(slots=True)
+class PipelineConfig:
+  """A run.
+
+  Attributes:
+    name: the run's name, and by default the name of its directory below `runs/`.
+    seed: of everything random in it.
+    only: stages to run, separated by commas; empty for all.
+    until: last stage to run; empty for all.
+    rerun: stages to run again though they are done, separated by commas. Their directories are
+      kept under another name.
+    inputs: products of other runs to use.
+    dataset: the images.
+    runtime: devices, logging and saving.
+    sweep: if not empty, the run is these runs and a table of their results.
+  """
+
+  name: str = 'pnoc'
+  seed: int = 0
+  only: str = ''
+  until: str = ''
+  rerun: str = ''
+  inputs: InputsConfig = dataclasses.field(default_factory=InputsConfig)
+  dataset: info.DatasetConfig = dataclasses.field(default_factory=info.DatasetConfig)
+  runtime: stage.RuntimeConfig = dataclasses.field(default_factory=stage.RuntimeConfig)
+  classifier: classifier_stage.ClassifierConfig = dataclasses.field(
+    default_factory=classifier_stage.ClassifierConfig
+  )
+  generator: generator_stage.GeneratorConfig = dataclasses.field(
+    default_factory=generator_stage.GeneratorConfig
+  )
+  priors: priors_stage.PriorsConfig = dataclasses.field(default_factory=priors_stage.PriorsConfig)
+  evaluation: evaluation_stage.EvaluationConfig = dataclasses.field(
+    default_factory=evaluation_stage.EvaluationConfig
+  )
+  report: report_stage.ReportConfig = dataclasses.field(default_factory=report_stage.ReportConfig)
+  sweep: tuple[Variant, ...] = ()
+
+
+def validate(config: PipelineConfig) -> None:
+  """Checks what can be checked without data or devices.
+
+  Raises:
+    UserError: naming every field that is wrong, with what to do.
+  """
+  faults = []
+  for name in ('classifier', 'generator'):
+    faults += _training_faults(name, getattr(config, name))
+  faults += _generator_faults(config.generator)
+  faults += _priors_faults(config.priors)
+  if config.runtime.log_every < 1 or config.runtime.save_every < 1:
+    faults.append('runtime.log_every and runtime.save_every must be at least 1')
+  if faults:
+    raise UserError('the config cannot run:\n' + '\n'.join(f'  {fault}' for fault in faults))
+
+
+def _training_faults(name: str, config) -> list[str]:
+  faults = []
+  model, transform = config.model, config.transform
+  if model.backbone not in backbones.names():
+    faults.append(
+      f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
+    )
+  if model.output_stride not in (8, 16, 32):
+    faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')
+  if config.epochs < 1 or config.batch_size < 1:
+    faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
+  if not 0 <= config.smoothing < 1:
+    faults.append(f'{name}.smoothing is {config.smoothing}; it lies in [0, 1)')
+  if transform.min_size > transform.max_size:
+    faults.append(
+      f'{name}.transform.min_size {transform.min_size} is above max_size {transform.max_size}'
+    )
+  if config.optim.accumulate < 1:
+    faults.append(f'{name}.optim.accumulate must be at least 1')
+  if config.optim.ema is not None and not 0 < config.optim.ema < 1:
+    faults.append(f'{name}.optim.ema is {config.optim.ema}; it lies in (0, 1), or is None')
+  return faults
+
+
+def _generator_faults(config: generator_stage.GeneratorConfig) -> list[str]:
+  faults = []
+  tiled = config.method.uses_tiles
+  unit = 2 * config.model.output_stride
+  if tiled and config.transform.crop % unit:
+    lower = config.transform.crop // unit * unit
+    faults.append(
+      f'generator.transform.crop is {config.transform.crop}: puzzle tiles need a multiple of '
+      f'2 x output stride = {unit}, e.g. {lower or unit} or {lower + unit}'
+    )
+  if not 0 < config.threshold < 1:
+    faults.append(f'generator.threshold is {config.threshold}; it lies in (0, 1)')
+  if config.noc_every < 1:
+    faults.append('generator.noc_every must be at least 1')
+  if config.leak_noc_grad and config.method is not generator_stage.Method.PNOC:
+    faults.append('generator.leak_noc_grad is of the method pnoc alone')
+  return faults
+
+
+def _priors_faults(config: priors_stage.PriorsConfig) -> list[str]:
+  faults = []
+  if not config.scales or min(config.scales) <= 0:
+    faults.append(f'priors.scales is {config.scales}; name one or more positive scales')
+  if config.batch_size < 1:
+    faults.append('priors.batch_size must be at least 1')
+  if not config.splits:
+    faults.append('priors.splits is empty; name one or more splits')
+  return faults

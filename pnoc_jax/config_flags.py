@@ -1,0 +1,99 @@
+"""Configs as command-line flags, with errors for people."""
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from pnoc_jax.errors import UserError
+
+
+def define_config(name: str, default: str | None = None) -> flags.FlagHolder:
+  """Defines `--name=FILE.py[:argument]`, whose fields are flags: `--name.field=value`."""
+  return config_flags.DEFINE_config_file(
+    name, default, 'The config file, e.g. configs/pnoc_shapes.py or configs/pnoc_shapes.py:smoke.'
+  )
+
+
+def make_parser(name: str):
+  """Makes the `flags_parser` of `absl.app.run` that explains what is wrong with `--name`.
+
+  Args:
+    name: of the flag that `define_config` defined.
+
+  Returns:
+    argv -> the arguments that are no flags. Exits with status 2 on a wrong file, field or value.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      given = _given(name, argv)
+      if not any(f in argv for f in ('--help', '--helpfull', '--helpshort', '-h')):
+        _check(name, given)
+      return app.parse_flags_with_usage(argv)
+    except UserError as error:
+      print(f'error: {error}', file=sys.stderr)
+      sys.exit(2)
+
+  return parse
+
+
+def _given(name: str, argv: list[str]) -> dict[str, str | None]:
+  """The flags `--name` and `--name.field` of a command line, with their values."""
+  found, rest = {}, list(argv[1:])
+  while rest:
+    word = rest.pop(0)
+    flag, equals, value = word.lstrip('-').partition('=')
+    if word.startswith('-') and (flag == name or flag.startswith(f'{name}.')):
+      if not equals and rest and not rest[0].startswith('-'):
+        value, equals = rest.pop(0), '='
+      found[flag] = value if equals else None
+  return found
+
+
+def _check(name: str, given: dict[str, str | None]) -> None:
+  if not given.get(name):
+    raise UserError(f'--{name}=FILE is missing, e.g. --{name}=configs/pnoc_shapes.py')
+  path, _, argument = given[name].partition(':')
+  config = load(path, argument or None)
+  for flag in given:
+    if flag != name:
+      _check_field(config, name, flag.split('.')[1:])
+
+
+def load(path: str, argument: str | None = None):
+  """Builds the config of a file by its `get_config(argument)`.
+
+  Raises:
+    UserError: there is no such file, or it holds no `get_config`.
+  """
+  file = Path(path)
+  if not file.is_file():
+    folder = file.parent if file.parent.is_dir() else Path('configs')
+    known = sorted(p.name for p in folder.glob('[!_]*.py')) if folder.is_dir() else []
+    near = difflib.get_close_matches(file.name, known, 1)
+    hint = f' Did you mean {folder / near[0]}?' if near else ''
+    listed = f' There are {", ".join(known)}.' if known else ''
+    raise UserError(f'there is no config file {path}.{hint}{listed}')
+  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'{path} holds no function get_config, so it is no config file')
+  return module.get_config(argument)
+
+
+def _check_field(config, flag: str, fields: list[str]) -> None:
+  holder, path = config, flag
+  for field in fields:
+    known = [f.name for f in dataclasses.fields(holder)] if dataclasses.is_dataclass(holder) else []
+    if field not in known:
+      near = difflib.get_close_matches(field, known, 1)
+      hint = f'; did you mean {path}.{near[0]}?' if near else ''
+      listed = f' It has {", ".join(known)}.' if known else ' It is a single value.'
+      raise UserError(f'{path} has no field {field!r}{hint}{listed}')
+    holder, path = getattr(holder, field), f'{path}.{field}'

@@ -1,0 +1,1 @@
+"""Datasets and input pipelines: numpy, Pillow and grain, never jax."""

@@ -1,0 +1,164 @@
+"""Reads every file of a split before work starts, so that a broken one is found then, by name."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from concurrent import futures
+
+import numpy as np
+
+from pnoc_jax import errors
+from pnoc_jax.data import folder, info
+
+_FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+  """What is wrong with one example: its id, and a sentence that names the file."""
+
+  id: str
+  what: str
+
+
+def check_source(
+  source: info.Source,
+  *,
+  on_progress: Callable[[int, int], None] | None = None,
+  threads: int = 4,
+  stamp: str | os.PathLike | None = None,
+) -> list[Problem]:
+  """Decodes all images and masks of a source.
+
+  Args:
+    source: the examples.
+    on_progress: called with (examples done, examples).
+    threads: that decode.
+    stamp: a file that remembers a check without problems; while the files' names, sizes and times
+      of change stay as they were, the next check reads none of them.
+
+  Returns:
+    The problems, in the order of the ids.
+  """
+  if not any(source.files(i) for i in range(min(len(source), 1))):
+    return []
+  digest = _digest(source)
+  if stamp is not None and _read_stamp(stamp) == digest:
+    return []
+  problems = []
+  with futures.ThreadPoolExecutor(threads) as pool:
+    for done, what in enumerate(pool.map(lambda i: _check(source, i), range(len(source)))):
+      problems += [Problem(source.ids[done], x) for x in what]
+      if on_progress is not None:
+        on_progress(done + 1, len(source))
+  if stamp is not None and not problems:
+    _write(stamp, json.dumps({'format': _FORMAT, 'digest': digest}) + '\n')
+  return problems
+
+
+def screen(
+  source: info.Source,
+  *,
+  on_error: info.OnError,
+  quarantine_path: str | os.PathLike,
+  stamp: str | os.PathLike | None = None,
+  on_progress: Callable[[int, int], None] | None = None,
+  threads: int = 4,
+) -> frozenset[str]:
+  """Checks a source and does what the configuration wants done about its problems.
+
+  Args:
+    source: the examples.
+    on_error: STRICT stops; SKIP writes the problems to a file and goes on without these examples.
+    quarantine_path: that file.
+    stamp: as in `check_source`.
+    on_progress: as in `check_source`.
+    threads: as in `check_source`.
+
+  Returns:
+    The ids to leave out: `exclude` of `open_source`.
+
+  Raises:
+    UserError: STRICT and there are problems.
+  """
+  problems = check_source(source, on_progress=on_progress, threads=threads, stamp=stamp)
+  if not problems:
+    return frozenset()
+  if on_error is info.OnError.STRICT:
+    lines = [f'{x.id}: {x.what}' for x in problems]
+    raise errors.UserError(
+      folder.describe(source.info.name, lines)
+      + '\nMend or remove these, or leave them out with --config.dataset.on_error=skip.'
+    )
+  quarantine(problems, quarantine_path)
+  return frozenset(x.id for x in problems)
+
+
+def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
+  """Writes the problems as a csv table `id,problem`, atomically."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['id', 'problem'])
+  writer.writerows((x.id, x.what) for x in problems)
+  _write(path, text.getvalue())
+
+
+def _check(source, index):
+  """The problems of one example."""
+  problems = []
+  try:
+    image = source.example(index)['image']
+  except errors.UserError as error:
+    return [str(error)]
+  try:
+    mask = source.mask(index)
+  except errors.UserError as error:
+    return [str(error)]
+  if mask is None:
+    return problems
+  file = source.files(index)[-1]
+  if mask.shape != image.shape[:2]:
+    problems.append(
+      f'{file}: the mask is {mask.shape[1]}x{mask.shape[0]} px, '
+      f'its image {image.shape[1]}x{image.shape[0]}'
+    )
+  values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+  last = source.info.num_classes
+  wrong = [int(x) for x in values if last < x < info.VOID]
+  if wrong:
+    problems.append(
+      f'{file}: the mask has the values {wrong}, expected 0 to {last} and {info.VOID} (void)'
+    )
+  return problems
+
+
+def _digest(source):
+  """Of the classes and of every file's name, size and time of change."""
+  sha = hashlib.sha256(repr(source.info.classes).encode())
+  for index in range(len(source)):
+    for path in source.files(index):
+      stat = path.stat()
+      sha.update(repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode())
+  return sha.hexdigest()
+
+
+def _read_stamp(path):
+  """The digest of the last good check, or None if there is no such file in this format."""
+  try:
+    stamp = json.loads(pathlib.Path(path).read_text())
+    return stamp['digest'] if stamp['format'] == _FORMAT else None
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def _write(path, text):
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)

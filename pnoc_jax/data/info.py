@@ -1,0 +1,160 @@
+"""What a dataset is: its description, its configuration and the protocol of its examples."""
+
+import dataclasses
+import enum
+import pathlib
+from typing import Protocol
+
+import numpy as np
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+VOID = 255
+"""The mask value of a pixel that no metric and no loss counts."""
+
+
+class DatasetName(enum.Enum):
+  """The known kinds of datasets."""
+
+  SHAPES = 'shapes'
+  FOLDER = 'folder'
+
+
+class OnError(enum.Enum):
+  """What a broken file does: stop the run, or be left out and written to a list."""
+
+  STRICT = 'strict'
+  SKIP = 'skip'
+
+
+@dataclasses.dataclass(slots=True)
+class ShapesConfig:
+  """Numbers of the synthetic data set; fractions of areas and lengths are of the image."""
+
+  seed: int = 0
+  """Together with the split's name and the index, it decides every pixel."""
+  size: int = 64
+  """Height and width of an image, px."""
+  train: int = 480
+  """Number of images of the split `train`."""
+  val: int = 120
+  """Number of images of the split `val` (and of any other split name)."""
+  class_probabilities: tuple[float, ...] = (0.6, 0.3, 0.1)
+  """Probabilities of 1, 2, 3 classes in an image; each has one object."""
+  coverage: float = 0.3
+  """Mean fraction of the image under objects; an image draws it from +-20 % around this."""
+  head_area: float = 0.17
+  """Fraction of an object's visible area that its head covers."""
+  body_hue_jitter: float = 0.1
+  """A body's hue is its pair's, plus a uniform draw from +-this (of the colour circle)."""
+  body_saturation: float = 0.55
+  """HSV saturation of bodies; heads are fully saturated."""
+  stripe_amplitude: float = 0.06
+  """Amplitude of the stripes on a body, of the range 0..1: all that tells a pair's bodies apart."""
+  stripe_period: float = 0.07
+  """Period of the stripes on a body, of the image's side."""
+  head_cell: float = 0.055
+  """Width of a checker, stripe or ring of a head's pattern, of the image's side."""
+  background_saturation: float = 0.35
+  """Largest HSV saturation of a background; its hue is any."""
+  noise_coarse: float = 0.12
+  """Amplitude of the background's smooth noise on a 4x4 grid."""
+  noise_fine: float = 0.08
+  """Amplitude of the background's smooth noise on a 16x16 grid."""
+  grating_amplitude: float = 0.06
+  """Amplitude of the background's sinusoidal grating."""
+  pixel_noise: float = 0.02
+  """Standard deviation of the independent noise of every pixel."""
+  distractor: float = 0.0
+  """Probability of a body without a head, which counts as background."""
+
+
+@dataclasses.dataclass(slots=True)
+class DatasetConfig:
+  """Which images, and which of them train and evaluate."""
+
+  name: DatasetName = DatasetName.SHAPES
+  root: str = ''
+  """Directory of a `folder` data set; unused by `shapes`."""
+  train_split: str = 'train'
+  val_split: str = 'val'
+  on_error: OnError = OnError.STRICT
+  shapes: ShapesConfig = dataclasses.field(default_factory=ShapesConfig)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatasetInfo:
+  """A dataset's description.
+
+  Attributes:
+    name: for people.
+    classes: names of the K foreground classes; the label's index k is `classes[k]`, the mask's k+1.
+    background: name of mask value 0.
+    palette: K+1 RGB colours of the mask values.
+    mean: RGB means of the normalisation, of the range 0..1.
+    std: RGB standard deviations of the normalisation.
+  """
+
+  name: str
+  classes: tuple[str, ...]
+  background: str
+  palette: tuple[tuple[int, int, int], ...]
+  mean: tuple[float, float, float] = IMAGENET_MEAN
+  std: tuple[float, float, float] = IMAGENET_STD
+
+  @property
+  def num_classes(self) -> int:
+    """K, the number of foreground classes."""
+    return len(self.classes)
+
+
+class Source(Protocol):
+  """Random access to the examples of one split; picklable, and safe to read from threads.
+
+  Attributes:
+    info: the dataset's description.
+    split: the split's name.
+    ids: N unique names.
+    labels: f32[N, K] multi-hot labels.
+    has_masks: whether `mask` gives masks for this split.
+  """
+
+  info: DatasetInfo
+  split: str
+  ids: tuple[str, ...]
+  labels: np.ndarray
+  has_masks: bool
+
+  def __len__(self) -> int: ...
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, 3], 'label': f32[K], 'index': i32[]}."""
+    ...
+
+  def mask(self, index: int) -> np.ndarray | None:
+    """u8[H, W]: 0 background, k+1 class k, 255 void; None where there is no mask."""
+    ...
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the image, without decoding it where that is possible."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The files that the example is read from; empty if it is made up."""
+    ...
+
+
+def color_map(n: int) -> tuple[tuple[int, int, int], ...]:
+  """The standard VOC colour map: bit 3j+c of an index is bit 7-j of channel c.
+
+  Args:
+    n: number of colours, background first.
+
+  Returns:
+    n RGB colours.
+  """
+  return tuple(
+    tuple(sum((i >> (3 * j + c) & 1) << (7 - j) for j in range(8)) for c in range(3))
+    for i in range(n)
+  )

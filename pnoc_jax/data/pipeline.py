@@ -1,0 +1,287 @@
+"""Deterministic streams of batches: which examples, in which order, transformed and stacked.
+
+A training stream is a pure function of (seed, global position). Position g is row g % B of step
+g // B; the epoch g // (S * B) of S = N // B steps has its own permutation, and the transform's
+randomness is that of the position. A process reads only its own rows, so that any number of
+processes, workers or threads sees the same global batches, and any step can be the first.
+"""
+
+import weakref
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from pnoc_jax import errors
+from pnoc_jax.data import info, transforms
+
+_SHUFFLE, _TRANSFORM = 0, 1  # Separate the two uses of a seed.
+_MANY_STEPS = 1 << 40  # A training stream has no end; grain wants a length.
+_THREADS = 2  # Decoding and resizing release the interpreter's lock.
+
+
+def train_batches(
+  source: info.Source,
+  transform: transforms.TransformConfig,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+) -> 'Batches':
+  """The endless training stream of one process; images without a label are left out.
+
+  Args:
+    source: the examples.
+    transform: the training transform.
+    batch_size: B, of the global batch.
+    seed: decides order and transforms.
+    start_step: first step of the stream; any, at no cost.
+    process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
+    process_count: P.
+    workers: processes that prepare batches; 0 for threads of this process.
+
+  Returns:
+    An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
+    where 'index' is the example's place in `source`.
+
+  Raises:
+    UserError: fewer labelled images than a batch, or the batch does not divide by the processes.
+  """
+  transforms.validate(transform)
+  rows = share(batch_size, process_count)
+  positions = _TrainPositions(
+    labelled(source),
+    batch_size=batch_size,
+    rows=rows,
+    seed=seed,
+    start_step=start_step,
+    process_index=process_index,
+  )
+  steps_per_epoch(source, batch_size)
+  dataset = grain.MapDataset.source(positions).map(_Train(source, transform, seed)).batch(rows)
+  return Batches(dataset, workers=workers)
+
+
+def valid_batches(
+  source: info.Source,
+  *,
+  size: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+) -> 'Batches':
+  """One pass over a split in order, for in-training validation.
+
+  Every process yields the same number of batches. The last global batch is filled up with repeats
+  of the last example, of weight 0.
+
+  Args:
+    source: the examples.
+    size: side of the square, px.
+    batch_size: B, of the global batch.
+    process_index: p; rows p*b to (p+1)*b of each global batch, b = B / P.
+    process_count: P.
+    workers: processes that prepare batches; 0 for threads of this process.
+
+  Returns:
+    An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
+    'mask': u8[b, S, S] (255 where there is none), 'weight': f32[b]}.
+
+  Raises:
+    UserError: the batch does not divide by the processes.
+  """
+  rows = share(batch_size, process_count)
+  positions = _ValidPositions(
+    len(source), batch_size=batch_size, rows=rows, process_index=process_index
+  )
+  dataset = grain.MapDataset.source(positions).map(_Valid(source, size)).batch(rows)
+  return Batches(dataset, workers=workers)
+
+
+def steps_per_epoch(source: info.Source, batch_size: int) -> int:
+  """S = N // B over the labelled images; the rest of an epoch's permutation is dropped.
+
+  Raises:
+    UserError: there is not one full batch.
+  """
+  count = len(labelled(source))
+  if count < batch_size:
+    raise errors.UserError(
+      f'The split {source.split!r} of {source.info.name!r} has {count} images with a label, fewer '
+      f'than the batch size {batch_size}: use a smaller batch or more images.'
+    )
+  return count // batch_size
+
+
+def labelled(source: info.Source) -> np.ndarray:
+  """i64[N]: the indices of the examples that have at least one class."""
+  # Differs from the reference: it replaces an image without a label by the next one; because that
+  # shows the neighbours twice an epoch.
+  return np.flatnonzero(source.labels.any(axis=1))
+
+
+def share(batch_size: int, process_count: int) -> int:
+  """b = B / P, a process's rows of a global batch.
+
+  Raises:
+    UserError: the batch does not divide by the processes.
+  """
+  if batch_size < 1 or batch_size % process_count:
+    raise errors.UserError(
+      f'The batch size {batch_size} does not divide by {process_count} processes: '
+      f'use a multiple of {process_count}.'
+    )
+  return batch_size // process_count
+
+
+class Batches:
+  """An iterator of batches that are prepared ahead, in threads or in worker processes.
+
+  Closed by `close()`, by leaving a `with` block, and at the latest when it is forgotten.
+  """
+
+  def __init__(self, dataset: grain.MapDataset, *, workers: int, buffer: int = 4):
+    """Starts reading.
+
+    Args:
+      dataset: its elements are whole batches: they are dealt to workers one by one, so that the
+        order does not depend on the number of these.
+      workers: processes that prepare batches; 0 for two threads of this process.
+      buffer: batches held ready by each process.
+    """
+    options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
+    stream = dataset.to_iter_dataset(options)
+    if workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags; notebooks and tests parse none.
+      stream = stream.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+      )
+    self._shared = workers > 0
+    self._stream = iter(stream)
+    # Also at the interpreter's exit, while what grain needs for closing is still there.
+    self._close = weakref.finalize(self, self._stream.close)
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._stream is None:
+      raise StopIteration
+    batch = next(self._stream)
+    # A worker's arrays live in memory that grain takes back: hand out our own.
+    return _own(batch) if self._shared else batch
+
+  def __enter__(self) -> 'Batches':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Stops threads and processes; what was prepared is dropped."""
+    self._close()
+    self._stream = None
+
+
+def _own(tree):
+  """A copy of the arrays in nested dicts and lists."""
+  if isinstance(tree, dict):
+    return {name: _own(x) for name, x in tree.items()}
+  if isinstance(tree, list):
+    return [_own(x) for x in tree]
+  return np.array(tree) if isinstance(tree, np.ndarray) else tree
+
+
+class _TrainPositions:
+  """Maps this process's row number to (global position, index in the source)."""
+
+  def __init__(self, indices, *, batch_size, rows, seed, start_step, process_index):
+    self._indices = indices
+    self._batch_size = batch_size
+    self._rows = rows
+    self._seed = seed
+    self._start_step = start_step
+    self._process_index = process_index
+    self._order = (-1, None)
+
+  def __len__(self):
+    return (_MANY_STEPS - self._start_step) * self._rows
+
+  def __getitem__(self, row):
+    step, row = divmod(int(row), self._rows)
+    step += self._start_step
+    steps = len(self._indices) // self._batch_size
+    epoch, step_in_epoch = divmod(step, steps)
+    in_batch = self._process_index * self._rows + row
+    index = self._permutation(epoch)[step_in_epoch * self._batch_size + in_batch]
+    return step * self._batch_size + in_batch, int(index)
+
+  def __getstate__(self):
+    return {**self.__dict__, '_order': (-1, None)}
+
+  def _permutation(self, epoch):
+    # One tuple, read and replaced whole: threads that race only compute it twice.
+    known, order = self._order
+    if known != epoch:
+      rng = np.random.default_rng([_SHUFFLE, self._seed, epoch])
+      order = rng.permutation(self._indices)
+      self._order = (epoch, order)
+    return order
+
+
+class _ValidPositions:
+  """Maps this process's row number to (index in the source, weight)."""
+
+  def __init__(self, count, *, batch_size, rows, process_index):
+    self._count = count
+    self._batch_size = batch_size
+    self._rows = rows
+    self._process_index = process_index
+
+  def __len__(self):
+    return -(-self._count // self._batch_size) * self._rows
+
+  def __getitem__(self, row):
+    step, row = divmod(int(row), self._rows)
+    index = step * self._batch_size + self._process_index * self._rows + row
+    return min(index, self._count - 1), float(index < self._count)
+
+
+class _Train:
+  """Reads and transforms one training example."""
+
+  def __init__(self, source, config, seed):
+    self._source, self._config, self._seed = source, config, seed
+
+  def __call__(self, at):
+    position, index = at
+    rng = np.random.default_rng([_TRANSFORM, self._seed, position])
+    example = self._source.example(index)
+    image, box = transforms.train(example['image'], rng, self._config)
+    return {'image': image, 'box': box, 'label': example['label'], 'index': np.int32(index)}
+
+
+class _Valid:
+  """Reads and transforms one validation example."""
+
+  def __init__(self, source, size):
+    self._source, self._size = source, size
+
+  def __call__(self, at):
+    index, weight = at
+    example = self._source.example(index)
+    image, box, mask = transforms.valid(example['image'], self._source.mask(index), size=self._size)
+    return {
+      'image': image,
+      'box': box,
+      'label': example['label'],
+      'index': np.int32(index),
+      'mask': mask,
+      'weight': np.float32(weight),
+    }

@@ -1,0 +1,177 @@
+"""Reads and writes images and masks with Pillow; every error names the file."""
+
+import contextlib
+import io
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pnoc_jax import errors
+
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
+
+
+def read_image(file: str | os.PathLike | bytes) -> np.ndarray:
+  """Decodes a whole image to RGB, upright.
+
+  An EXIF orientation is applied, so that an image looks as its viewer shows it; masks are expected
+  in this displayed orientation. 16-bit grey is scaled to 8 bits, transparency is dropped.
+
+  Args:
+    file: a path, or the bytes of a file.
+
+  Returns:
+    u8[H, W, 3].
+
+  Raises:
+    UserError: the file is missing, no image, corrupt or truncated; the message names it.
+  """
+  with _open(file, 'image') as image:
+    image.load()
+    return np.asarray(_rgb(_upright(image)))
+
+
+def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
+  """Decodes a mask by index: a palette's colours are never looked at.
+
+  Args:
+    file: a path to (or the bytes of) a single-channel 8-bit image, mode P, L or 1.
+
+  Returns:
+    u8[H, W].
+
+  Raises:
+    UserError: the file is missing, corrupt, or has another mode; the message names it.
+  """
+  with _open(file, 'mask') as image:
+    image.load()
+    if image.mode not in ('P', 'L', '1'):
+      raise errors.UserError(
+        f'{_label(file)}: a mask of mode {image.mode}; save class indices as a palette (P) or '
+        '8-bit grey (L) PNG.'
+      )
+    # Differs from reading by most libraries, which turn palette indices into colours.
+    return np.array(image, dtype=np.uint8)
+
+
+def image_size(file: str | os.PathLike) -> tuple[int, int]:
+  """(H, W) of an image as `read_image` gives it, from the header alone.
+
+  Raises:
+    UserError: the file is missing or no image.
+  """
+  with _open(file, 'image') as image:
+    width, height = image.size
+    # Only JPEG and PNG carry an orientation in the formats read here.
+    turned = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    return (width, height) if turned else (height, width)
+
+
+def write_png(
+  path: str | os.PathLike, array: np.ndarray, *, palette: np.ndarray | None = None
+) -> None:
+  """Writes a PNG atomically: a reader sees the old file or the new one, never a part.
+
+  Args:
+    path: of the file; its directory must exist.
+    array: u8[H, W] or u8[H, W, 3].
+    palette: u8[n, 3] colours, n <= 256; only with u8[H, W], whose values become its indices.
+      Index 255 is given the VOC colour of void when the palette is shorter.
+
+  Raises:
+    ValueError: the array has another dtype or rank.
+  """
+  array = np.asarray(array)
+  if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    raise ValueError(
+      f'image is {array.dtype}{list(array.shape)}, expected uint8[H, W] or [H, W, 3]'
+    )
+  image = Image.fromarray(array)
+  if palette is not None:
+    colors = np.zeros((256, 3), np.uint8)
+    colors[255] = 224, 224, 192
+    colors[: len(palette)] = palette
+    image = Image.frombytes('P', image.size, np.ascontiguousarray(array).tobytes())
+    image.putpalette(colors.tobytes())
+  path = pathlib.Path(path)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(handle, 'wb') as out:
+      image.save(out, format='PNG')
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+    raise
+
+
+def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Pillow's bicubic resize (a = -0.5, antialiased when it shrinks).
+
+  Args:
+    image: u8[H, W, 3].
+    size: (height, width) of the result.
+
+  Returns:
+    u8[height, width, 3].
+  """
+  return _resize(image, size, Image.Resampling.BICUBIC)
+
+
+def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Pillow's bilinear resize (antialiased when it shrinks); as `resize_bicubic`."""
+  return _resize(image, size, Image.Resampling.BILINEAR)
+
+
+def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Pillow's nearest resize (of pixel centres) of u8[H, W] to u8[height, width]."""
+  return _resize(mask, size, Image.Resampling.NEAREST)
+
+
+def _resize(array, size, resample):
+  if array.shape[:2] == tuple(size):
+    return array
+  return np.asarray(Image.fromarray(array).resize((size[1], size[0]), resample))
+
+
+@contextlib.contextmanager
+def _open(file, what):
+  """Opens with Pillow; its many kinds of errors become one that names the file."""
+  try:
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+      yield image
+  except errors.UserError:
+    raise
+  except FileNotFoundError as error:
+    raise errors.UserError(f'{_label(file)}: no such {what}.') from error
+  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more for broken files.
+  except Exception as error:
+    raise errors.UserError(
+      f'{_label(file)}: this {what} cannot be read ({type(error).__name__}: {error}).'
+    ) from error
+
+
+def _label(file):
+  return f'<{len(file)} bytes>' if isinstance(file, bytes) else os.fspath(file)
+
+
+def _upright(image):
+  turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+  return ImageOps.exif_transpose(image) if turned else image
+
+
+def _rgb(image):
+  if image.mode == 'RGB':
+    return image
+  if image.mode.startswith('I'):
+    # Pillow would clip 16-bit values at 255.
+    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert('RGB')
+  if image.mode == 'P' and 'transparency' in image.info:
+    image = image.convert('RGBA')
+  return image.convert('RGB')

@@ -1,0 +1,1 @@
+"""Losses: arrays in, a scalar out, always in float32."""

@@ -1,0 +1,151 @@
+"""Scores label maps against masks: IoU, false positives and negatives, from summed pixel counts.
+
+Counts are int64, so images, batches and processes merge by adding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+VOID = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """Pixels per class; the class axis is last, an axis of thresholds may stand before it.
+
+  Attributes:
+    true: i64[..., C], pixels of the class in the masks (T).
+    predicted: i64[..., C], pixels predicted as the class (P).
+    hit: i64[..., C], pixels of both (TP).
+  """
+
+  true: np.ndarray
+  predicted: np.ndarray
+  hit: np.ndarray
+
+  def __add__(self, other: Counts) -> Counts:
+    return Counts(self.true + other.true, self.predicted + other.predicted, self.hit + other.hit)
+
+
+def count(
+  prediction: np.ndarray,
+  target: np.ndarray,
+  *,
+  num_classes: int,
+  void: int = VOID,
+  resize: bool = False,
+) -> Counts:
+  """Counts one label map against its mask.
+
+  A predicted `void` belongs to no class, while its pixel still counts among the true ones.
+
+  Args:
+    prediction: int[H, W] of 0..num_classes-1 or `void`.
+    target: int[H, W] of 0..num_classes-1 or `void`; void pixels count nowhere.
+    num_classes: C, the background included.
+    void: the label of unlabelled pixels.
+    resize: bring the prediction to the target's size (nearest) where the sizes differ.
+
+  Returns:
+    Counts of shape [C].
+
+  Raises:
+    ValueError: the sizes differ and `resize` is false, or a label is out of range.
+  """
+  prediction = match_size(prediction, target.shape, resize)
+  keep = target != void
+  target = check_labels(target[keep], num_classes, 'target')
+  prediction = prediction[keep].astype(np.int64)
+  known = prediction != void
+  guess = check_labels(prediction[known], num_classes, 'prediction')
+  bins = {'minlength': num_classes}
+  return Counts(
+    true=np.bincount(target, **bins),
+    predicted=np.bincount(guess, **bins),
+    hit=np.bincount(guess[guess == target[known]], **bins),
+  )
+
+
+def match_size(x: np.ndarray, shape: tuple[int, ...], resize: bool) -> np.ndarray:
+  """`x` [..., h, w] if it has the mask's `shape`; else resized to it (nearest), or refused."""
+  if x.shape[-2:] == tuple(shape):
+    return x
+  if not resize:
+    raise ValueError(f'prediction is {x.shape[-2:]}, the mask {tuple(shape)}; pass resize=True')
+  return resize_nearest(x, shape)
+
+
+def check_labels(x: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+  """`x` as int64; a ValueError if a label is not one of 0..num_classes-1."""
+  x = x.astype(np.int64)
+  if x.size and not 0 <= x.min() <= x.max() < num_classes:
+    raise ValueError(f'{name} holds labels {x.min()}..{x.max()}, expected 0..{num_classes - 1}')
+  return x
+
+
+def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes the two last axes by the floor rule of cv2's INTER_NEAREST: source floor(i * in / out).
+
+  Args:
+    x: [..., H, W].
+    size: (height, width) of the result.
+  """
+  rows, columns = (np.arange(n) * old // n for n, old in zip(size, x.shape[-2:], strict=True))
+  return x[..., rows[:, None], columns]
+
+
+def iou(counts: Counts, *, eps: float = 1e-10) -> np.ndarray:
+  """TP / (T + P - TP + eps) in [0, 1], f64[..., C]; 0 for a class that never occurs."""
+  return counts.hit / (_union(counts) + eps)
+
+
+def _union(counts: Counts) -> np.ndarray:
+  return counts.true + counts.predicted - counts.hit
+
+
+def false_positives(counts: Counts, *, eps: float = 1e-10) -> np.ndarray:
+  """(P - TP) / (T + P - TP + eps), f64[..., C]: the share of the union that is wrongly claimed."""
+  return (counts.predicted - counts.hit) / (_union(counts) + eps)
+
+
+def false_negatives(counts: Counts, *, eps: float = 1e-10) -> np.ndarray:
+  """(T - TP) / (T + P - TP + eps), f64[..., C]: the share of the union that is missed."""
+  return (counts.true - counts.hit) / (_union(counts) + eps)
+
+
+def score(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
+  """The result of one set of label maps, in percent.
+
+  Args:
+    counts: of shape [C].
+    classes: C names, the background first.
+
+  Returns:
+    `miou` over all C classes (one that never occurs counts 0, as in the reference), `miou_fg`
+    without the background, `fp` and `fn` as means over the foreground; by class: `iou`,
+    `fp_class`, `fn_class`.
+  """
+  if counts.true.shape != (len(classes),):
+    raise ValueError(f'counts are {counts.true.shape}, but there are {len(classes)} classes')
+  ious, fp, fn = iou(counts), false_positives(counts), false_negatives(counts)
+
+  def percent(x: np.ndarray) -> float:
+    return float(100 * np.mean(x))
+
+  def by_class(x: np.ndarray) -> dict[str, float]:
+    return {name: percent(value) for name, value in zip(classes, x, strict=True)}
+
+  return {
+    'miou': percent(ious),
+    'miou_fg': percent(ious[1:]),
+    'fp': percent(fp[1:]),
+    'fn': percent(fn[1:]),
+    'iou': by_class(ious),
+    'fp_class': by_class(fp),
+    'fn_class': by_class(fn),
+  }

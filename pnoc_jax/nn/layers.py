@@ -1,0 +1,204 @@
+"""Computes the layers that the backbones share, each of them exact on images that are padded.
+
+A `valid` mask (bool[B, H, W], one rectangle an image, anchored at the top left) names the pixels
+that exist. Whatever a spatial operation reads outside of it is replaced by what PyTorch pads with,
+so a padded image gives what the image alone gives. `valid=None` means that every pixel exists and
+costs nothing.
+"""
+
+import enum
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pnoc_jax.types import Array
+
+
+class Norm(enum.Enum):
+  """What batch normalisation uses while training (in evaluation: always the running statistics)."""
+
+  BATCH = 'batch'  # The statistics of the global batch.
+  FROZEN = 'frozen'  # The running statistics.
+
+
+class Radix(enum.Enum):
+  """The form in which the radix convolution runs; the parameters are the same."""
+
+  AUTO = 'auto'  # SPLIT on CPU, GROUPED elsewhere, decided when the function is traced.
+  GROUPED = 'grouped'  # One convolution with feature groups.
+  SPLIT = 'split'  # One ordinary convolution a group, concatenated.
+
+
+class Conv(nn.Module):
+  """A square convolution with PyTorch's symmetric padding of `dilation * (kernel_size // 2)`.
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: odd side length; 1 runs as a matrix product, which XLA does faster everywhere.
+    stride: step in both directions.
+    dilation: distance of neighbouring taps.
+    groups: feature groups, in PyTorch's order (group-major).
+    use_bias: whether a bias is added.
+    radix: the form of a grouped convolution.
+    dtype: type of the computation; parameters are float32.
+  """
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  dilation: int = 1
+  groups: int = 1
+  use_bias: bool = False
+  radix: Radix = Radix.AUTO
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None = None) -> Array:
+    """Convolves x [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
+    chex.assert_rank(x, 4)
+    size = self.kernel_size
+    kernel = self.param(
+      'kernel',
+      nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
+      (size, size, x.shape[-1] // self.groups, self.features),
+      jnp.float32,
+    ).astype(self.dtype)
+    x = x.astype(self.dtype)
+    if size == 1:
+      x = x[:, :: self.stride, :: self.stride]
+      y = jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0])
+    else:
+      y = self._spatial(zero_invalid(x, valid), kernel)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+      y = y + bias.astype(self.dtype)
+    return y
+
+  def _spatial(self, x: Array, kernel: Array) -> Array:
+    """Runs the k x k convolution, grouped or split."""
+    form = self.radix
+    if form is Radix.AUTO:
+      # XLA:CPU runs grouped convolutions several times slower than the ordinary ones in them.
+      form = Radix.SPLIT if jax.default_backend() == 'cpu' else Radix.GROUPED
+    if form is Radix.GROUPED or self.groups == 1:
+      return self._convolve(x, kernel, self.groups)
+    inputs = jnp.split(x, self.groups, axis=-1)
+    kernels = jnp.split(kernel, self.groups, axis=-1)
+    parts = [self._convolve(x, k, 1) for x, k in zip(inputs, kernels, strict=True)]
+    return jnp.concatenate(parts, axis=-1)
+
+  def _convolve(self, x: Array, kernel: Array, groups: int) -> Array:
+    pad = self.dilation * (self.kernel_size // 2)
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      window_strides=(self.stride, self.stride),
+      padding=((pad, pad), (pad, pad)),
+      rhs_dilation=(self.dilation, self.dilation),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=groups,
+    )
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over the global batch, with statistics and arithmetic in float32.
+
+  As PyTorch: the batch is normalised with its biased variance and the running variance takes the
+  unbiased one (flax's own layer keeps the biased one). Invalid pixels count in neither.
+
+  Attributes:
+    dtype: type of the result.
+    momentum: share of the old running statistics kept in an update (1 - PyTorch's momentum).
+    eps: added to the variance.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+  momentum: float = 0.9
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None, train: bool) -> Array:
+    """Normalises x [B, H, W, C]; `train` uses (and updates) the batch's statistics."""
+    channels = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
+    x = x.astype(jnp.float32)
+    if train:
+      mean, var, count = _moments(x, valid)
+      if not self.is_initializing() and self.is_mutable_collection('batch_stats'):
+        unbiased = var * (count / jnp.maximum(count - 1.0, 1.0))
+        keep = self.momentum
+        running_mean.value = keep * running_mean.value + (1.0 - keep) * mean
+        running_var.value = keep * running_var.value + (1.0 - keep) * unbiased
+    else:
+      mean, var = running_mean.value, running_var.value
+    y = (x - mean) * (scale * jax.lax.rsqrt(var + self.eps)) + bias
+    return y.astype(self.dtype)
+
+
+def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
+  """Returns mean [C], biased variance [C] and the number of pixels [] of x f32[B, H, W, C]."""
+  count = jnp.asarray(x.size / x.shape[-1], jnp.float32)
+  if valid is not None:
+    x = zero_invalid(x, valid)
+    count = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
+  mean = jnp.sum(x, axis=(0, 1, 2)) / count
+  var = jnp.sum(jnp.square(x), axis=(0, 1, 2)) / count - jnp.square(mean)
+  return mean, jnp.maximum(var, 0.0), count
+
+
+def zero_invalid(x: Array, valid: Array | None, fill: float = 0.0) -> Array:
+  """Returns x [B, H, W, C] with `fill` where valid bool[B, H, W] is False."""
+  if valid is None:
+    return x
+  chex.assert_equal_shape_prefix([x, valid], 3)
+  return jnp.where(valid[..., None], x, jnp.asarray(fill, x.dtype))
+
+
+def stride_valid(valid: Array | None, stride: int) -> Array | None:
+  """Returns the mask of a map that is `stride` times smaller (sizes round up, as the layers do)."""
+  return None if valid is None else valid[:, ::stride, ::stride]
+
+
+def max_pool(x: Array, valid: Array | None) -> Array:
+  """Takes the maximum over 3 x 3 windows, stride 2, padding 1, of x [B, H, W, C]."""
+  y = nn.max_pool(zero_invalid(x, valid, -jnp.inf), (3, 3), (2, 2), ((1, 1), (1, 1)))
+  return zero_invalid(y, stride_valid(valid, 2))
+
+
+def avg_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
+  """Averages 3 x 3 windows, padding 1, of x [B, H, W, C]; the padding counts as zeros."""
+  pads = ((1, 1), (1, 1))
+  return nn.avg_pool(zero_invalid(x, valid), (3, 3), (stride, stride), pads)
+
+
+def shortcut_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
+  """Averages stride x stride windows of x [B, H, W, C] over the pixels that exist.
+
+  As `AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)`.
+  """
+  if stride == 1:
+    return x
+  height, width = x.shape[1:3]
+  window = (stride, stride)
+  pads = ((0, -height % stride), (0, -width % stride))
+  if valid is None:
+    return nn.avg_pool(x, window, window, pads, count_include_pad=False)
+  # nn.avg_pool divides by the whole window; the ratio of two averages divides by what is valid.
+  share = nn.avg_pool(valid[..., None].astype(x.dtype), window, window, pads)
+  mean = nn.avg_pool(zero_invalid(x, valid), window, window, pads)
+  return mean / jnp.maximum(share, 1.0 / stride**2)
+
+
+def global_mean(x: Array, valid: Array | None) -> Array:
+  """Averages x [B, H, W, C] over the pixels that exist; f32[B, 1, 1, C]."""
+  x = x.astype(jnp.float32)
+  if valid is None:
+    return jnp.mean(x, axis=(1, 2), keepdims=True)
+  count = jnp.maximum(jnp.sum(valid, axis=(1, 2), dtype=jnp.float32), 1.0)
+  total = jnp.sum(zero_invalid(x, valid), axis=(1, 2), keepdims=True)
+  return total / count[:, None, None, None]

@@ -1,0 +1,125 @@
+"""Computes the parts of a ResNeSt (Zhang et al., 2020): deep stem, split attention, pooled strides.
+
+Radix 2, cardinality 1, as in the released ResNeSt-50/101/200/269.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pnoc_jax.nn import layers
+from pnoc_jax.types import Array
+
+RADIX = 2
+
+
+class DeepStem(nn.Module):
+  """Three 3 x 3 convolutions and a max pool: [B, H, W, 3] -> [B, ceil(H/4), ceil(W/4), 2 * width].
+
+  Attributes:
+    width: channels of the first two convolutions.
+    max_pool: without it the stem's stride is 2.
+    dtype: type of the computation.
+  """
+
+  width: int = 32
+  max_pool: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
+    """Returns the features and the mask at their stride; `train` uses the batch's statistics."""
+    dtype = self.dtype
+    x = layers.Conv(self.width, 3, stride=2, dtype=dtype, name='conv1')(x, valid)
+    valid = layers.stride_valid(valid, 2)
+    x = nn.relu(layers.BatchNorm(dtype, name='bn1')(x, valid, train))
+    x = layers.Conv(self.width, 3, dtype=dtype, name='conv2')(x, valid)
+    x = nn.relu(layers.BatchNorm(dtype, name='bn2')(x, valid, train))
+    x = layers.Conv(2 * self.width, 3, dtype=dtype, name='conv3')(x, valid)
+    x = nn.relu(layers.BatchNorm(dtype, name='bn3')(x, valid, train))
+    if self.max_pool:
+      x, valid = layers.max_pool(x, valid), layers.stride_valid(valid, 2)
+    return x, valid
+
+
+class SplitAttention(nn.Module):
+  """A 3 x 3 convolution to `RADIX` branches and their sum, weighted by attention over the branches.
+
+  Attributes:
+    planes: number of input and output channels.
+    dilation: dilation of the convolution.
+    radix: form of the grouped convolution.
+    dtype: type of the computation; the attention is computed in float32.
+  """
+
+  planes: int
+  dilation: int = 1
+  radix: layers.Radix = layers.Radix.AUTO
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None, train: bool) -> Array:
+    """Maps x [B, H, W, planes] to the same shape; `train` uses the batch's statistics."""
+    planes, dtype = self.planes, self.dtype
+    conv = layers.Conv(
+      RADIX * planes,
+      3,
+      dilation=self.dilation,
+      groups=RADIX,
+      radix=self.radix,
+      dtype=dtype,
+      name='conv',
+    )
+    u = nn.relu(layers.BatchNorm(dtype, name='bn0')(conv(x, valid), valid, train))
+    branches = jnp.split(u, RADIX, axis=-1)
+    gap = layers.global_mean(sum(branches), valid)
+    inner = max(planes * RADIX // 4, 32)
+    a = layers.Conv(inner, use_bias=True, name='fc1')(gap)
+    a = nn.relu(layers.BatchNorm(name='bn1')(a, None, train))
+    a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
+    a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
+    return sum(a[:, :, :, k] * branch for k, branch in enumerate(branches))
+
+
+class Block(nn.Module):
+  """1 x 1 convolution, split attention, average pool, 1 x 1 convolution, and a shortcut.
+
+  Attributes:
+    planes: width of the split attention.
+    expansion: the block has `planes * expansion` output channels.
+    stride: stride of the average pools.
+    dilation: dilation of the split attention.
+    project: whether the shortcut is a pool and a 1 x 1 convolution.
+    is_first: whether there is an average pool even at stride 1: the first block of stages 2 to 4,
+      which keeps it when the stage is dilated instead of strided.
+    radix: form of the grouped convolution.
+    dtype: type of the computation.
+  """
+
+  planes: int
+  expansion: int = 4
+  stride: int = 1
+  dilation: int = 1
+  project: bool = False
+  is_first: bool = False
+  radix: layers.Radix = layers.Radix.AUTO
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
+    """Returns the features and the mask at their stride; `train` uses the batch's statistics."""
+    dtype, width = self.dtype, self.planes * self.expansion
+    out_valid = layers.stride_valid(valid, self.stride)
+    y = layers.Conv(self.planes, dtype=dtype, name='conv1')(x)
+    y = nn.relu(layers.BatchNorm(dtype, name='bn1')(y, valid, train))
+    attention = SplitAttention(self.planes, self.dilation, self.radix, dtype, name='conv2')
+    y = attention(y, valid, train)
+    if self.stride > 1 or self.is_first:
+      y = layers.avg_pool(y, valid, stride=self.stride)
+    y = layers.Conv(width, dtype=dtype, name='conv3')(y)
+    y = layers.BatchNorm(dtype, name='bn3')(y, out_valid, train)
+    if self.project:
+      x = layers.shortcut_pool(x, valid, stride=self.stride)
+      x = layers.Conv(width, dtype=dtype, name='shortcut_conv')(x)
+      x = layers.BatchNorm(dtype, name='shortcut_bn')(x, out_valid, train)
+    return nn.relu(x + y), out_valid

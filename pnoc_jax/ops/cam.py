@@ -1,0 +1,62 @@
+"""What class activation maps become: logits, normalised maps, mirror images."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from pnoc_jax import types
+
+
+def logits(cam: types.Array, valid: types.Array | None = None) -> types.Array:
+  """Returns the spatial mean of the maps: the classifier's output.
+
+  Args:
+    cam: [B, h, w, K], raw.
+    valid: bool[B, h, w], the cells that are image rather than padding; None: all.
+
+  Returns:
+    f32[B, K].
+  """
+  chex.assert_rank(cam, 4)
+  cam = cam.astype(jnp.float32)
+  if valid is None:
+    return cam.mean((1, 2))
+  chex.assert_shape(valid, cam.shape[:3])
+  total = jnp.where(valid[..., None], cam, 0.0).sum((1, 2))
+  return total / jnp.maximum(valid.sum((1, 2)), 1)[:, None]
+
+
+def normalize_max(
+  cam: types.Array, *, axis: int | tuple[int, ...], eps: float = 1e-5
+) -> types.Array:
+  """Returns `relu(cam) / (max(relu(cam)) + eps)`, in [0, 1).
+
+  Args:
+    cam: Raw maps (or sums of rectified ones), any shape.
+    axis: Over which the maximum is taken, e.g. (1, 2) for each map of [B, h, w, K].
+    eps: Of the denominator; a map without positive cell becomes 0.
+
+  Returns:
+    f32, the shape of `cam`.
+  """
+  positive = jax.nn.relu(cam.astype(jnp.float32))
+  return positive / (positive.max(axis, keepdims=True) + eps)
+
+
+def flip(x: types.Array, width: types.Array | None = None) -> types.Array:
+  """Mirrors left and right.
+
+  Args:
+    x: [B, h, w, c].
+    width: i32[B], the columns of each example that are image; the others stay where they are,
+      so that a padded image mirrors within itself. None: all.
+
+  Returns:
+    [B, h, w, c].
+  """
+  chex.assert_rank(x, 4)
+  if width is None:
+    return x[:, :, ::-1]
+  column, width = jnp.arange(x.shape[2]), width[:, None]
+  source = jnp.where(column < width, width - 1 - column, column)
+  return jnp.take_along_axis(x, source[:, None, :, None], axis=2)

@@ -1,0 +1,48 @@
+"""Turns bytes into what networks see, and says which pixels are image rather than padding."""
+
+from collections.abc import Sequence
+
+import chex
+import jax.numpy as jnp
+
+from pnoc_jax import types
+
+
+def normalize(
+  image: types.Array, box: types.Array, *, mean: Sequence[float], std: Sequence[float]
+) -> types.Array:
+  """Returns `(image / 255 - mean) / std` inside the box and exactly 0 (the mean colour) outside.
+
+  The reference pads after it has normalised: padding is 0 there, too.
+
+  Args:
+    image: u8[B, H, W, C].
+    box: i32[B, 4], pixels (y0, x0, y1, x1) of each image's content; y1 and x1 lie outside.
+    mean: C means of the channels, in [0, 1].
+    std: C standard deviations of the channels, in [0, 1].
+
+  Returns:
+    f32[B, H, W, C].
+  """
+  chex.assert_rank(image, 4)
+  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+  chex.assert_shape([mean, std], image.shape[3:])
+  inside = box_valid(box, image.shape[1:3])
+  scaled = (image.astype(jnp.float32) / 255.0 - mean) / std
+  return jnp.where(inside[..., None], scaled, 0.0)
+
+
+def box_valid(box: types.Array, size: tuple[int, int]) -> types.Array:
+  """Returns which pixels lie in the box.
+
+  Args:
+    box: i32[B, 4], pixels (y0, x0, y1, x1); y1 and x1 lie outside.
+    size: (H, W).
+
+  Returns:
+    bool[B, H, W].
+  """
+  chex.assert_shape(box, (None, 4))
+  y, x = jnp.arange(size[0])[:, None], jnp.arange(size[1])
+  y0, x0, y1, x1 = (edge[:, None, None] for edge in box.T)
+  return (y >= y0) & (y < y1) & (x >= x0) & (x < x1)

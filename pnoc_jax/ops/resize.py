@@ -1,0 +1,134 @@
+"""The one home of resizing arrays: torch's bilinear, bicubic and nearest, without antialias.
+
+The linear ones are two small matrix products, one an axis: their gradients are matrix products,
+too, and sizes that are known only at run time change the matrices, not the shapes.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoc_jax import types
+
+# torch's; PIL and `jax.image.resize` have -0.5.
+_CUBIC = -0.75
+
+
+def bilinear(x: types.Array, size: tuple[int, int], *, align_corners: bool = False) -> types.Array:
+  """Resizes as `torch.nn.functional.interpolate(mode='bilinear')`.
+
+  Args:
+    x: [..., h, w, c]; integers become float32, other dtypes stay (computed in float32).
+    size: (H, W).
+    align_corners: Whether the centres of the corner pixels stay in place (DeepLab, PoolNet),
+      rather than the corners of the image.
+
+  Returns:
+    [..., H, W, c].
+  """
+  rows, columns = (
+    _linear_matrix(old, new, align_corners) for old, new in zip(x.shape[-3:-1], size, strict=True)
+  )
+  return _apply(x, rows, columns)
+
+
+def _linear_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
+  if align_corners:
+    source = np.arange(new) * ((old - 1) / max(new - 1, 1))
+  else:
+    source = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0.0)
+  low = np.floor(source).astype(int)
+  weight = source - low
+  matrix = np.zeros((new, old))
+  np.add.at(matrix, (np.arange(new), np.minimum(low, old - 1)), 1.0 - weight)
+  np.add.at(matrix, (np.arange(new), np.minimum(low + 1, old - 1)), weight)
+  return matrix.astype(np.float32)
+
+
+def _apply(x: types.Array, rows: types.Array, columns: types.Array) -> types.Array:
+  dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+  x = x.astype(jnp.float32)
+  # HIGHEST: accelerators would round the factors to bfloat16 or TF32.
+  x = jnp.einsum('Hh,...hwc->...Hwc', rows, x, precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum('Ww,...hwc->...hWc', columns, x, precision=jax.lax.Precision.HIGHEST)
+  return x.astype(dtype)
+
+
+def bicubic(x: types.Array, size: tuple[int, int]) -> types.Array:
+  """Resizes as `torch.nn.functional.interpolate(mode='bicubic', align_corners=False)`.
+
+  Args:
+    x: [..., h, w, c]; integers become float32, other dtypes stay (computed in float32).
+    size: (H, W).
+
+  Returns:
+    [..., H, W, c]; may overshoot the range of `x`.
+  """
+  rows, columns = (_cubic_matrix(old, new) for old, new in zip(x.shape[-3:-1], size, strict=True))
+  return _apply(x, rows, columns)
+
+
+def _cubic_matrix(old: int, new: int) -> np.ndarray:
+  source = (np.arange(new) + 0.5) * old / new - 0.5
+  low = np.floor(source).astype(int)
+  matrix = np.zeros((new, old))
+  for tap in range(-1, 3):
+    d = np.abs(source - (low + tap))
+    near = ((_CUBIC + 2) * d - (_CUBIC + 3)) * d**2 + 1
+    far = ((d - 5) * d + 8) * d * _CUBIC - 4 * _CUBIC
+    weight = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    np.add.at(matrix, (np.arange(new), np.clip(low + tap, 0, old - 1)), weight)
+  return matrix.astype(np.float32)
+
+
+def nearest(x: types.Array, size: tuple[int, int]) -> types.Array:
+  """Takes pixel `floor(i * old / new)`, as torch's and OpenCV's nearest (PIL's differs).
+
+  Args:
+    x: [..., h, w, c], any dtype.
+    size: (H, W).
+
+  Returns:
+    [..., H, W, c].
+  """
+  rows, columns = (
+    np.arange(new) * old // new for old, new in zip(x.shape[-3:-1], size, strict=True)
+  )
+  return jnp.take(jnp.take(x, rows, axis=-3), columns, axis=-2)
+
+
+def bilinear_valid(
+  x: types.Array, in_size: types.Array, out_size: types.Array, *, shape: tuple[int, int]
+) -> types.Array:
+  """Resizes the top-left part of an array, to the top-left part of another, as `bilinear`.
+
+  Equals `bilinear(x[:in_size[0], :in_size[1]], out_size)`, with sizes that only the run time
+  knows: padded images of any size go through one compiled function.
+
+  Args:
+    x: [h, w, c]; what lies outside `in_size` must be finite and is not read.
+    in_size: i32[2], rows and columns of the content, in [1, h] and [1, w].
+    out_size: i32[2], rows and columns of the result, in [1, H] and [1, W].
+    shape: (H, W), static.
+
+  Returns:
+    [H, W, c], 0 outside `out_size`.
+  """
+  chex.assert_rank(x, 3)
+  chex.assert_shape([in_size, out_size], (2,))
+  rows, columns = (_valid_matrix(in_size[i], out_size[i], x.shape[i], shape[i]) for i in range(2))
+  return _apply(x, rows, columns)
+
+
+def _valid_matrix(old: types.Array, new: types.Array, columns: int, rows: int) -> types.Array:
+  target = jnp.arange(rows)
+  # 2 * source is a ratio of integers: its whole part is exact, however large the image.
+  twice = jnp.maximum((2 * target + 1) * old - new, 0)
+  low = jnp.minimum(twice // (2 * new), old - 1)
+  weight = (twice - low * 2 * new).astype(jnp.float32) / (2 * new)
+  high = jnp.minimum(low + 1, old - 1)
+  source = jnp.arange(columns)
+  matrix = jnp.where(source == low[:, None], 1.0 - weight[:, None], 0.0)
+  matrix += jnp.where(source == high[:, None], weight[:, None], 0.0)
+  return jnp.where((target < new)[:, None], matrix, 0.0)

@@ -1,0 +1,1 @@
+"""Schedules, optimisers by parameter group, and moving averages."""

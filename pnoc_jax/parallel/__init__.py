@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, the placement of arrays, compilation, hosts."""

@@ -1,0 +1,93 @@
+"""Arrays between the host and the mesh: batches in, states in, results out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pnoc_jax import errors
+from pnoc_jax.parallel import sharding
+
+
+def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+  """Places this process's part of a batch on the mesh, split along axis 0.
+
+  Args:
+    batch: arrays of shape `[b, ...]`, `b` the same in all of them and in every process.
+    mesh: the mesh.
+
+  Returns:
+    The global batch: arrays of shape `[B, ...]`, `B` the sum of `b` over processes; process 0's
+    rows come first.
+
+  Raises:
+    UserError: `b` is not a multiple of the number of local devices.
+  """
+  layout = sharding.batch(mesh)
+  processes = len({device.process_index for device in mesh.devices.flat})
+  for name, x in batch.items():
+    _check_divisible(name, x, mesh, processes)
+  return {
+    name: jax.make_array_from_process_local_data(layout, x, (len(x) * processes, *x.shape[1:]))
+    for name, x in batch.items()
+  }
+
+
+def _check_divisible(name: str, x: np.ndarray, mesh: jax.sharding.Mesh, processes: int) -> None:
+  local, total = mesh.local_mesh.size, mesh.size
+  if np.ndim(x) == 0 or len(x) % local:
+    size = 'a scalar' if np.ndim(x) == 0 else f'{len(x) * processes} examples'
+    raise errors.UserError(
+      f'the batch ({name!r}: {size}) cannot be split over {total} devices: make the batch size a '
+      f'multiple of {total}, or run on fewer devices.'
+    )
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Places the same values on every device of every process.
+
+  Args:
+    tree: arrays (numpy, jax or typed keys) or numbers. Every process must pass the same values.
+    mesh: the mesh.
+
+  Returns:
+    The tree with replicated global arrays.
+  """
+  layout = sharding.replicated(mesh)
+
+  def place(x: Any) -> jax.Array:
+    if isinstance(x, jax.Array):
+      if x.sharding == layout:
+        return x
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = place(jax.random.key_data(x))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    # By way of numpy: a `device_put` of a local array to a sharding over several processes makes
+    # an array that orbax cannot save.
+    x = np.asarray(x)
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    return jax.make_array_from_process_local_data(layout, x, x.shape)
+
+  return jax.tree.map(place, tree)
+
+
+def to_host(tree: Any) -> Any:
+  """Fetches arrays as numpy, whole, in every process.
+
+  All processes must call it together when an array is split over processes.
+
+  Args:
+    tree: arrays.
+
+  Returns:
+    The tree with numpy arrays; rows of all processes where an array was split over them.
+  """
+
+  def fetch(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+      return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+  return jax.tree.map(fetch, tree)

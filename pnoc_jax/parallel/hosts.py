@@ -1,0 +1,101 @@
+"""Processes: joining them, telling them apart, and making them agree."""
+
+import enum
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pnoc_jax import errors
+
+
+class Distributed(enum.Enum):
+  """Whether to join other processes.
+
+  `AUTO` joins when a coordinator is given, in a SLURM step of several tasks, and on a TPU slice of
+  several hosts. `ON` always asks the cluster. `OFF` never joins.
+  """
+
+  AUTO = 'auto'
+  ON = 'on'
+  OFF = 'off'
+
+
+def initialize(
+  distributed: Distributed = Distributed.AUTO,
+  *,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> bool:
+  """Joins the processes of one run. Call it before anything touches a device.
+
+  Args:
+    distributed: whether to join.
+    coordinator: `host:port` of process 0; with the two numbers below where no cluster tells them.
+    num_processes: how many processes the run has.
+    process_id: which of them this is, from 0.
+
+  Returns:
+    Whether processes were joined.
+
+  Raises:
+    UserError: only a part of coordinator, num_processes and process_id is given.
+  """
+  if distributed is Distributed.OFF:
+    return False
+  given = (coordinator, num_processes, process_id)
+  explicit = any(x is not None for x in given)
+  if explicit and any(x is None for x in given):
+    raise errors.UserError(
+      f'to join processes by hand give all of coordinator (host:port), num_processes and '
+      f'process_id; got {coordinator!r}, {num_processes!r}, {process_id!r}.'
+    )
+  if not explicit and distributed is Distributed.AUTO and not _in_cluster():
+    return False
+  # Ignored by other backends; without it several CPU processes cannot exchange arrays.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  if explicit:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  else:
+    jax.distributed.initialize()
+  return True
+
+
+def _in_cluster() -> bool:
+  # SLURM_STEP_*, not SLURM_NTASKS: the latter is also set in a shell that `salloc` opened.
+  slurm = int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1
+  tpu = ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
+  return slurm or tpu
+
+
+def process_index() -> int:
+  """Returns which process this is, from 0."""
+  return jax.process_index()
+
+
+def process_count() -> int:
+  """Returns how many processes the run has."""
+  return jax.process_count()
+
+
+def is_main() -> bool:
+  """Tells whether this process is the one that writes logs and shared files."""
+  return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until every process has come here; `name` must be the same in all of them."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def any_host(flag: bool) -> bool:
+  """Returns whether the flag is set in any process; all must call it at the same point.
+
+  With several processes it waits for the devices, so call it every few steps, not at each.
+  """
+  if jax.process_count() == 1:
+    return bool(flag)
+  return bool(np.any(multihost_utils.process_allgather(np.asarray(flag, np.uint8))))

@@ -1,0 +1,1 @@
+"""Inference as pure functions over variables."""

@@ -1,0 +1,93 @@
+"""Line charts as inline SVG that takes its ink from the page, so it reads in light and in dark."""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+
+Series = tuple[Sequence[float], Sequence[float]]
+
+COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#ef4444', '#ca8a04', '#0891b2', '#ec4899')
+_INK = '#010203'  # Stands for the page's colour until the SVG is written.
+_DASHES = ('-', '--', ':', '-.')
+
+
+def chart(
+  series: Mapping[str, Series],
+  *,
+  name: str,
+  alt: str,
+  xlabel: str,
+  ylabel: str,
+  points: bool = False,
+  mark_best: bool = False,
+  max_points: int = 300,
+) -> str:
+  """Draws lines.
+
+  Args:
+    series: by legend name, (x, y).
+    name: unique in the page; prefixes the SVG's ids.
+    alt: what a reader who does not see the chart should know.
+    xlabel: of the axis.
+    ylabel: of the axis.
+    points: draw a dot at each value.
+    mark_best: ring the highest value of each line.
+    max_points: longer series are drawn as means of equal blocks.
+
+  Returns:
+    An `<svg>` element.
+  """
+  figure = matplotlib.figure.Figure(figsize=(6.4, 3.4), layout='constrained')
+  axes = figure.add_subplot()
+  for i, (label, (x, y)) in enumerate(series.items()):
+    x, y = _thin(np.asarray(x, float), np.asarray(y, float), max_points)
+    style = {
+      'color': COLOURS[i % len(COLOURS)],
+      'linestyle': _DASHES[i // len(COLOURS) % len(_DASHES)],
+    }
+    marker = {'marker': 'o', 'markersize': 3.5} if points or len(x) == 1 else {}
+    axes.plot(x, y, label=label, linewidth=1.8, **style, **marker)
+    if mark_best and len(y):
+      best = int(np.argmax(y))
+      axes.plot(x[best], y[best], 'o', markersize=9, fillstyle='none', markeredgewidth=1.6, **style)
+  axes.set_xlabel(xlabel, color=_INK)
+  axes.set_ylabel(ylabel, color=_INK)
+  axes.tick_params(colors=_INK, length=0)
+  axes.grid(color=_INK, alpha=0.14, linewidth=0.8)
+  axes.spines[:].set_visible(False)
+  axes.set_axisbelow(True)
+  if len(series) > 1:
+    figure.legend(
+      loc='outside upper center', ncols=min(len(series), 5), frameon=False, labelcolor=_INK
+    )
+  return _svg(figure, name, alt)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
+  block = -(-len(x) // limit)
+  if block <= 1:
+    return x, y
+  edges = np.arange(0, len(x), block)
+  sizes = np.diff(np.append(edges, len(x)))
+  return np.add.reduceat(x, edges) / sizes, np.add.reduceat(y, edges) / sizes
+
+
+def _svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
+  buffer = io.BytesIO()
+  # Text stays text (it can be read out and searched); a fixed salt gives the same file each time.
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
+    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+  text = buffer.getvalue().decode()
+  text = text[text.index('<svg') :]
+  text = re.sub(r'<(metadata|style)\b.*?</\1>', '', text, flags=re.DOTALL)
+  text = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', text)
+  text = re.sub(r'font: ([\d.]+px) [^;"]*', r'font-size: \1', text)
+  text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', '', text, count=2)
+  title = html.escape(alt)
+  head = f'<svg role="img" aria-label="{title}" class="chart"'
+  return text.replace('<svg', head, 1).replace(_INK, 'currentColor')

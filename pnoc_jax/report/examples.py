@@ -1,0 +1,132 @@
+"""Chooses images by a fixed rule and sets their priors beside image and mask (Fig. 8)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.io import products
+from pnoc_jax.metrics import segmentation
+from pnoc_jax.report import files, page, pictures
+
+
+def rank(
+  run: files.RunFiles, split: str, source: info.Source, *, threshold: float, limit: int = 400
+) -> list[tuple[str, float]]:
+  """Images by the IoU of their prior, best first.
+
+  An image's IoU is the mean over the classes that occur in its mask or its prior's label map,
+  background included. Of long splits, `limit` images at equal distances are looked at.
+
+  Args:
+    run: whose priors.
+    split: of the data set.
+    source: that split.
+    threshold: of the background.
+    limit: images looked at.
+
+  Returns:
+    (id, IoU in percent); without masks the IoU is NaN and the order that of the split.
+  """
+  ids = [source.ids[i] for i in spaced(len(source.ids), limit)]
+  scores = []
+  for image_id, index, prior in files.read_priors(run, split, source, ids):
+    target = source.mask(index) if source.has_masks else None
+    scores.append((image_id, image_iou(prior, target, threshold, len(source.info.classes) + 1)))
+  return sorted(scores, key=lambda item: -item[1]) if source.has_masks else scores
+
+
+def spaced(total: int, count: int) -> list[int]:
+  """At most `count` indices of `range(total)` at equal distances, with both ends."""
+  return sorted(set(np.linspace(0, total - 1, min(total, count)).round().astype(int).tolist()))
+
+
+def image_iou(
+  prior: products.Prior, target: np.ndarray | None, threshold: float, num_classes: int
+) -> float:
+  """Mean IoU over the classes in the mask or the label map, in percent; NaN without a mask."""
+  if target is None:
+    return float('nan')
+  labels = pictures.prior_mask(prior.keys, prior.high, threshold)
+  counts = segmentation.count(labels, target, num_classes=num_classes)
+  present = counts.true + counts.predicted > 0
+  return float(100 * segmentation.iou(counts)[present].mean()) if present.any() else float('nan')
+
+
+def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[str, str, float]]:
+  """A third each of the best, of those around the median, and of the worst.
+
+  Args:
+    ranked: (id, IoU), best first.
+    count: images at most.
+
+  Returns:
+    (why, id, IoU), best first; the ranking's even spread where IoU is unknown.
+  """
+  if not ranked or np.isnan(ranked[0][1]):
+    return [('example', *ranked[i]) for i in spaced(len(ranked), count)]
+  third, n = max(1, min(count, len(ranked)) // 3), len(ranked)
+  start = max(0, (n - third) // 2)
+  places = dict.fromkeys(range(n - third, n), 'worst')
+  places |= dict.fromkeys(range(start, min(n, start + third)), 'median')
+  places |= dict.fromkeys(range(third), 'best')
+  return [(places[i], *ranked[i]) for i in sorted(places)]
+
+
+def strips(
+  runs: Sequence[tuple[str, files.RunFiles, float]],
+  split: str,
+  source: info.Source,
+  chosen: Sequence[tuple[str, str, float]],
+  *,
+  side: int = 192,
+) -> str:
+  """The chosen images as HTML: image, mask, and what each run makes of it.
+
+  One run shows its label map at the threshold and the map of every class; of several, each shows
+  the largest of its maps.
+
+  Args:
+    runs: (name, files, background threshold) of each.
+    split: of the data set.
+    source: that split.
+    chosen: (why, id, IoU).
+    side: small images are enlarged by whole pixels to about this.
+  """
+  names = (source.info.background, *source.info.classes)
+  colours = zip(names, source.info.palette)
+  parts = [page.legend(list(colours))]
+  for why, image_id, iou in chosen:
+    index = source.ids.index(image_id)
+    image = np.asarray(source.example(index)['image'])
+    present = ', '.join(names[k + 1] for k in np.flatnonzero(source.labels[index]))
+    small = max(image.shape[:2]) < side
+
+    def picture(caption, alt, array, photograph=True, small=small):
+      array = pictures.enlarge(array, side) if small else array
+      uri = pictures.data_uri(array, photograph=photograph and not small)
+      return caption, alt, uri, small
+
+    row = [picture('image', f'Image {image_id}, showing {present}', image)]
+    target = source.mask(index) if source.has_masks else None
+    if target is not None:
+      mask = pictures.colour_mask(target, source.info.palette)
+      row.append(picture('mask', f'True mask of {image_id}', mask, False))
+    for name, run, threshold in runs:
+      for found_id, _, prior in files.read_priors(run, split, source, [image_id]):
+        if len(runs) > 1:
+          largest = prior.high.max(axis=0).astype(np.float32)
+          laid = pictures.overlay(image, largest)
+          row.append(picture(name, f'Activation of {name} on {found_id}', laid))
+          continue
+        labels = pictures.prior_mask(prior.keys, prior.high, threshold)
+        mask = pictures.colour_mask(labels, source.info.palette)
+        caption = f'prior at {threshold:.2f}'
+        row.append(picture(caption, f'Label map of the prior of {image_id}', mask, False))
+        for key, cam in zip(prior.keys[1:], prior.high):
+          laid = pictures.overlay(image, cam.astype(np.float32))
+          alt = f'Activation of {names[key]} on {image_id}'
+          row.append(picture(f'CAM: {names[key]}', alt, laid))
+    score = '' if np.isnan(iou) else f'{why}, IoU {iou:.1f}: '
+    parts.append(page.strip(image_id, f'{score}{present}', row))
+  return ''.join(parts)

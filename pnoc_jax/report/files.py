@@ -1,0 +1,199 @@
+"""Reads what a run left on disk; what is missing or damaged becomes a note, never an error."""
+
+import dataclasses
+import enum
+import pathlib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pnoc_jax import errors
+from pnoc_jax.data import info, sources
+from pnoc_jax.io import products, records
+
+_ORDER = ('classifier', 'generator', 'priors', 'evaluation')
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFiles:
+  """One stage's directory.
+
+  Attributes:
+    name: of the stage.
+    rows: the lines of its `metrics.jsonl`, by step.
+    done: whether it finished.
+    products: what its record of being done says.
+  """
+
+  name: str
+  rows: tuple[Mapping[str, Any], ...]
+  done: bool
+  products: Mapping[str, Any]
+
+  def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of the finite values of a metric; x in epochs where they are logged, else steps."""
+    rows = [row for row in self.rows if _finite(row.get(key))]
+    x = [row[self.axis] for row in rows]
+    return np.array(x, float), np.array([row[key] for row in rows], float)
+
+  def keys(self, prefix: str) -> list[str]:
+    """The logged metrics that begin with `prefix` and have a finite value, in order."""
+    found = {k: None for row in self.rows for k, v in row.items() if _finite(v)}
+    return [key for key in found if key.startswith(prefix)]
+
+  @property
+  def axis(self) -> str:
+    """The column that curves run over."""
+    return 'epoch' if all('epoch' in row for row in self.rows) else 'step'
+
+
+def _finite(value: Any) -> bool:
+  return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+  """A run's directory.
+
+  Attributes:
+    workdir: the directory.
+    config: `config.json`, or empty.
+    stages: those that left something, in the order of the pipeline.
+    evaluations: split -> result of its priors.
+    notes: what is missing or damaged, for the reader.
+  """
+
+  workdir: pathlib.Path
+  config: Mapping[str, Any]
+  stages: tuple[StageFiles, ...]
+  evaluations: Mapping[str, Mapping[str, Any]]
+  notes: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    return str(self.config.get('name') or self.workdir.name)
+
+  @property
+  def method(self) -> str:
+    return str(lookup(self.config, 'generator.method', 'unknown'))
+
+  def prior_path(self, split: str, image_id: str) -> pathlib.Path:
+    """Where an image's prior lies, in this run or in the one that its config grafts."""
+    grafted = lookup(self.config, 'inputs.priors', '')
+    return (
+      (pathlib.Path(grafted) if grafted else self.workdir / 'priors') / split / (f'{image_id}.npz')
+    )
+
+
+def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
+  """A dotted field of nested dicts."""
+  for part in path.split('.'):
+    if not isinstance(config, Mapping) or part not in config:
+      return default
+    config = config[part]
+  return config
+
+
+def read_run(workdir: str | pathlib.Path) -> RunFiles:
+  """Reads a run's records; its priors are read when they are shown.
+
+  Raises:
+    UserError: there is no such directory.
+  """
+  workdir = pathlib.Path(workdir)
+  if not workdir.is_dir():
+    raise errors.UserError(f'{workdir}: no such directory; give the --workdir of a run')
+  notes: list[str] = []
+  config = _json(workdir / 'config.json', notes) or {}
+  folders = sorted(
+    (p for p in workdir.iterdir() if (p / 'metrics.jsonl').exists() or (p / records.DONE).exists()),
+    key=lambda p: (_ORDER.index(p.name) if p.name in _ORDER else len(_ORDER), p.name),
+  )
+  stages = tuple(_stage(folder, notes) for folder in folders)
+  if not stages:
+    notes.append('No stage has left metrics yet.')
+  evaluations = {}
+  for path in sorted((workdir / 'evaluation').glob('priors_*.json')):
+    result = _json(path, notes)
+    if result is not None and not {'miou', 'iou', 'thresholds', 'mious'} <= set(result):
+      notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation.')
+    elif result is not None:
+      evaluations[path.stem.removeprefix('priors_')] = result
+  if not evaluations:
+    notes.append('The priors have not been evaluated yet.')
+  return RunFiles(workdir, config, stages, evaluations, tuple(notes))
+
+
+def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+  try:
+    value = records.read_json(path)
+  except (errors.UserError, OSError) as error:
+    notes.append(str(error))
+    return None
+  if isinstance(value, dict):
+    return value
+  notes.append(f'{path} does not hold a JSON object.')
+  return None
+
+
+def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
+  rows, done = [], None
+  try:
+    rows = records.read_jsonl(folder / 'metrics.jsonl')
+  except (errors.UserError, OSError) as error:
+    notes.append(str(error))
+  try:
+    done = records.read_done(folder)
+  except (errors.UserError, OSError) as error:
+    notes.append(str(error))
+  rows = [row for row in rows if isinstance(row, dict) and 'step' in row]
+  rows = tuple(sorted(rows, key=lambda row: row['step']))
+  return StageFiles(folder.name, rows, done is not None, done.products if done else {})
+
+
+def open_source(config: Mapping[str, Any], split: str) -> info.Source:
+  """Opens a split of the data set that a run's `config.json` names.
+
+  Raises:
+    UserError: the data set is not there, or the record does not describe one.
+  """
+  try:
+    dataset = _from_dict(info.DatasetConfig, config['dataset'])
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.UserError(f'config.json does not describe a data set ({error!r})') from error
+  return sources.open_source(dataset, split)
+
+
+def _from_dict(kind: type, values: Mapping[str, Any]) -> Any:
+  """The inverse of writing a config dataclass as JSON: enums from their values, nested classes."""
+  hints = typing.get_type_hints(kind)
+
+  def convert(name: str, value: Any) -> Any:
+    hint = hints[name]
+    if dataclasses.is_dataclass(hint):
+      return _from_dict(hint, value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+      return hint(value)
+    return tuple(value) if isinstance(value, list) else value
+
+  known = {field.name for field in dataclasses.fields(kind)}
+  return kind(**{name: convert(name, value) for name, value in values.items() if name in known})
+
+
+def read_priors(
+  run: RunFiles, split: str, source: info.Source, ids: Sequence[str]
+) -> Iterator[tuple[str, int, products.Prior]]:
+  """(id, index in the source, prior) of those ids whose prior is there and whole."""
+  index = {name: i for i, name in enumerate(source.ids)}
+  for image_id in ids:
+    try:
+      prior = products.read_prior(
+        run.prior_path(split, image_id),
+        size=source.size(index[image_id]),
+        num_classes=len(source.info.classes),
+      )
+    except (errors.UserError, KeyError, OSError):
+      continue
+    yield image_id, index[image_id], prior

@@ -1,0 +1,221 @@
+"""The order of the stages, and what of a run is done, half done or yet to do."""
+
+import dataclasses
+import difflib
+import enum
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pnoc_jax.data import info
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import records
+from pnoc_jax.stages import classifier, evaluation, generator, priors, report, stage
+
+STAGES = (classifier.STAGE, generator.STAGE, priors.STAGE, evaluation.STAGE, report.STAGE)
+_SETTINGS = 'config.json'
+
+
+class Status(enum.Enum):
+  """What becomes of a stage in this call."""
+
+  DONE = 'done'
+  GRAFTED = "another run's"
+  RESUME = 'resume'
+  RUN = 'run'
+  RERUN = 'run again'
+  LEFT_OUT = 'left out'
+
+
+@dataclasses.dataclass
+class Planned:
+  """A stage in the plan.
+
+  Attributes:
+    stage: the stage.
+    directory: where its product is or will be.
+    status: what becomes of it.
+    settings: what its product depends on, as plain values.
+    inputs: fingerprints of the stages that it reads.
+  """
+
+  stage: stage.Stage
+  directory: Path
+  status: Status
+  settings: dict[str, Any]
+  inputs: dict[str, str]
+
+  @property
+  def fingerprint(self) -> str:
+    """Equal fingerprints made equal products."""
+    if self.status is Status.GRAFTED:
+      return records.read_done(self.directory).fingerprint
+    return records.stage_fingerprint(self.settings, self.inputs)
+
+  @property
+  def runs(self) -> bool:
+    """Whether this call runs it."""
+    return self.status in (Status.RESUME, Status.RUN, Status.RERUN)
+
+
+def names() -> list[str]:
+  """The stages' names, in order."""
+  return [entry.name for entry in STAGES]
+
+
+def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Planned]:
+  """Compares the config with what is in `workdir`; changes nothing.
+
+  Args:
+    config: the run's config.
+    workdir: the run's directory; may not exist yet.
+    sources: the data set's splits.
+
+  Returns:
+    The stages that the run has, in order.
+
+  Raises:
+    UserError: an unknown stage is named; a stage was made, or begun, with other settings; a stage
+      that is not to run is needed and not done.
+  """
+  only, rerun = _named(config.only, 'only'), _named(config.rerun, 'rerun')
+  until = _named(config.until, 'until')
+  wanted = only or names()[: names().index(until[0]) + 1 if until else None]
+  needed = _closure(config, wanted)
+  data = dataset_settings(config.dataset, sources)
+  planned, again, faults = {}, set(), []
+  for entry in STAGES:
+    if entry.name not in needed:
+      continue
+    inputs = {name: planned[name].fingerprint for name in entry.needs(config)}
+    settings = {
+      'seed': config.seed,
+      'dataset': data,
+      **stage.as_dict(entry.settings(config), product_only=True),
+    }
+    item = Planned(entry, workdir / entry.name, Status.RUN, settings, inputs)
+    planned[entry.name] = item
+    graft = getattr(config.inputs, entry.name, '')
+    if graft:
+      item.directory, item.status = Path(graft), Status.GRAFTED
+      _check_graft(entry.name, item.directory)
+      continue
+    if entry.name in rerun or again & set(entry.needs(config)):
+      again.add(entry.name)
+      item.status = Status.RERUN
+    else:
+      item.status, found = _compare(item)
+      faults += found
+    if entry.name not in wanted and item.status is not Status.DONE:
+      faults.append(
+        f'{entry.name}: needed and not done; run it too (leave out only / until), or give its '
+        f'directory with --config.inputs.{entry.name}=DIR'
+      )
+  if faults:
+    raise UserError(_explain(workdir, faults))
+  return list(planned.values())
+
+
+def _named(text: str, field: str) -> list[str]:
+  found = [name.strip() for name in text.split(',') if name.strip()]
+  for name in found:
+    if name not in names():
+      near = difflib.get_close_matches(name, names(), 1)
+      hint = f'; did you mean {near[0]}?' if near else ''
+      raise UserError(f'{field} names the stage {name!r}; there are {", ".join(names())}{hint}')
+  return found
+
+
+def _closure(config, wanted: list[str]) -> set[str]:
+  """The stages wanted and all that they need; a stage of its own that nobody needs is left out."""
+  needs = {entry.name: entry.needs(config) for entry in STAGES}
+  result = set()
+  # A classifier that no later stage reads is not trained just because it comes first.
+  last = [name for name in wanted if not any(name in needs[other] for other in wanted)]
+  trained = [name for name in last if name != 'classifier' or wanted == ['classifier']]
+  todo = trained or last
+  while todo:
+    name = todo.pop()
+    if name not in result:
+      result.add(name)
+      todo += needs[name] if not getattr(config.inputs, name, '') else ()
+  return result
+
+
+def _check_graft(name: str, directory: Path) -> None:
+  if records.read_done(directory) is None:
+    raise UserError(
+      f'inputs.{name} is {directory}, which is not a finished stage: it holds no {records.DONE}'
+    )
+
+
+def _compare(item: Planned) -> tuple[Status, list[str]]:
+  done = records.read_done(item.directory)
+  if done is not None:
+    if done.fingerprint == item.fingerprint:
+      return Status.DONE, []
+    return Status.DONE, _differences(item, {'settings': done.config, 'inputs': done.inputs})
+  begun = item.directory / _SETTINGS
+  if begun.is_file():
+    return Status.RESUME, _differences(item, records.read_json(begun))
+  return Status.RUN, []
+
+
+def _differences(item: Planned, found: dict[str, Any]) -> list[str]:
+  faults = [
+    f'{item.stage.name}: {field} is {_short(there)} there and {_short(here)} here'
+    for field, there, here in records.diff(found['settings'], records.plain(item.settings))
+  ]
+  if not faults and found['inputs'] != item.inputs:
+    faults = [f'{item.stage.name}: it was made from other products of {", ".join(item.inputs)}']
+  return faults
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def _explain(workdir: Path, faults: list[str]) -> str:
+  lines = '\n'.join(f'  {fault}' for fault in faults)
+  return (
+    f'{workdir} does not fit this config:\n{lines}\n'
+    'Nothing was changed. Set the fields back, or take another --workdir, or run the first of '
+    'these stages and what follows again with --config.rerun=STAGE (what is there is kept under '
+    'another name).'
+  )
+
+
+def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]) -> dict[str, Any]:
+  """What products depend on in the data: not where it lies, but its ids, labels and classes."""
+  known = {
+    'name': config.name.value,
+    'train_split': config.train_split,
+    'val_split': config.val_split,
+  }
+  if config.name is info.DatasetName.SHAPES:
+    known['shapes'] = stage.as_dict(config.shapes)
+  for split, source in sorted(sources.items()):
+    digest = hashlib.sha256('\n'.join([*source.info.classes, *source.ids]).encode())
+    digest.update(source.labels.tobytes())
+    known[f'{split}_ids_and_labels'] = digest.hexdigest()[:16]
+  return known
+
+
+def begin(item: Planned) -> None:
+  """Makes the stage's directory and notes its settings, before any work; moves an old one aside."""
+  if item.status is Status.RERUN and item.directory.exists():
+    number = 1
+    while (old := item.directory.with_name(f'{item.directory.name}.old{number}')).exists():
+      number += 1
+    item.directory.rename(old)
+  item.directory.mkdir(parents=True, exist_ok=True)
+  if not (item.directory / _SETTINGS).is_file():
+    records.write_json(
+      item.directory / _SETTINGS, {'settings': item.settings, 'inputs': item.inputs}
+    )
+
+
+def finish(item: Planned, products: dict[str, Any]) -> None:
+  """Notes that the stage is done."""
+  records.write_done(item.directory, item.settings, item.inputs, products)

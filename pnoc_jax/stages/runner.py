@@ -1,0 +1,142 @@
+"""Runs a config: checks, plan, stages; and sweeps of several runs."""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from pnoc_jax.config import PipelineConfig, validate
+from pnoc_jax.data import checks, info
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import records
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import hosts
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.stages import graph, stage, sweep
+from pnoc_jax.training import clock, log, loop
+
+
+def execute(config: PipelineConfig, workdir: Path) -> None:
+  """Runs what of `config` is not done in `workdir`, and prints a plan before work starts.
+
+  Args:
+    config: the run.
+    workdir: its directory; made if absent.
+
+  Raises:
+    UserError: the config, the data or the directory is not fit to run; nothing was changed.
+    Interrupted: a signal asked to stop; the state is saved.
+  """
+  validate(config)
+  _check_outputs(workdir)
+  compiler.setup_cache(config.runtime.compilation_cache or _cache_directory())
+  with _locked(workdir), loop.stop_on_signals() as should_stop:
+    if config.sweep:
+      sweep.execute(config, workdir, lambda run, path: _run(run, path, should_stop))
+    else:
+      _run(config, workdir, should_stop)
+
+
+def _check_outputs(workdir: Path) -> None:
+  if workdir.exists() and not workdir.is_dir():
+    raise UserError(f'--workdir is {workdir}, which is a file')
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'--workdir is {workdir}, which cannot be made: {error.strerror}') from error
+
+
+def _cache_directory() -> str:
+  base = os.environ.get('XDG_CACHE_HOME') or str(Path.home() / '.cache')
+  return str(Path(base) / 'pnoc_jax' / 'xla')
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+  """Keeps a second run out of the directory; the lock goes with the process, even when killed."""
+  if not hosts.is_main():
+    yield
+    return
+  with open(workdir / '.lock', 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(f'another run is at work in {workdir}') from error
+    yield
+
+
+def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
+  workdir.mkdir(parents=True, exist_ok=True)
+  runtime = stage.Runtime(
+    workdir=workdir,
+    mesh=meshes.make_mesh(),
+    local_mesh=meshes.make_mesh(jax.local_devices()),
+    config=config.runtime,
+    should_stop=should_stop,
+  )
+  sources = _open(config, runtime)
+  plan = graph.make_plan(config, workdir, sources)
+  if config.runtime.check_dataset and any(item.runs for item in plan):
+    sources = _check(config, runtime, sources)
+    plan = graph.make_plan(config, workdir, sources)
+  if hosts.is_main():
+    _print_plan(config, workdir, plan, sources, runtime)
+    records.write_json(workdir / 'config.json', stage.as_dict(config))
+  hosts.barrier('plan')
+  directories = {item.stage.name: item.directory for item in plan}
+  for item in plan:
+    # The report gathers what is there, which may have grown.
+    if item.runs or item.stage.name == 'report':
+      _run_stage(config, item, directories, runtime)
+
+
+def _open(config: PipelineConfig, runtime: stage.Runtime) -> dict[str, info.Source]:
+  splits = (config.dataset.train_split, *config.priors.splits)
+  return {split: runtime.source(config.dataset, split) for split in dict.fromkeys(splits)}
+
+
+def _check(
+  config: PipelineConfig, runtime: stage.Runtime, sources: dict[str, info.Source]
+) -> dict[str, info.Source]:
+  """Decodes every image once; broken ones stop the run or are left out, as configured."""
+  for split, source in sources.items():
+    with log.Progress(len(source), f'checking {split}') as progress:
+      runtime.quarantined[split] = checks.screen(
+        source,
+        on_error=config.dataset.on_error,
+        quarantine_path=runtime.workdir / f'quarantine_{split}.csv',
+        stamp=runtime.workdir / f'.checked_{split}.json',
+        on_progress=lambda done, total: progress.advance(),
+      )
+  return _open(config, runtime)
+
+
+def _print_plan(config, workdir, plan, sources, runtime) -> None:
+  train = sources[config.dataset.train_split]
+  sizes = ', '.join(f'{split} {len(source)}' for split, source in sources.items())
+  kind = runtime.mesh.devices.flat[0].device_kind
+  print(f'{config.name}: {train.info.name}, {train.info.num_classes} classes; images: {sizes}')
+  print(f'{runtime.mesh.size} x {kind}, {hosts.process_count()} process(es); {workdir}')
+  for item in plan:
+    text = item.stage.describe(config, train) if item.runs else str(item.directory)
+    print(f'  {item.stage.name:<12} {item.status.value:<14} {text}')
+
+
+def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime) -> None:
+  name = item.stage.name
+  if hosts.is_main():
+    graph.begin(item)
+    print(f'\n{name}', flush=True)
+  hosts.barrier(f'{name}/begin')
+  start = time.monotonic()
+  inputs = {needed: directories[needed] for needed in item.inputs}
+  item.stage.run(config, inputs, item.directory, runtime)
+  seconds = time.monotonic() - start
+  if hosts.is_main():
+    graph.finish(item, {'seconds': round(seconds, 1)})
+    print(f'{name} done in {clock.duration(seconds)}', flush=True)
+  hosts.barrier(f'{name}/end')

@@ -1,0 +1,63 @@
+"""A sweep: several runs of one config, and one table of their results."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import products
+from pnoc_jax.parallel import hosts
+from pnoc_jax.report import build, files, tables
+
+
+def execute(config, workdir: Path, run: Callable) -> None:
+  """Runs the variants one after another and writes `<workdir>/evaluation/sweep.json`, tables and a page.
+
+  Args:
+    config: a config with a `sweep`.
+    workdir: the sweep's directory; each variant has one below it.
+    run: `(config, workdir) -> None`.
+  """
+  runs = []
+  for number, variant in enumerate(config.sweep):
+    if hosts.is_main():
+      print(f'\n=== {variant.name} ({number + 1} of {len(config.sweep)}) ===')
+    ours = override(config, {**variant.overrides, 'sweep': (), 'name': variant.name})
+    run(ours, workdir / variant.name)
+    runs.append((variant.group, workdir / variant.name))
+    if hosts.is_main():
+      _write(config.name, workdir, runs)
+
+
+def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
+  """Writes the table of the runs so far: json, Markdown and the page."""
+  scores = [(group, files.read_run(path).evaluations) for group, path in runs]
+  summary = {}
+  for split in dict.fromkeys(split for _, found in scores for split in found):
+    results = [(group, found[split]) for group, found in scores if split in found]
+    summary[split] = {
+      group: [result['miou'] for other, result in results if other == group]
+      for group in dict.fromkeys(group for group, _ in results)
+    }
+    print(f'\nPriors of {split}:\n{tables.ablation(results)}')
+    products.write_text(workdir / f'priors_{split}.md', tables.ablation_markdown(results) + '\n')
+  products.write_json(workdir / 'evaluation' / 'sweep.json', summary)
+  build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
+
+
+def override(config, fields: dict):
+  """Returns a copy of `config` with dotted fields replaced.
+
+  Raises:
+    UserError: there is no such field.
+  """
+  result = copy.deepcopy(config)
+  for dotted, value in fields.items():
+    *parents, name = dotted.split('.')
+    holder = result
+    for parent in parents:
+      holder = getattr(holder, parent)
+    if not hasattr(holder, name):
+      raise UserError(f'{dotted} is no field of the config')
+    setattr(holder, name, value)
+  return result

@@ -1,0 +1,1 @@
+"""Update functions: one pure step of training each."""

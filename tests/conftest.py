@@ -1,0 +1,48 @@
+"""The tests' machine: eight fake CPU devices, and compiled programs kept between runs."""
+
+import os
+
+# Before anything imports jax.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+DEVICES = 8
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    *(
+      flag
+      for flag in os.environ.get('XLA_FLAGS', '').split()
+      if 'host_platform_device_count' not in flag
+    ),
+    f'--xla_force_host_platform_device_count={DEVICES}',
+  ]
+)
+
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  # Environment variables, so that the processes that tests start share the cache.
+  cache = getattr(config, 'cache', None)
+  if cache is not None and 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = os.fspath(cache.mkdir('xla'))
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+  # grain's worker processes read absl's flags, and no app parses them here.
+  flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope='session')
+def mesh():
+  """The mesh over all eight devices."""
+  from pnoc_jax.parallel import mesh as mesh_lib
+
+  return mesh_lib.make_mesh()
+
+
+@pytest.fixture(scope='session')
+def one_device():
+  """A mesh of a single device, to compare with."""
+  import jax
+
+  from pnoc_jax.parallel import mesh as mesh_lib
+
+  return mesh_lib.make_mesh(jax.devices()[:1])

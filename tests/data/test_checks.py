@@ -1,0 +1,61 @@
+"""Broken files are found before work starts, by name."""
+
+import numpy as np
+import pytest
+from data import folders
+
+from pnoc_jax import errors
+from pnoc_jax.data import checks, folder, info, shapes
+from pnoc_jax.io import images
+
+
+@pytest.fixture
+def broken(tmp_path):
+  root = folders.write(tmp_path / 'animals', 5)
+  path = root / 'images' / 'b.png'
+  path.write_bytes(path.read_bytes()[:-400])
+  images.write_png(root / 'masks' / 'c.png', np.zeros((7, 9), np.uint8))
+  images.write_png(root / 'masks' / 'd.png', np.full((32, 30), 77, np.uint8))
+  return root
+
+
+def test_every_kind_of_problem_is_found(broken):
+  source, seen = folder.FolderSource(str(broken), 'train'), []
+  problems = checks.check_source(source, on_progress=lambda *x: seen.append(x), threads=2)
+  assert [x.id for x in problems] == ['b', 'c', 'd']
+  assert 'b.png' in problems[0].what and 'cannot be read' in problems[0].what
+  assert 'the mask is 9x7 px, its image 30x28' in problems[1].what
+  assert '[77], expected 0 to 3 and 255' in problems[2].what
+  assert seen[-1] == (5, 5)
+
+
+def test_strict_stops_and_skip_quarantines(broken, tmp_path):
+  source = folder.FolderSource(str(broken), 'train')
+  path = tmp_path / 'run' / 'quarantine.csv'
+  with pytest.raises(errors.UserError, match=r'(?s)3 problems.*b\.png.*on_error=skip'):
+    checks.screen(source, on_error=info.OnError.STRICT, quarantine_path=path)
+  assert not path.exists()
+  exclude = checks.screen(source, on_error=info.OnError.SKIP, quarantine_path=path)
+  assert exclude == {'b', 'c', 'd'}
+  assert path.read_text().splitlines()[0] == 'id,problem'
+  assert [x.split(',')[0] for x in path.read_text().splitlines()[1:]] == ['b', 'c', 'd']
+  rest = folder.FolderSource(str(broken), 'train', exclude=exclude)
+  assert rest.ids == ('a', 'e') and checks.check_source(rest) == []
+
+
+def test_a_good_check_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
+  root = folders.write(tmp_path / 'animals')
+  source, stamp = folder.FolderSource(str(root), 'train'), tmp_path / 'stamp.json'
+  reads = []
+  read = source.example
+  monkeypatch.setattr(source, 'example', lambda i: reads.append(i) or read(i))
+  for expected in (4, 4):  # The second check reads nothing.
+    assert checks.check_source(source, stamp=stamp) == []
+    assert len(reads) == expected
+  (root / 'images' / 'a.png').write_bytes(b'broken')
+  assert [x.id for x in checks.check_source(source, stamp=stamp)] == ['a']
+  assert [x.id for x in checks.check_source(source, stamp=stamp)] == ['a']
+
+
+def test_synthetic_data_needs_no_check():
+  assert checks.check_source(shapes.ShapesSource(info.ShapesConfig(train=3), 'train')) == []

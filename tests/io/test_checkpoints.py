@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoc_jax import errors
+from pnoc_jax.io import checkpoints
+from pnoc_jax.parallel import arrays, sharding
+from tests.training import quadratic
+
+
+def state_of(mesh, value=0.0):
+  return arrays.replicate(
+    jax.tree.map(lambda x: x + np.asarray(value, x.dtype), quadratic.init()), mesh
+  )
+
+
+def test_round_trip_on_eight_devices(mesh, tmp_path):
+  state = state_of(mesh)
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    assert saved.restore_latest(state) is None
+    for step in (1, 2, 3):
+      saved.save(step, state_of(mesh, step), {'choices': [1, 2]})
+    saved.save(3, state_of(mesh, 50))  # Already there: left alone.
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), state
+  )
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    assert saved.steps() == [2, 3]
+    step, restored, extra = saved.restore_latest(abstract)
+  assert (step, extra) == (3, {'choices': [1, 2]})
+  assert jax.tree.structure(restored) == jax.tree.structure(state)
+  assert restored.params['half'].dtype == jnp.bfloat16
+  assert restored.params['w'].sharding == sharding.replicated(mesh)
+  np.testing.assert_array_equal(restored.params['w'], 4.0)
+
+
+def test_a_state_may_be_donated_while_it_is_being_written(mesh, tmp_path):
+  update, batches = quadratic.make_update(mesh), quadratic.batches(mesh)
+  state = state_of(mesh)
+  expected = {}
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=10) as saved:
+    for step in range(1, 6):
+      state, _ = update(state, next(batches), step)
+      expected[step] = np.array(state.params['w'])
+      saved.save(step, state)
+  for step in (5, 4, 3):
+    with checkpoints.Checkpoints(tmp_path / 'checkpoints', keep=10, report=str) as saved:
+      restored = saved.restore_latest(state_of(mesh))
+      assert restored.step == step
+      np.testing.assert_array_equal(restored.state.params['w'], expected[step])
+    damage(tmp_path / 'checkpoints' / str(step))
+
+
+def damage(step_directory):
+  """Cuts every file of the state in half, as a full disk does."""
+  for path in (step_directory / 'state').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_read(mesh, tmp_path):
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(10, state_of(mesh, 10))
+    saved.save(20, state_of(mesh, 20))
+  damage(directory / '20')
+  (directory / '30.orbax-checkpoint-tmp').mkdir()  # A save that was killed.
+  reports = []
+  with checkpoints.Checkpoints(directory, report=reports.append) as saved:
+    restored = saved.restore_latest(state_of(mesh))
+    assert restored.step == 10
+    np.testing.assert_array_equal(restored.state.params['w'], 11.0)
+    assert len(reports) == 1
+    assert 'step 20' in reports[0]
+    saved.save(20, state_of(mesh, 21))  # Its place is free again.
+    assert saved.restore_latest(state_of(mesh)).step == 20
+  assert (tmp_path / 'checkpoints_unreadable' / '20').is_dir()
+
+
+def test_no_readable_checkpoint_is_an_error(mesh, tmp_path):
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints', report=str) as saved:
+    saved.save(10, state_of(mesh))
+    saved.wait()
+    damage(tmp_path / 'checkpoints' / '10')
+    with pytest.raises(errors.UserError, match=r'none of the checkpoints \[10\]'):
+      saved.restore_latest(state_of(mesh))
+
+
+def test_another_state_is_refused_with_both_sides(mesh, tmp_path):
+  state = state_of(mesh)
+  with checkpoints.Checkpoints(tmp_path / 'checkpoints') as saved:
+    saved.save(1, state)
+    other = state.replace(
+      params={'w': state.params['w'].astype(jnp.bfloat16), 'more': state.params['w']}
+    )
+    with pytest.raises(errors.UserError) as caught:
+      saved.restore_latest(other)
+  message = str(caught.value)
+  assert 'params/w: float32[4] in the checkpoint, bfloat16[4] expected' in message
+  assert 'params/half: bfloat16[2] in the checkpoint, absent expected' in message
+  assert 'params/more: absent in the checkpoint, float32[4] expected' in message

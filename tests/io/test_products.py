@@ -1,0 +1,125 @@
+"""Priors on disk: exact, repeatable, whole, and refused with a reason when they are not."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from pnoc_jax import errors
+from pnoc_jax.io import products
+
+
+def _prior(seed=0, size=(9, 14)):
+  generator = np.random.default_rng(seed)
+  low = -(-size[0] // 4), -(-size[1] // 4)
+  return products.Prior(
+    np.array([0, 2, 5], np.int32),
+    generator.random((2, *low), np.float32),
+    generator.random((2, *size)).astype(np.float16),
+    generator.normal(size=6).astype(np.float32),
+  )
+
+
+def test_a_prior_comes_back_as_it_was(tmp_path):
+  path, prior = tmp_path / 'train' / 'a.npz', _prior()
+  assert not products.exists_complete(path)
+  products.write_prior(path, *prior)
+  assert products.exists_complete(path)
+  found = products.read_prior(path, size=(9, 14), num_classes=6)
+  for x, y in zip(found, prior, strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+  assert [p.name for p in path.parent.iterdir()] == ['a.npz']
+
+
+def test_same_arrays_give_the_same_bytes(tmp_path):
+  for name in ('a.npz', 'b.npz'):
+    products.write_prior(tmp_path / name, *_prior())
+  assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+  with zipfile.ZipFile(tmp_path / 'a.npz') as file:
+    assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+  ('change', 'match'),
+  [
+    ({'keys': np.array([0, 5, 2], np.int32)}, 'ascending'),
+    ({'keys': np.array([1, 2, 5], np.int32)}, 'expected 0 and then'),
+    ({'keys': np.array([0], np.int32)}, 'one or more'),
+    ({'keys': np.array([0, 2], np.int32)}, '`high` is'),
+    ({'keys': np.array([0, 2, 5])}, 'int64, expected int32'),
+    ({'low': np.zeros((2, 3, 3), np.float32)}, '`low` is'),
+    ({'logits': np.zeros(4, np.float32)}, '`logits` is'),
+    ({'high': np.full((2, 9, 14), np.nan, np.float16)}, 'NaN'),
+  ],
+)
+def test_a_wrong_prior_is_neither_written_nor_read(tmp_path, change, match):
+  arrays = {**_prior()._asdict(), **change}
+  path = tmp_path / 'x.npz'
+  with pytest.raises(ValueError, match=match):
+    products.write_prior(path, **arrays)
+  assert not path.exists()
+  np.savez_compressed(path, **arrays)
+  with pytest.raises(errors.UserError, match=match) as error:
+    products.read_prior(path)
+  assert str(path) in str(error.value)
+
+
+def test_a_prior_of_another_image_or_data_set_is_refused(tmp_path):
+  path = tmp_path / 'x.npz'
+  products.write_prior(path, *_prior())
+  with pytest.raises(errors.UserError, match='but the image is'):
+    products.read_prior(path, size=(14, 9))
+  with pytest.raises(errors.UserError, match='made for 6 classes, but the data set has 4'):
+    products.read_prior(path, num_classes=4)
+
+
+def test_missing_truncated_and_foreign_files_are_named(tmp_path):
+  with pytest.raises(errors.UserError, match='no such prior'):
+    products.read_prior(tmp_path / 'none.npz')
+  path = tmp_path / 'x.npz'
+  products.write_prior(path, *_prior(size=(60, 80)))
+  whole = path.read_bytes()
+  for keep in (0, 10, len(whole) // 2, len(whole) - 1):
+    path.write_bytes(whole[:keep])
+    assert not products.exists_complete(path)
+    with pytest.raises(errors.UserError, match=r'x\.npz'):
+      products.read_prior(path)
+  broken = bytearray(whole)
+  broken[len(whole) // 2] ^= 0xFF
+  path.write_bytes(broken)
+  with pytest.raises(errors.UserError, match='cut short or not a prior'):
+    products.read_prior(path)
+  np.savez(path, other=np.zeros(3))
+  assert not products.exists_complete(path)
+  with pytest.raises(errors.UserError, match='not a prior'):
+    products.read_prior(path)
+
+
+def test_pickles_are_never_opened(tmp_path):
+  path = tmp_path / 'x.npz'
+  path.write_bytes(pickle.dumps({'keys': [0, 1]}))
+  with pytest.raises(errors.UserError, match='not a prior'):
+    products.read_prior(path)
+  arrays = _prior()._asdict() | {'keys': np.array([0, 'a'], object)}
+  np.savez(path, **arrays)
+  with pytest.raises(errors.UserError, match='not a prior'):
+    products.read_prior(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+  path = tmp_path / 'a.json'
+  products.write_json(path, {'miou': np.float64(1.5), 'list': np.arange(2)})
+  text = path.read_text()
+  assert '"miou": 1.5' in text
+
+  def fail(file):
+    file.write(b'half')
+    raise RuntimeError('killed')
+
+  with pytest.raises(RuntimeError):
+    products.write_atomic(path, fail)
+  assert path.read_text() == text
+  with pytest.raises(ValueError, match='JSON'):
+    products.write_json(path, {'miou': float('nan')})
