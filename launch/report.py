@@ -1,25 +1,26 @@
-"""Rebuilds the report of a run from its files.
-
-python launch/report.py --workdir=runs/pnoc_shapes
-"""
+"""Rebuilds a run's report from its files: `python launch/report.py --workdir=runs/pnoc_shapes`."""
 
 import sys
+from pathlib import Path
 
 from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.report import build
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-IMAGES = flags.DEFINE_integer('images', 12, 'Images shown with their maps, of each split.')
+_WORKDIR = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
+_IMAGES = flags.DEFINE_integer('images', 12, 'Images shown with their maps, of each split.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
+  """Writes the page and prints the tables."""
   if len(argv) > 1:
-    raise app.UsageError(f'unknown arguments: {argv[1:]}')
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   try:
-    path = build.build(WORKDIR.value, images=IMAGES.value)
-    tables = build.terminal_tables(WORKDIR.value)
+    path = build.build(_WORKDIR.value, images=_IMAGES.value)
+    tables = build.terminal_tables(_WORKDIR.value)
   except UserError as error:
     sys.exit(f'error: {error}')
   print('\n\n'.join(filter(None, (tables, str(path)))))

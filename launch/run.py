@@ -6,7 +6,7 @@ Fields of the config are flags: `--config.generator.optim.lr=0.05`. The same com
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
   from pnoc_jax.stages import runner
   from pnoc_jax.training import loop
 
+  logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
   config = _CONFIG.value
   runtime = config.runtime
   try:

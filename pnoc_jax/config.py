@@ -30,7 +30,7 @@ class Variant:
   Attributes:
     group: what the table calls it; runs of one group differ in their seed alone.
     name: its directory below the sweep's.
-    overrides: dotted config fields and their values.
+    overrides: dotted config fields and their values; `{workdir}` stands for the sweep's directory.
   """
 
   group: str

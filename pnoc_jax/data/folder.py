@@ -150,7 +150,7 @@ def _read_labels(path, names, problems):
     key = row[0].strip()
     if key in table:
       problems.append(f'{where}: the id {key!r} has a row already')
-    label = np.zeros(len(numbers), np.float32)
+    label = np.zeros(max(len(names) - 1, 0), np.float32)
     for name in row[1].split():
       if name in numbers:
         label[numbers[name]] = 1

@@ -159,11 +159,6 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + '\n')
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file, UTF-8."""
-  write_atomic(path, lambda file: file.write(text.encode()))
-
-
 def _plain(value: Any) -> Any:
   if isinstance(value, np.generic | np.ndarray):
     return value.tolist()

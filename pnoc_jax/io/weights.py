@@ -65,7 +65,7 @@ def load(path: str | os.PathLike) -> tuple[Variables, dict[str, Any]]:
   Raises:
     UserError: there is no such file, or it is damaged.
   """
-  file = _find(path)
+  file = find(path)
   try:
     with np.load(file, allow_pickle=False) as members:
       arrays = {name: members[name] for name in members.files}
@@ -78,8 +78,12 @@ def load(path: str | os.PathLike) -> tuple[Variables, dict[str, Any]]:
   return trees.unflatten_names(arrays), meta
 
 
-def _find(path: str | os.PathLike) -> pathlib.Path:
-  """Returns the file that a path means."""
+def find(path: str | os.PathLike) -> pathlib.Path:
+  """Returns the file that a path means: itself, or the weights in a directory.
+
+  Raises:
+    UserError: there is none.
+  """
   path = pathlib.Path(path)
   if path.is_dir():
     for file in (path / FILE, path / 'weights' / FILE):
@@ -133,7 +137,7 @@ def load_pretrained(
   Raises:
     UserError: the file is missing, damaged, or of another architecture; then both sides are named.
   """
-  file = _find(path)
+  file = find(path)
   if file.suffix == '.npz':
     variables, meta = load(file)
     if meta.get('arch', arch) != arch:
@@ -186,7 +190,7 @@ def import_foreign(path: str | os.PathLike, arch: str) -> tuple[Variables, dict[
     UserError: the file is missing, damaged, or of another architecture; then both sides are named.
   """
   backbones.info(arch)
-  file = _find(path)
+  file = find(path)
   found = _read_foreign(file, arch)
   stages = [s for s in backbones.STAGES[1:] if any(_is_under(n, f'backbone/{s}') for n in found)]
   last_stage = stages[-1] if stages else backbones.STAGES[-1]

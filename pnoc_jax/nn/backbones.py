@@ -105,6 +105,11 @@ _STEMS = {
   Family.RESNET: resnet.Stem,
   Family.RESNEST: resnest.DeepStem,
 }
+_FIRST_DILATIONS = {
+  Family.RESNET_BASIC: resnet.first_dilation,
+  Family.RESNET: resnet.first_dilation,
+  Family.RESNEST: resnest.first_dilation,
+}
 _BLOCKS = {
   Family.RESNET_BASIC: resnet.BasicBlock,
   Family.RESNET: resnet.Bottleneck,
@@ -190,7 +195,7 @@ def make_backbone(
     widths=row.widths,
     expansion=row.expansion,
     plan=tuple(trunk.plan_strides(stem_stride, output_stride)),
-    first_dilation=_first_dilation if row.family is Family.RESNEST else lambda _: 1,
+    first_dilation=_FIRST_DILATIONS[row.family],
     last_stage=last_stage,
     norm=norm,
     frozen_stages=frozen_stages,
@@ -199,8 +204,3 @@ def make_backbone(
     scan=scan,
     radix=radix,
   )
-
-
-def _first_dilation(dilation: int) -> int:
-  """Dilation of a ResNeSt stage's first block: that of the stage before."""
-  return max(dilation // 2, 1)

@@ -123,3 +123,8 @@ class Block(nn.Module):
       x = layers.Conv(width, dtype=dtype, name='shortcut_conv')(x)
       x = layers.BatchNorm(dtype, name='shortcut_bn')(x, out_valid, train)
     return nn.relu(x + y), out_valid
+
+
+def first_dilation(dilation: int) -> int:
+  """Returns the dilation of a stage's first block, that of the stage before, given the others'."""
+  return max(dilation // 2, 1)

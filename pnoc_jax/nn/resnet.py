@@ -107,3 +107,9 @@ class Bottleneck(nn.Module):
       x = layers.Conv(width, stride=self.stride, dtype=dtype, name='shortcut_conv')(x)
       x = layers.BatchNorm(dtype, name='shortcut_bn')(x, out_valid, train)
     return nn.relu(x + y), out_valid
+
+
+def first_dilation(dilation: int) -> int:
+  """Returns the dilation of a stage's first block: 1, whatever the others' is, as the reference."""
+  del dilation
+  return 1

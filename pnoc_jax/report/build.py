@@ -29,7 +29,7 @@ def build(
     UserError: there is no such directory.
   """
   run = files.read_run(workdir)
-  parts = [('Stages', sections.stages(run))]
+  parts = [('Stages', sections.stages(run))] if run.stages else []
   for stage in run.stages:
     if stage.rows:
       rule = files.lookup(run.config, f'{stage.name}.optim.rule', 'sgd')

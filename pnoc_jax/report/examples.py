@@ -65,7 +65,8 @@ def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[s
   """
   if not ranked or np.isnan(ranked[0][1]):
     return [('example', *ranked[i]) for i in spaced(len(ranked), count)]
-  third, n = max(1, min(count, len(ranked)) // 3), len(ranked)
+  n = len(ranked)
+  third = -(-n // 3) if n <= count else max(1, count // 3)
   start = max(0, (n - third) // 2)
   places = dict.fromkeys(range(n - third, n), 'worst')
   places |= dict.fromkeys(range(start, min(n, start + third)), 'median')
@@ -94,8 +95,10 @@ def strips(
     side: small images are enlarged by whole pixels to about this.
   """
   names = (source.info.background, *source.info.classes)
-  colours = zip(names, source.info.palette)
-  parts = [page.legend(list(colours))]
+  colours = list(zip(names, source.info.palette))
+  if source.has_masks:
+    colours.append(('not labelled', pictures.VOID_COLOUR))
+  parts = [page.legend(colours)]
   for why, image_id, iou in chosen:
     index = source.ids.index(image_id)
     image = np.asarray(source.example(index)['image'])

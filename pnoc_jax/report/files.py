@@ -73,10 +73,12 @@ class RunFiles:
 
   @property
   def name(self) -> str:
+    """The run's name, for headings."""
     return str(self.config.get('name') or self.workdir.name)
 
   @property
   def method(self) -> str:
+    """The CAM method, by its value in the config."""
     return str(lookup(self.config, 'generator.method', 'unknown'))
 
   def prior_path(self, split: str, image_id: str) -> pathlib.Path:

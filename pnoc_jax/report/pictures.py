@@ -101,9 +101,8 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
 
 def data_uri(picture: np.ndarray, *, photograph: bool = False) -> str:
   """Encodes u8[H, W, 3] for an `<img>`: PNG, or JPEG for photographs."""
-  kind, options = ('jpeg', {'quality': 85}) if photograph else ('png', {})
+  kind = 'jpeg' if photograph else 'png'
+  options = {'pil_kwargs': {'quality': 85}} if photograph else {'metadata': {'Software': None}}
   buffer = io.BytesIO()
-  matplotlib.image.imsave(
-    buffer, np.ascontiguousarray(picture), format=kind, pil_kwargs=options, metadata={}
-  )
+  matplotlib.image.imsave(buffer, np.ascontiguousarray(picture), format=kind, **options)
   return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -19,7 +19,10 @@ _NAMES = {
   'eval/miou': 'mIoU',
   'eval/miou_fg': 'mIoU of foreground',
   'eval/map': 'mAP',
+  'eval/precision': 'precision',
+  'eval/recall': 'recall',
   'eval/f1': 'F1',
+  'eval/roc_auc': 'ROC-AUC',
   'eval/fp': 'FP',
   'eval/fn': 'FN',
   'eval/threshold': 'threshold',
@@ -68,8 +71,6 @@ def _seconds(stage: files.StageFiles) -> float | None:
 
 def stages(run: files.RunFiles) -> str:
   """One row a stage: how far, how long, how fast."""
-  if not run.stages:
-    return page.note('No stage has left anything yet.')
   rows = []
   for stage in run.stages:
     last = stage.rows[-1] if stage.rows else {}
@@ -88,7 +89,8 @@ def stages(run: files.RunFiles) -> str:
       )
     )
   header = ('stage', 'state', 'steps', 'epochs', 'time', 'images/s')
-  return page.table(header, rows)
+  caption = 'Times from a log leave out compilation, evaluation and saving.'
+  return page.table(header, rows, caption=caption)
 
 
 def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
@@ -205,9 +207,9 @@ def _other_scores(result: Mapping[str, Any]) -> str:
       continue
     known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
     if known:
-      values = [tuple(tables.number(value) for value in known.values())]
-      rows = [(name, *value) for value in values]
-      parts.append(page.table(('', *known), rows))
+      names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
+      cells = [str(v) if isinstance(v, int) else tables.number(v) for v in known.values()]
+      parts.append(page.table(('', *names), [(name, *cells)]))
   return ''.join(parts)
 
 

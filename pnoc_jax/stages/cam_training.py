@@ -13,6 +13,7 @@ import tqdm
 
 from pnoc_jax import keys, states, trees
 from pnoc_jax.data import info, pipeline
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import checkpoints, weights
 from pnoc_jax.metrics import classification, thresholds
 from pnoc_jax.nn import classifier as classifier_nn
@@ -61,6 +62,19 @@ def describe(config: settings.CamTrainingConfig, source: info.Source) -> str:
     f'{config.model.backbone}, {count:,} parameters{init}; {config.epochs} epochs of '
     f'{length.epoch} = {length.total} steps at batch {config.batch_size}'
   )
+
+
+def check(
+  config: settings.CamTrainingConfig, source: info.Source, runtime: stage.Runtime, *, name: str
+) -> None:
+  """Raises UserError if the weights to start from or the batch size do not fit."""
+  if config.batch_size % runtime.mesh.size:
+    raise UserError(
+      f'{name}.batch_size is {config.batch_size}, which does not divide by the '
+      f'{runtime.mesh.size} devices; take a multiple of {runtime.mesh.size}'
+    )
+  model = networks.build(config.model, source.info.num_classes)
+  networks.check_init(model, source.info, init=config.init, arch=config.model.backbone)
 
 
 def make_optimizer(

@@ -86,7 +86,13 @@ def train_vanilla(
 STAGE = stage.Stage(
   name='classifier',
   needs=lambda config: (),
-  settings=lambda config: {'classifier': config.classifier},
+  settings=lambda config: {
+    'classifier': config.classifier,
+    'classifier.init': networks.init_digest(config.classifier.init),
+  },
   run=run,
   describe=lambda config, source: cam_training.describe(config.classifier, source),
+  check=lambda config, inputs, source, runtime: cam_training.check(
+    config.classifier, source, runtime, name='classifier'
+  ),
 )

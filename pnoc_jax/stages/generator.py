@@ -264,19 +264,29 @@ def _ramp(config: RampConfig, total: int) -> schedules.Schedule:
   return schedules.ramp(config.start, config.end, total, config.portion)
 
 
+def _settings(config) -> dict:
+  found = {
+    'generator': config.generator,
+    'generator.init': networks.init_digest(config.generator.init),
+  }
+  if config.generator.method.uses_classifier:
+    found['classifier.model'] = config.classifier.model
+  return found
+
+
+def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
+  cam_training.check(config.generator, source, runtime, name='generator')
+  if 'classifier' in inputs:
+    _load_judge(config, inputs['classifier'], source.info)
+
+
 STAGE = stage.Stage(
   name='generator',
   needs=lambda config: ('classifier',) if config.generator.method.uses_classifier else (),
-  settings=lambda config: (
-    {'generator': config.generator}
-    | (
-      {'classifier.model': config.classifier.model}
-      if config.generator.method.uses_classifier
-      else {}
-    )
-  ),
+  settings=_settings,
   run=run,
   describe=lambda config, source: (
-    f'{config.generator.method.value}, ' + cam_training.describe(config.generator, source)
+    f'{config.generator.method.value}, {cam_training.describe(config.generator, source)}'
   ),
+  check=_check,
 )

@@ -87,7 +87,10 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
   for entry in STAGES:
     if entry.name not in needed:
       continue
-    inputs = {name: planned[name].fingerprint for name in entry.needs(config)}
+    graft = getattr(config.inputs, entry.name, '')
+    # What a grafted stage was made from may be no part of this run.
+    needs = () if graft else entry.needs(config)
+    inputs = {name: planned[name].fingerprint for name in needs}
     settings = {
       'seed': config.seed,
       'dataset': data,
@@ -95,12 +98,11 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
     }
     item = Planned(entry, workdir / entry.name, Status.RUN, settings, inputs)
     planned[entry.name] = item
-    graft = getattr(config.inputs, entry.name, '')
     if graft:
       item.directory, item.status = Path(graft), Status.GRAFTED
       _check_graft(entry.name, item.directory)
       continue
-    if entry.name in rerun or again & set(entry.needs(config)):
+    if entry.name in rerun or again & set(needs):
       again.add(entry.name)
       item.status = Status.RERUN
     else:

@@ -1,5 +1,7 @@
 """Makes a stage's classification network and its first variables."""
 
+import hashlib
+import math
 from pathlib import Path
 
 import jax
@@ -11,7 +13,7 @@ from pnoc_jax import keys, states
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
-from pnoc_jax.nn import backbones, classifier, layers
+from pnoc_jax.nn import backbones, classifier, layers, trunk
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import settings
 from pnoc_jax.types import Variables
@@ -37,6 +39,13 @@ def build(
     scan=config.scan,
   )
   return classifier.Classifier(backbone=backbone, num_classes=num_classes)
+
+
+def stride(config: settings.ModelConfig) -> int:
+  """Pixels to a cell of the network's maps: `output_stride`, or less where it ends before that."""
+  total = 4 if backbones.info(config.backbone).max_pool else 2
+  plan = trunk.plan_strides(total, config.output_stride)
+  return total * math.prod(step for step, _ in plan[: backbones.STAGES.index(config.last_stage)])
 
 
 def frozen_patterns(
@@ -86,6 +95,23 @@ def first_variables(
   if init:
     variables = weights.load_pretrained(Path(init), variables, arch=arch, scratch=('classifier',))
   return variables
+
+
+def init_digest(init: str) -> str:
+  """Digest of a weights file's bytes: a product depends on them, not on where they lie."""
+  if not init:
+    return ''
+  with open(weights.find(init), 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+
+
+def check_init(model: classifier.Classifier, dataset: info.DatasetInfo, *, init: str, arch: str):
+  """Raises UserError if the weights at `init` do not fit the network; draws nothing."""
+  if init:
+    template = jax.tree.map(
+      lambda x: np.zeros(x.shape, x.dtype), abstract_variables(model, dataset)
+    )
+    weights.load_pretrained(Path(init), template, arch=arch, scratch=('classifier',))
 
 
 def load(model: classifier.Classifier, dataset: info.DatasetInfo, directory: Path) -> Variables:

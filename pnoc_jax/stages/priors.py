@@ -1,6 +1,7 @@
 """Stage `priors`: class activation priors of every image, from the generator's maps."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import jax
@@ -42,17 +43,17 @@ def product_path(directory: Path, split: str, name: str) -> Path:
   return directory / split / f'{name}.npz'
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.npz` of every labelled image; skips those that are there."""
   ours, model_config = config.priors, config.generator.model
-  inference = None
+  inference, images, start = None, 0, time.monotonic()
   for split in ours.splits:
     source = runtime.source(config.dataset, split)
     if inference is None:
       model = networks.build(model_config, source.info.num_classes)
       variables = networks.load(model, source.info, inputs['generator'])
       inference = _Inference(
-        model, variables, source.info, ours, model_config.output_stride, runtime
+        model, variables, source.info, ours, networks.stride(model_config), runtime
       )
     todo = [
       i
@@ -65,9 +66,19 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
       for index, arguments in inference(source, mine):
         products.write_prior(product_path(out, split, source.ids[index]), **arguments)
         progress.advance()
+        images += 1
         if runtime.should_stop():
-          raise loop.Interrupted(index)
+          raise loop.Interrupted(images, 'every prior so far is kept')
     hosts.barrier(f'priors/{split}')
+  # This process's share of this call.
+  return {'images': images, 'images_per_second': images / (time.monotonic() - start)}
+
+
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+  del runtime
+  if 'generator' in inputs:
+    model = networks.build(config.generator.model, source.info.num_classes)
+    networks.load(model, source.info, inputs['generator'])
 
 
 class _Inference:

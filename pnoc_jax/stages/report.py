@@ -23,7 +23,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   """Writes `<out>/index.html` from the run's files."""
   del inputs, out
   if hosts.is_main():
-    page = build.build(runtime.workdir)
+    page = build.build(runtime.workdir, images=config.report.images)
     print(f'  {page}')
   hosts.barrier('report')
 

@@ -16,6 +16,7 @@ from pnoc_jax.io import records
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.report import build
 from pnoc_jax.stages import graph, stage, sweep
 from pnoc_jax.training import clock, log, loop
 
@@ -88,10 +89,16 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
     records.write_json(workdir / 'config.json', stage.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
+  there = {item.stage.name: item.directory for item in plan if not item.runs}
+  for item in plan:
+    if item.runs:
+      item.stage.check(config, there, sources[config.dataset.train_split], runtime)
   for item in plan:
     # The report gathers what is there, which may have grown.
     if item.runs or item.stage.name == 'report':
       _run_stage(config, item, directories, runtime)
+  if hosts.is_main() and not any(item.runs for item in plan):
+    print(build.terminal_tables(workdir))
 
 
 def _open(config: PipelineConfig, runtime: stage.Runtime) -> dict[str, info.Source]:
@@ -134,9 +141,9 @@ def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime)
   hosts.barrier(f'{name}/begin')
   start = time.monotonic()
   inputs = {needed: directories[needed] for needed in item.inputs}
-  item.stage.run(config, inputs, item.directory, runtime)
+  facts = item.stage.run(config, inputs, item.directory, runtime) or {}
   seconds = time.monotonic() - start
   if hosts.is_main():
-    graph.finish(item, {'seconds': round(seconds, 1)})
+    graph.finish(item, {'seconds': round(seconds, 1), **facts})
     print(f'{name} done in {clock.duration(seconds)}', flush=True)
   hosts.barrier(f'{name}/end')

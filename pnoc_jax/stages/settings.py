@@ -105,7 +105,7 @@ class CamTrainingConfig:
   transform: transforms.TransformConfig = dataclasses.field(
     default_factory=transforms.TransformConfig
   )
-  init: str = ''
+  init: str = field('', product=False)
   epochs: int = 15
   batch_size: int = 32
   smoothing: float = 0.0

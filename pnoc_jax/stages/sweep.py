@@ -11,7 +11,7 @@ from pnoc_jax.report import build, files, tables
 
 
 def execute(config, workdir: Path, run: Callable) -> None:
-  """Runs the variants one after another and writes `<workdir>/evaluation/sweep.json`, tables and a page.
+  """Runs the variants one after another; writes `<workdir>/evaluation/sweep.json`, tables, a page.
 
   Args:
     config: a config with a `sweep`.
@@ -22,7 +22,7 @@ def execute(config, workdir: Path, run: Callable) -> None:
   for number, variant in enumerate(config.sweep):
     if hosts.is_main():
       print(f'\n=== {variant.name} ({number + 1} of {len(config.sweep)}) ===')
-    ours = override(config, {**variant.overrides, 'sweep': (), 'name': variant.name})
+    ours = override(config, {**variant.overrides, 'sweep': (), 'name': variant.name}, workdir)
     run(ours, workdir / variant.name)
     runs.append((variant.group, workdir / variant.name))
     if hosts.is_main():
@@ -45,8 +45,13 @@ def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
   build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
 
 
-def override(config, fields: dict):
+def override(config, fields: dict, workdir: Path):
   """Returns a copy of `config` with dotted fields replaced.
+
+  Args:
+    config: the sweep's config.
+    fields: {dotted field: value}; `{workdir}` in a text stands for the sweep's directory.
+    workdir: the sweep's directory.
 
   Raises:
     UserError: there is no such field.
@@ -58,6 +63,8 @@ def override(config, fields: dict):
     for parent in parents:
       holder = getattr(holder, parent)
     if not hasattr(holder, name):
-      raise UserError(f'{dotted} is no field of the config')
+      raise UserError(f'the sweep sets {dotted}, which is no field of the config')
+    if isinstance(value, str):
+      value = value.replace('{workdir}', str(workdir))
     setattr(holder, name, value)
   return result

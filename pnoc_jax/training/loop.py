@@ -58,8 +58,8 @@ class Interrupted(Exception):
     step: the step that was saved.
   """
 
-  def __init__(self, step: int):
-    super().__init__(f'saved at step {step}; the same command resumes.')
+  def __init__(self, step: int, what: str | None = None):
+    super().__init__(f'{what or f"saved at step {step}"}; the same command resumes.')
     self.step = step
 
 

@@ -31,8 +31,8 @@ def test_colours_equal_pillow(image, factor, ours, theirs):
 
 def test_hue_turns_the_circle():
   red = np.full((2, 2, 3), (200, 0, 0), np.uint8)
-  assert np.abs(transforms.hue(red, 1 / 3).astype(int) - [0, 200, 0]).max() <= 3
-  assert np.abs(transforms.hue(red, -1 / 3).astype(int) - [0, 0, 200]).max() <= 3
+  assert np.abs(transforms.hue(red, 1 / 3).astype(int) - [0, 200, 0]).max() <= 6
+  assert np.abs(transforms.hue(red, -1 / 3).astype(int) - [0, 0, 200]).max() <= 6
   grey = np.full((2, 2, 3), 90, np.uint8)
   np.testing.assert_array_equal(transforms.hue(grey, 0.1), grey)
 

@@ -71,7 +71,7 @@ def test_a_prior_of_another_image_or_data_set_is_refused(tmp_path):
   products.write_prior(path, *_prior())
   with pytest.raises(errors.UserError, match='but the image is'):
     products.read_prior(path, size=(14, 9))
-  with pytest.raises(errors.UserError, match='made for 6 classes, but the data set has 4'):
+  with pytest.raises(errors.UserError, match='of 6 classes, but the data set has 4'):
     products.read_prior(path, num_classes=4)
 
 

@@ -1,0 +1,146 @@
+"""Weights files: what was written is what is read, and anything else is an error that helps."""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pnoc_jax import errors
+from pnoc_jax.io import weights
+from pnoc_jax.nn import backbones, classifier
+
+REAL = pathlib.Path('../shared/data/weights/resnet18_c4_imagenet.safetensors')
+
+
+def template(arch='resnest_tiny', num_classes=4, **options):
+  model = classifier.Classifier(backbones.make_backbone(arch, **options), num_classes)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  rng = np.random.default_rng(num_classes)
+  return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
+
+
+def assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def without_layer4(tree):
+  return {k: v for k, v in tree.items() if k != 'layer4'}
+
+
+def test_round_trip(tmp_path):
+  variables = template()
+  weights.save(tmp_path / 'weights', variables, meta={'arch': 'resnest_tiny'})
+  assert {p.name for p in (tmp_path / 'weights').iterdir()} == {'variables.npz', 'meta.json'}
+  for path in (tmp_path, tmp_path / 'weights', tmp_path / 'weights' / 'variables.npz'):
+    found, meta = weights.load(path)
+    assert meta == {'arch': 'resnest_tiny'}
+    assert_equal(found, variables)
+  shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, variables))
+  assert_equal(weights.load_into(tmp_path, shapes), variables)
+
+
+def test_another_model_is_refused_with_both_sides(tmp_path):
+  weights.save(tmp_path, template(num_classes=4))
+  with pytest.raises(errors.UserError, match=r'classifier/kernel.*256, 5.*256, 4'):
+    weights.load_into(tmp_path, template(num_classes=5))
+  with pytest.raises(errors.UserError, match='no weights at'):
+    weights.load(tmp_path / 'missing.npz')
+  with pytest.raises(errors.UserError, match='holds no'):
+    (tmp_path / 'empty').mkdir()
+    weights.load(tmp_path / 'empty')
+
+
+def test_damaged_file_is_named(tmp_path):
+  file = weights.save(tmp_path, template())
+  content = file.read_bytes()
+  for damaged in (content[: len(content) // 2], b'nonsense', b''):
+    file.write_bytes(damaged)
+    with pytest.raises(errors.UserError, match='damaged'):
+      weights.load(tmp_path)
+
+
+def test_pretrained_backbone_with_a_new_head(tmp_path):
+  source, target = template(num_classes=4), template(num_classes=7)
+  weights.save(tmp_path, source, meta={'arch': 'resnest_tiny'})
+  found = weights.load_pretrained(tmp_path, target, arch='resnest_tiny')
+  for collection in ('params', 'batch_stats'):
+    assert_equal(found[collection]['backbone'], source[collection]['backbone'])
+  assert_equal(found['params']['classifier'], target['params']['classifier'])
+  whole = weights.load_pretrained(
+    tmp_path, template(num_classes=4), arch='resnest_tiny', scratch=()
+  )
+  assert_equal(whole, source)
+  with pytest.raises(errors.UserError, match='weights of resnest_tiny, but the model is resnest50'):
+    weights.load_pretrained(tmp_path, target, arch='resnest50')
+
+
+def test_truncated_model_leaves_out_later_stages_and_says_so(tmp_path):
+  source = template(num_classes=4)
+  weights.save(tmp_path, source, meta={'arch': 'resnest_tiny'})
+  lines = []
+  short = template(num_classes=4, last_stage='layer3')
+  found = weights.load_pretrained(tmp_path, short, arch='resnest_tiny', report=lines.append)
+  assert_equal(found['params']['backbone'], without_layer4(source['params']['backbone']))
+  assert any('layer4' in line for line in lines)
+  # The other way round the file lacks a stage.
+  weights.save(tmp_path / 'short', short)
+  with pytest.raises(errors.UserError, match=r'not found: .*layer4'):
+    weights.load_pretrained(tmp_path / 'short', source, arch='resnest_tiny')
+
+
+def test_unknown_kinds_and_missing_torch(tmp_path, monkeypatch):
+  (tmp_path / 'x.h5').write_bytes(b'x')
+  with pytest.raises(errors.UserError, match='unknown kind'):
+    weights.import_foreign(tmp_path / 'x.h5', 'resnet18')
+  (tmp_path / 'x.pth').write_bytes(b'x')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(errors.UserError, match='needs PyTorch'):
+    weights.import_foreign(tmp_path / 'x.pth', 'resnet18')
+
+
+def test_pth_is_read_where_torch_is(tmp_path):
+  torch = pytest.importorskip('torch')
+  file = tmp_path / 'x.pth'
+  torch.save({'state_dict': {'conv9.weight': torch.zeros(2, 3, 1, 1)}}, file)
+  with pytest.raises(errors.UserError, match=r'not expected: conv9\.weight'):
+    weights.import_foreign(file, 'resnet18')
+  file.write_bytes(file.read_bytes()[:100])
+  with pytest.raises(errors.UserError, match='damaged'):
+    weights.import_foreign(file, 'resnet18')
+
+
+def test_safetensors_into_a_truncated_model(tmp_path):
+  from pnoc_jax import trees
+
+  short = template('resnet18', last_stage='layer3')
+  named = trees.flatten_names({'params': short['params']['backbone']})
+  named |= trees.flatten_names({'batch_stats': short['batch_stats']['backbone']})
+  leaves = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+  tensors = {}
+  for name, value in named.items():
+    *parts, leaf = name.split('/')[1:]
+    module = '.'.join(p.removeprefix('block') for p in parts if p != 'stem')
+    module = module.replace('shortcut_conv', 'downsample.0').replace('shortcut_bn', 'downsample.1')
+    value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+    tensors[f'{module}.{leaves.get(leaf, leaf)}'] = np.ascontiguousarray(value)
+  file = tmp_path / 'x.safetensors'
+  safetensors.numpy.save_file(tensors, file)
+  found = weights.load_pretrained(file, short, arch='resnet18')
+  assert_equal(found, short)
+  del tensors['layer1.0.bn1.running_mean']
+  tensors['layer1.7.conv1.weight'] = np.zeros((1, 1, 1, 1), np.float32)
+  safetensors.numpy.save_file(tensors, file)
+  with pytest.raises(errors.UserError, match=r'(?s)layer1/block0/bn1/mean.*layer1/block7'):
+    weights.load_pretrained(file, short, arch='resnet18')
+
+
+@pytest.mark.skipif(not REAL.exists(), reason='the real weights are not here')
+def test_real_weights_import():
+  variables, meta = weights.import_foreign(REAL, 'resnet18')
+  assert meta['last_stage'] == 'layer3'
+  assert variables['params']['backbone']['stem']['conv1']['kernel'].shape == (7, 7, 3, 64)

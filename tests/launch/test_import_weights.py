@@ -1,0 +1,65 @@
+"""The converter's command line: what a person sees when it works and when it does not."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import seeded_tensors
+
+from launch import import_weights
+from pnoc_jax.io import weights
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+FIXTURE = ROOT / 'tests' / 'fixtures' / 'resnest14.npz'
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  """A file with timm's names of ResNeSt-14, its head and its counters."""
+  with np.load(FIXTURE) as fixture:
+    shapes = json.loads(str(fixture['meta']))['shapes']
+  tensors = {name: seeded_tensors.tensor(name, tuple(s)) for name, s in shapes.items()}
+  tensors['fc.weight'] = np.zeros((10, 2048), np.float32)
+  tensors['bn1.num_batches_tracked'] = np.zeros((1,), np.int64)
+  file = tmp_path_factory.mktemp('source') / 'resnest14.safetensors'
+  safetensors.numpy.save_file(tensors, file)
+  return file
+
+
+def test_converts(source, tmp_path, capsys):
+  arguments = ['--arch=resnest14', f'--input={source}', f'--output={tmp_path / "out"}']
+  assert import_weights.main(arguments) == 0
+  assert 'resnest14 up to layer4, 8,562,688 parameters' in capsys.readouterr().out
+  variables, meta = weights.load(tmp_path / 'out')
+  assert meta['arch'] == 'resnest14' and set(variables['params']) == {'backbone'}
+  assert import_weights.main(arguments) == 2
+  assert 'already holds weights' in capsys.readouterr().err
+
+
+def test_mistakes_are_told_and_nothing_is_written(source, tmp_path, capsys):
+  damaged = tmp_path / 'damaged.safetensors'
+  damaged.write_bytes(source.read_bytes()[:5000])
+  for arch, file, words in (
+    ('resnest26', source, 'expected and not found'),
+    ('resnst14', source, "Did you mean 'resnest14'"),
+    ('resnest14', damaged, 'damaged'),
+    ('resnest14', tmp_path / 'none.pth', 'no weights at'),
+  ):
+    arguments = [f'--arch={arch}', f'--input={file}', f'--output={tmp_path / "out"}']
+    assert import_weights.main(arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_from_the_shell(tmp_path):
+  script = ROOT / 'launch' / 'import_weights.py'
+  arguments = ['--arch=resnet18', f'--input={tmp_path / "none.pth"}', f'--output={tmp_path}']
+  done = subprocess.run(
+    [sys.executable, script, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: ') and 'Traceback' not in done.stderr

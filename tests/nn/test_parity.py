@@ -1,0 +1,87 @@
+"""Our networks against PyTorch's, through the name converter (tools/record_fixtures.py)."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import seeded_tensors
+
+from pnoc_jax import trees
+from pnoc_jax.nn import backbones, torch_names
+
+FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
+
+
+def load(name, **options):
+  """Returns a fixture's arrays, our backbone, and its variables converted from torch's names."""
+  with np.load(FIXTURES / f'{name}.npz') as file:
+    arrays = {key: file[key] for key in file.files}
+  meta = json.loads(str(arrays.pop('meta')))
+  shapes, arch = meta.pop('shapes'), meta.pop('arch')
+  tensors = {name: seeded_tensors.tensor(name, tuple(shape)) for name, shape in shapes.items()}
+  found, unknown = torch_names.from_torch(tensors, backbones.info(arch).family)
+  assert not unknown
+  backbone = backbones.make_backbone(arch, **meta, **options)
+  template = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  template = {collection: {'backbone': tree} for collection, tree in template.items()}
+  variables = trees.merge_strict(template, found)
+  return arrays, backbone, {collection: tree['backbone'] for collection, tree in variables.items()}
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+  scale = max(np.abs(theirs).max(), 1e-3)
+  np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'resnet18',
+    'resnet50',
+    'resnest14',
+    'resnest26',
+    'resnest50',
+    'resnest_small_os16',
+    'resnest_small_os8',
+  ],
+)
+def test_evaluation_equals_torch(name):
+  arrays, backbone, variables = load(name, scan=True)
+  sizes = {key.split('/')[0] for key in arrays}
+  for size in sizes:
+    height, width = map(int, size.split('x'))
+    image = seeded_tensors.image((1, height, width, 3))
+    features, _ = jax.jit(lambda v, x: backbone.apply(v, x))(variables, image)
+    for stage in ('layer1', 'layer2', 'layer3', 'layer4'):
+      theirs = arrays[f'{size}/{stage}']
+      channels = features[stage].shape[-1]
+      kept = np.linspace(0, channels - 1, theirs.shape[-1]).astype(int)
+      assert_close(np.asarray(features[stage])[..., kept], theirs)
+
+
+def test_training_equals_torch():
+  arrays, backbone, variables = load('resnest_small_train')
+  image = seeded_tensors.image((8, 33, 37, 3))
+
+  @jax.jit
+  def step(params):
+    def loss(params):
+      (features, _), updated = backbone.apply(
+        variables | {'params': params}, image, train=True, mutable=['batch_stats']
+      )
+      return jnp.mean(jnp.square(features['layer4'])), (features['layer4'], updated)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  gradients, (output, updated) = step(variables['params'])
+  assert_close(output, arrays.pop('output'))
+  ours = trees.flatten_names({'params': gradients} | updated)
+  # Running variances are compared too: they take the unbiased variance, as torch's do.
+  tensors = {key.split('/')[1]: value for key, value in arrays.items()}
+  theirs, _ = torch_names.from_torch(tensors, backbones.Family.RESNEST)
+  assert len(theirs) == len(arrays) > 30
+  for name, value in theirs.items():
+    assert_close(np.asarray(ours[name.replace('/backbone', '')]), value, tolerance=3e-4)

@@ -1,0 +1,172 @@
+import pytest
+
+from pnoc_jax import config as config_lib
+from pnoc_jax.data import sources as sources_lib
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import records
+from pnoc_jax.stages import generator, graph
+
+ALL = ['classifier', 'generator', 'priors', 'evaluation', 'report']
+Status = graph.Status
+
+
+@pytest.fixture
+def config():
+  result = config_lib.PipelineConfig()
+  result.dataset.shapes.train = result.dataset.shapes.val = 4
+  result.dataset.shapes.size = 16
+  return result
+
+
+def _plan(config, workdir):
+  sources = {split: sources_lib.open_source(config.dataset, split) for split in ('train', 'val')}
+  return {item.stage.name: item for item in graph.make_plan(config, workdir, sources)}
+
+
+def _status(config, workdir):
+  return {name: item.status for name, item in _plan(config, workdir).items()}
+
+
+def _run(config, workdir, *, until=None, cut=None):
+  """Does as the runner: begins and finishes stages, up to one, or leaves one half done."""
+  for name, item in _plan(config, workdir).items():
+    if item.runs:
+      graph.begin(item)
+      (item.directory / 'product').write_text(name)
+      if name == cut:
+        return
+      graph.finish(item, {})
+    if name == until:
+      return
+
+
+def _fields(error):
+  return [line.strip() for line in str(error.value).splitlines() if line.startswith('  ')]
+
+
+def test_a_new_directory_runs_all_in_order(config, tmp_path):
+  workdir = tmp_path / 'run'
+  assert _status(config, workdir) == dict.fromkeys(ALL, Status.RUN)
+  assert not workdir.exists()  # A plan changes nothing.
+
+
+def test_what_is_done_stays_done(config, tmp_path):
+  _run(config, tmp_path, until='generator')
+  status = _status(config, tmp_path)
+  assert list(status.values()) == [Status.DONE] * 2 + [Status.RUN] * 3
+  _run(config, tmp_path)
+  assert set(_status(config, tmp_path).values()) == {Status.DONE}
+
+
+def test_what_is_half_done_resumes(config, tmp_path):
+  _run(config, tmp_path, cut='generator')
+  assert _status(config, tmp_path)['generator'] is Status.RESUME
+  item = _plan(config, tmp_path)['generator']
+  graph.begin(item)
+  assert (item.directory / 'product').exists()
+
+
+@pytest.mark.parametrize('cut', [None, 'generator'], ids=['done', 'half_done'])
+def test_another_config_is_refused_by_the_fields_that_differ(config, tmp_path, cut):
+  _run(config, tmp_path, cut=cut)
+  before = sorted((path, path.read_bytes()) for path in tmp_path.rglob('*') if path.is_file())
+  config.generator.optim.lr = 0.5
+  config.generator.method = generator.Method.POC
+  with pytest.raises(UserError, match='Nothing was changed') as error:
+    _plan(config, tmp_path)
+  fields = _fields(error)
+  assert 'generator: generator.optim.lr is 0.01 there and 0.5 here' in fields
+  assert "generator: generator.method is 'pnoc' there and 'poc' here" in fields
+  assert '--config.rerun=' in str(error.value)
+  after = sorted((path, path.read_bytes()) for path in tmp_path.rglob('*') if path.is_file())
+  assert after == before
+
+
+def test_fields_that_change_no_product_do_not_matter(config, tmp_path):
+  _run(config, tmp_path)
+  for training in (config.classifier, config.generator):
+    training.eval_every, training.eval_size, training.eval_batches = 7, 96, 3
+    training.model.remat = training.model.scan = True
+  config.priors.batch_size, config.priors.multiple = 3, 64
+  config.runtime.save_every = config.runtime.log_every = 3
+  config.name, config.dataset.root = 'another name', 'elsewhere'
+  assert set(_status(config, tmp_path).values()) == {Status.DONE}
+
+
+def test_other_data_is_another_run(config, tmp_path):
+  _run(config, tmp_path)
+  config.dataset.shapes.train = 5
+  with pytest.raises(UserError, match=r'classifier: dataset\.train_ids_and_labels'):
+    _plan(config, tmp_path)
+
+
+def test_an_upstream_change_reaches_downstream(config, tmp_path):
+  """The classifier alone differs: what was made from it does not fit either."""
+  _run(config, tmp_path)
+  config.classifier.epochs = 99
+  with pytest.raises(UserError) as error:
+    _plan(config, tmp_path)
+  assert any(line.startswith('classifier: classifier.epochs is') for line in _fields(error))
+  assert 'generator: it was made from other products of classifier' in _fields(error)
+
+
+def test_rerun_repeats_what_follows_and_keeps_the_old(config, tmp_path):
+  _run(config, tmp_path)
+  config.generator.optim.lr = 0.5
+  config.rerun = 'generator'
+  assert list(_status(config, tmp_path).values()) == [Status.DONE] + [Status.RERUN] * 4
+  _run(config, tmp_path)
+  config.rerun = ''
+  assert set(_status(config, tmp_path).values()) == {Status.DONE}
+  old = records.read_done(tmp_path / 'generator.old1')
+  assert old.config['generator']['optim']['lr'] == 0.01
+  config.rerun = 'report'
+  _run(config, tmp_path)
+  assert (tmp_path / 'report.old1').is_dir()
+  assert (tmp_path / 'report.old2').is_dir()
+  assert not (tmp_path / 'generator.old2').exists()
+
+
+def test_only_and_until_choose(config, tmp_path):
+  config.until = 'generator'
+  assert list(_status(config, tmp_path)) == ALL[:2]
+  config.until, config.only = '', 'generator'
+  with pytest.raises(UserError, match='classifier: needed and not done'):
+    _plan(config, tmp_path)
+  _run(config_lib.PipelineConfig(until='classifier', dataset=config.dataset), tmp_path)
+  assert _status(config, tmp_path) == {'classifier': Status.DONE, 'generator': Status.RUN}
+  config.only = 'classifier'
+  assert list(_status(config, tmp_path)) == ['classifier']
+
+
+@pytest.mark.parametrize('field', ['only', 'until', 'rerun'])
+def test_an_unknown_stage_gives_the_nearest(config, tmp_path, field):
+  setattr(config, field, 'generater')
+  with pytest.raises(UserError, match=rf"{field} names the stage 'generater'.*mean generator\?"):
+    _plan(config, tmp_path)
+
+
+def test_methods_without_a_classifier_train_none(config, tmp_path):
+  for method in ('vanilla', 'puzzle'):
+    config.generator.method = generator.Method(method)
+    assert list(_status(config, tmp_path)) == ALL[1:]
+  config.only = 'classifier'
+  assert list(_status(config, tmp_path)) == ['classifier']
+
+
+def test_another_runs_product_can_be_grafted(config, tmp_path):
+  _run(config, tmp_path / 'a', until='classifier')
+  config.inputs.classifier = str(tmp_path / 'a' / 'classifier')
+  plan = _plan(config, tmp_path / 'b')
+  assert plan['classifier'].status is Status.GRAFTED
+  assert plan['classifier'].directory == tmp_path / 'a' / 'classifier'
+  assert plan['generator'].inputs == {
+    'classifier': records.read_done(tmp_path / 'a' / 'classifier').fingerprint
+  }
+  # A grafted generator needs no classifier.
+  _run(config, tmp_path / 'a')
+  config.inputs.generator = str(tmp_path / 'a' / 'generator')
+  assert list(_status(config, tmp_path / 'b')) == ALL[1:]
+  config.inputs.generator = str(tmp_path / 'a')
+  with pytest.raises(UserError, match=r'inputs\.generator is .*not a finished stage'):
+    _plan(config, tmp_path / 'b')

@@ -1,0 +1,156 @@
+"""Every config builds, is valid, and has the numbers that its golden text says.
+
+After a change that is meant: `python tests/test_configs.py --write`, and read the difference.
+"""
+
+import ast
+import dataclasses
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pnoc_jax import config as config_lib  # noqa: E402
+from pnoc_jax import config_flags  # noqa: E402
+from pnoc_jax.errors import UserError  # noqa: E402
+from pnoc_jax.stages import stage, sweep  # noqa: E402
+
+GOLDEN = ROOT / 'tests' / 'golden'
+
+
+def _words(path: pathlib.Path) -> list[str]:
+  """The arguments that a config knows: the keys of the table that it hands to `_base.parse`."""
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith('parse'):
+      for argument in node.args:
+        if isinstance(argument, ast.Dict):
+          return [ast.literal_eval(key) for key in argument.keys]
+  return []
+
+
+def _variants() -> list[tuple[pathlib.Path, str | None]]:
+  paths = sorted((ROOT / 'configs').glob('[!_]*.py'))
+  return [(path, word) for path in paths for word in (None, *_words(path))]
+
+
+def _name(path: pathlib.Path, argument: str | None) -> str:
+  return path.stem if argument is None else f'{path.stem}_{argument}'
+
+
+def _lines(value, field: str = ''):
+  """Yields `dotted.field = value` for every single value of a config."""
+  if isinstance(value, dict) and value:
+    for name, part in value.items():
+      yield from _lines(part, f'{field}.{name}' if field else name)
+  elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+    for number, part in enumerate(value):
+      yield from _lines(part, f'{field}[{number}]')
+  else:
+    yield f'{field} = {value!r}'
+
+
+def _text(config) -> str:
+  return '\n'.join(_lines(stage.as_dict(config))) + '\n'
+
+
+def _with(fields: dict) -> config_lib.PipelineConfig:
+  return sweep.override(config_lib.PipelineConfig(), fields, pathlib.Path('runs/x'))
+
+
+VARIANTS = _variants()
+IDS = [_name(*variant) for variant in VARIANTS]
+
+
+@pytest.mark.parametrize(('path', 'argument'), VARIANTS, ids=IDS)
+def test_the_config_is_valid_and_as_its_golden_text(path, argument):
+  config = config_flags.load(str(path), argument)
+  assert isinstance(config, config_lib.PipelineConfig)
+  config_lib.validate(config)
+  golden = GOLDEN / f'{_name(path, argument)}.txt'
+  assert golden.is_file(), f'{golden} is missing: see the head of this file'
+  # As lists: pytest then shows the lines that differ.
+  assert _text(config).splitlines() == golden.read_text(encoding='utf-8').splitlines()
+
+
+@pytest.mark.parametrize(('path', 'argument'), VARIANTS, ids=IDS)
+def test_every_run_of_a_sweep_is_valid(path, argument):
+  config = config_flags.load(str(path), argument)
+  names = [variant.name for variant in config.sweep]
+  assert len(set(names)) == len(names)
+  for variant in config.sweep:
+    fields = {**variant.overrides, 'sweep': ()}
+    config_lib.validate(sweep.override(config, fields, pathlib.Path('runs/x')))
+
+
+@pytest.mark.parametrize('path', sorted({path for path, _ in VARIANTS}), ids=lambda path: path.stem)
+def test_the_config_says_how_to_run_it(path):
+  text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+  assert f'--config=configs/{path.name}' in text
+  with pytest.raises(UserError, match='does not know'):
+    config_flags.load(str(path), 'no_such_word')
+
+
+def test_every_golden_text_has_its_config():
+  assert {path.stem for path in GOLDEN.glob('*.txt')} == set(IDS)
+
+
+def test_each_field_can_be_a_flag():
+  """Flags are typed by the values: what may be None or is nested must still be a plain field."""
+
+  def check(holder, field):
+    for entry in dataclasses.fields(holder):
+      value = getattr(holder, entry.name)
+      if dataclasses.is_dataclass(value):
+        assert not value.__dataclass_params__.frozen, f'{field}.{entry.name} cannot be overridden'
+        check(value, f'{field}.{entry.name}')
+
+  check(config_lib.PipelineConfig(), 'config')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('generator.model.backbone', 'resnest_tinny', "generator.model.backbone is 'resnest_tinny'"),
+    ('generator.model.output_stride', 7, 'it is 8, 16 or 32'),
+    ('generator.transform.crop', 500, '480 or 512'),
+    ('generator.transform.min_size', 9000, 'is above max_size'),
+    ('generator.smoothing', 1.0, 'generator.smoothing'),
+    ('generator.threshold', 0.0, 'generator.threshold'),
+    ('generator.noc_every', 0, 'generator.noc_every'),
+    ('classifier.epochs', 0, 'classifier.epochs'),
+    ('classifier.optim.accumulate', 0, 'classifier.optim.accumulate'),
+    ('classifier.optim.ema', 1.5, 'classifier.optim.ema'),
+    ('priors.scales', (), 'priors.scales'),
+    ('priors.batch_size', 0, 'priors.batch_size'),
+    ('priors.splits', (), 'priors.splits'),
+    ('runtime.save_every', 0, 'runtime.save_every'),
+  ],
+)
+def test_a_value_that_cannot_run_is_named(field, value, message):
+  config = _with({field: value})
+  with pytest.raises(UserError, match=message):
+    config_lib.validate(config)
+
+
+def test_all_faults_are_told_at_once():
+  config = _with({'generator.threshold': 2.0, 'priors.batch_size': 0})
+  with pytest.raises(UserError, match=r'(?s)generator\.threshold.*priors\.batch_size'):
+    config_lib.validate(config)
+
+
+def _write() -> None:
+  for old in GOLDEN.glob('*.txt'):
+    old.unlink()
+  GOLDEN.mkdir(exist_ok=True)
+  for path, argument in VARIANTS:
+    text = _text(config_flags.load(str(path), argument))
+    (GOLDEN / f'{_name(path, argument)}.txt').write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+  if sys.argv[1:] != ['--write']:
+    sys.exit(__doc__)
+  _write()
