@@ -197,7 +197,7 @@ def main() -> None:
     record(arch, timm.create_model(f'{arch}d'), sizes, arch=arch, output_stride=32)
   # timm's dilated form is another one (no average pool in dilated first blocks), so that of the
   # released code is written out above; at output stride 32 both are the same function.
-  blocks, widths, stem = (1, 1, 2, 2), (4, 8, 8, 16), 4
+  blocks, widths, stem = (1, 1, 1, 2), (4, 8, 8, 16), 4
   small = {'arch': 'resnest50', 'blocks': blocks, 'widths': widths, 'stem_width': stem}
   for output_stride, strides, dilations, small_sizes in (
     (16, (1, 2, 2, 1), (1, 1, 1, 2), [(65, 97)]),

@@ -54,7 +54,7 @@ def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
         f'{_label(file)}: a mask of mode {image.mode}; save class indices as a palette (P) or '
         '8-bit grey (L) PNG.'
       )
-    # Differs from reading by most libraries, which turn palette indices into colours.
+    # Most libraries turn palette indices into colours; here they stay class numbers.
     return np.array(image, dtype=np.uint8)
 
 

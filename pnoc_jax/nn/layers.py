@@ -105,6 +105,9 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
   """Batch normalisation over the global batch, with statistics and arithmetic in float32.
 
+  Differs from the reference: statistics are of the whole batch; because its DataParallel takes them
+  of each GPU's part, and keeps the running ones of the first GPU alone.
+
   As PyTorch: the batch is normalised with its biased variance and the running variance takes the
   unbiased one (flax's own layer keeps the biased one). Invalid pixels count in neither.
 

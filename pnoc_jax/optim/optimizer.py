@@ -138,7 +138,7 @@ def _group_transform(
   decay = optax.add_decayed_weights(group.weight_decay)
   match rule:
     case Rule.SGD:
-      # Differs from the sources of the reference: momentum is momentum; because three of them hand
+      # Differs from the reference: momentum is momentum; because the code that it grew from hands
       # the weight decay to torch's momentum by its position.
       steps = [decay, optax.trace(momentum, nesterov) if momentum else optax.identity()]
     case Rule.ADAM:

@@ -88,7 +88,7 @@ STAGE = stage.Stage(
   needs=lambda config: (),
   settings=lambda config: {
     'classifier': config.classifier,
-    'classifier.init': networks.init_digest(config.classifier.init),
+    'classifier.init_digest': networks.init_digest(config.classifier.init),
   },
   run=run,
   describe=lambda config, source: cam_training.describe(config.classifier, source),

@@ -267,7 +267,7 @@ def _ramp(config: RampConfig, total: int) -> schedules.Schedule:
 def _settings(config) -> dict:
   found = {
     'generator': config.generator,
-    'generator.init': networks.init_digest(config.generator.init),
+    'generator.init_digest': networks.init_digest(config.generator.init),
   }
   if config.generator.method.uses_classifier:
     found['classifier.model'] = config.classifier.model

@@ -81,7 +81,7 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
   only, rerun = _named(config.only, 'only'), _named(config.rerun, 'rerun')
   until = _named(config.until, 'until')
   wanted = only or names()[: names().index(until[0]) + 1 if until else None]
-  needed = _closure(config, wanted)
+  needed = _closure(config, wanted, explicit=bool(only))
   data = dataset_settings(config.dataset, sources)
   planned, again, faults = {}, set(), []
   for entry in STAGES:
@@ -128,14 +128,14 @@ def _named(text: str, field: str) -> list[str]:
   return found
 
 
-def _closure(config, wanted: list[str]) -> set[str]:
-  """The stages wanted and all that they need; a stage of its own that nobody needs is left out."""
+def _closure(config, wanted: list[str], *, explicit: bool) -> set[str]:
+  """The stages wanted and all that they need.
+
+  Where they were not named one by one, what nobody needs is left out: a classifier that no later
+  stage reads is not trained just because it comes first.
+  """
   needs = {entry.name: entry.needs(config) for entry in STAGES}
-  result = set()
-  # A classifier that no later stage reads is not trained just because it comes first.
-  last = [name for name in wanted if not any(name in needs[other] for other in wanted)]
-  trained = [name for name in last if name != 'classifier' or wanted == ['classifier']]
-  todo = trained or last
+  result, todo = set(), list(wanted) if explicit else wanted[-1:]
   while todo:
     name = todo.pop()
     if name not in result:

@@ -80,19 +80,18 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
     should_stop=should_stop,
   )
   sources = _open(config, runtime)
-  plan = graph.make_plan(config, workdir, sources)
-  if config.runtime.check_dataset and any(item.runs for item in plan):
+  if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
-    plan = graph.make_plan(config, workdir, sources)
+  plan = graph.make_plan(config, workdir, sources)
+  there = {item.stage.name: item.directory for item in plan if not item.runs}
+  for item in plan:
+    if item.runs:
+      item.stage.check(config, there, sources[config.dataset.train_split], runtime)
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
     records.write_json(workdir / 'config.json', stage.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
-  there = {item.stage.name: item.directory for item in plan if not item.runs}
-  for item in plan:
-    if item.runs:
-      item.stage.check(config, there, sources[config.dataset.train_split], runtime)
   for item in plan:
     # The report gathers what is there, which may have grown.
     if item.runs or item.stage.name == 'report':
@@ -111,14 +110,20 @@ def _check(
 ) -> dict[str, info.Source]:
   """Decodes every image once; broken ones stop the run or are left out, as configured."""
   for split, source in sources.items():
+    if not len(source) or not source.files(0):
+      continue  # It is computed, not read.
+    path = runtime.workdir / f'quarantine_{split}.csv'
     with log.Progress(len(source), f'checking {split}') as progress:
-      runtime.quarantined[split] = checks.screen(
+      broken = checks.screen(
         source,
         on_error=config.dataset.on_error,
-        quarantine_path=runtime.workdir / f'quarantine_{split}.csv',
+        quarantine_path=path,
         stamp=runtime.workdir / f'.checked_{split}.json',
         on_progress=lambda done, total: progress.advance(),
       )
+    runtime.quarantined[split] = broken
+    if broken and hosts.is_main():
+      print(f'{split}: left out {len(broken)} broken images, listed in {path}')
   return _open(config, runtime)
 
 

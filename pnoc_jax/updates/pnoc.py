@@ -139,6 +139,8 @@ def make_generator_update(
       weights,
       batch,
     )
+    # Differs from the reference: gradients of this loss do not reach the noc by default; because
+    # Alg. 1 fixes it here. `leak_noc_grad` hands them to the noc's update, as the reference does.
     leak = None
     if leak_noc_grad:
       grads, leak = grads

@@ -198,8 +198,8 @@ def test_frozen_stages_get_no_gradient_and_keep_statistics():
       variables['batch_stats']['backbone'][stage],
     )
     frozen = stage in ('stem', 'layer1')
-    assert (largest == 0) is frozen
-    assert all(jax.tree.leaves(same)) is frozen
+    assert (largest == 0) == frozen
+    assert all(jax.tree.leaves(same)) == frozen
 
 
 def test_bfloat16_keeps_parameters_statistics_and_head_in_float32():

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# One task a GPU node: sbatch --nodes=4 --gres=gpu:8 launch/slurm.sh --config=configs/pnoc_folder.py ...
+# The processes find each other through SLURM; --workdir must be on a shared file system.
+#SBATCH --job-name=pnoc
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+set -euo pipefail
+# SIGTERM, two minutes before the limit, saves and ends the run; started again, it resumes.
+srun --kill-on-bad-exit=1 python launch/run.py --config.runtime.workers=8 "$@"
