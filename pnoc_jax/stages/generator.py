@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from pnoc_jax import states
 from pnoc_jax.losses import puzzle as puzzle_loss
-from pnoc_jax.nn import layers
+from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays, sharding
@@ -108,8 +108,18 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
 
 def _load_judge(config, directory: Path, dataset):
   """Returns the classifier's model, its BatchNorm frozen, and its weights."""
-  model = networks.build(config.classifier.model, dataset.num_classes, norm=layers.Norm.FROZEN)
+  model = judge_model(config.classifier.model, dataset.num_classes)
   return model, networks.load(model, dataset, directory)
+
+
+def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Classifier:
+  """Makes the network that judges erased images: BatchNorm frozen, open to gradients throughout.
+
+  The gradient of the erasing loss runs through the whole of it to the mask. Stages that are frozen
+  in training would stop it; here the optimiser alone keeps them.
+  """
+  open_config = dataclasses.replace(config, frozen_stages=0)
+  return networks.build(open_config, num_classes, norm=layers.Norm.FROZEN)
 
 
 class _Trainer:
