@@ -94,6 +94,7 @@ class Classifier(nn.Module):
     self.classifier = nn.Conv2d(self.backbone.num_features, classes, 1, bias=False)
 
   def forward(self, image: torch.Tensor) -> torch.Tensor:
+    """Images [B, 3, H, W] to raw maps [B, K, h, w]."""
     features = self.backbone.forward_features(image)
     with torch.autocast(image.device.type, enabled=False):
       return self.classifier(features.float())

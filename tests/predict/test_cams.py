@@ -22,7 +22,8 @@ def network():
     'resnest_tiny', output_stride=8, last_stage='layer2', widths=(4, 4, 4, 4), stem_width=4
   )
   model = classifier.Classifier(backbone, CLASSES)
-  variables = states.init_variables(model, jax.random.key(0), (32, 32, 3))
+  draw = jax.jit(lambda key: states.init_variables(model, key, (32, 32, 3)))
+  variables = draw(jax.random.key(0))
   rng = np.random.default_rng(0)
   variables['batch_stats'] = jax.tree.map(
     lambda x: rng.uniform(0.2, 1.0, x.shape).astype(np.float32), variables['batch_stats']

@@ -1,6 +1,7 @@
 """Steps of P-NOC with real networks, as the stage `generator` makes them, on any mesh."""
 
 import pathlib
+from unittest import mock
 
 import jax
 import numpy as np
@@ -8,11 +9,10 @@ import numpy as np
 from pnoc_jax import config as config_lib
 from pnoc_jax import trees
 from pnoc_jax.data import info
-from pnoc_jax.nn import layers
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.stages import cam_training, generator, networks, stage
 
-CLASSES, SIZE, BATCH, STEPS = 3, 32, 8, 2
+CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
 DATASET = info.DatasetInfo(
   name='noise',
   classes=tuple('abc'),
@@ -22,7 +22,7 @@ DATASET = info.DatasetInfo(
 
 
 def config() -> config_lib.PipelineConfig:
-  """ResNeSt-tiny's stem and first stage (they compile soon), SGD, the leak on: all that a step has."""
+  """Stem and first stage of ResNeSt-tiny, which compile soon; SGD; the leak: all a step has."""
   result = config_lib.PipelineConfig()
   for training in (result.classifier, result.generator):
     training.model.backbone = 'resnest_tiny'
@@ -34,15 +34,29 @@ def config() -> config_lib.PipelineConfig:
   return result
 
 
+def drawn(model, dataset, mesh, *, seed, **rest):
+  """Stands in for `networks.first_variables`, which compiles the drawing."""
+  del mesh, rest
+  rng = np.random.default_rng(seed)
+
+  def draw(path, x):
+    name = path[-1].key
+    if name == 'kernel':
+      return rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
+    return np.full(x.shape, float(name in ('scale', 'var')), np.float32)
+
+  template = networks.abstract_variables(model, dataset)
+  return jax.tree_util.tree_map_with_path(draw, template)
+
+
 def make_trainer(mesh, settings: config_lib.PipelineConfig):
   """Returns the stage's trainer; its judge is drawn, not trained."""
-  model = networks.build(settings.classifier.model, CLASSES, norm=layers.Norm.FROZEN)
-  judge = networks.first_variables(
-    model, DATASET, mesh, seed=1, name='classifier', init='', arch='resnest_tiny'
-  )
+  model = generator.judge_model(settings.classifier.model, CLASSES)
+  judge = drawn(model, DATASET, mesh, seed=1)
   runtime = stage.Runtime(pathlib.Path(), mesh, mesh, settings.runtime)
-  length = cam_training.Horizon(epoch=10, total=10)
-  return generator._Trainer(settings, DATASET, length, (model, judge), runtime)
+  length = cam_training.Horizon(epoch=TOTAL, total=TOTAL)
+  with mock.patch.object(networks, 'first_variables', drawn):
+    return generator._Trainer(settings, DATASET, length, (model, judge), runtime)
 
 
 def batch(step: int) -> dict[str, np.ndarray]:
