@@ -21,7 +21,6 @@ is no plan MiB, trace s or cached s, and peak MiB only on CUDA.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +170,6 @@ class Step:
     return model.to(self.device, memory_format=_memory_format(self.device))
 
   def _autocast(self):
-    """bfloat16 where asked for."""
     return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
   def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -242,13 +240,13 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
   torch.set_float32_matmul_precision('high')
   step, batch = Step(settings, device), make_batch(settings, device)
 
-  times, losses = [], {}
+  times, losses, clock = [], {}, rows.CLOCKS[settings.clock]
   for _ in range(settings.warmup + max(settings.steps, 1)):
-    start = time.perf_counter()
+    start = clock()
     losses = step(batch)
     if device.type == 'cuda':
       torch.cuda.synchronize()
-    times.append(time.perf_counter() - start)
+    times.append(clock() - start)
   peak_bytes = torch.cuda.max_memory_allocated() if device.type == 'cuda' else None
   seconds = rows.median(times[settings.warmup :])
   flop = _count(settings, device, batch)
@@ -257,6 +255,7 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
     'form': f'torch {"compile" if settings.compile else "eager"}{" remat" * settings.remat}',
     'images_per_s': settings.batch / seconds,
     'step_ms': 1e3 * seconds,
+    'times_ms': [1e3 * t for t in times[settings.warmup :]],
     'gflop': flop / 1e9,
     'mfu': 100 * flop / seconds / peak,
     'peak_mib': peak_bytes / 2**20 if peak_bytes else None,
