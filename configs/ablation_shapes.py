@@ -6,6 +6,9 @@
 Runs are in runs/ablation_shapes/<method>-<seed>; the table is printed after each of them and lies
 in runs/ablation_shapes/priors_{train,val}.md, the pictures side by side in report/index.html. The
 same command again resumes.
+
+Obtained: docs/results.md. P-OC and P-NOC are 16 to 18 points of prior mIoU above the plain
+classifier; P-NOC is not above P-OC in the mean of three seeds.
 """
 
 from configs import _base, pnoc_shapes
