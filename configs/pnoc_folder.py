@@ -12,6 +12,9 @@
 The network is a ResNet-18 cut after layer3 at 160 px, which trains on a laptop's CPU; its
 ImageNet weights, in torchvision's names, are what `init` reads. Larger: any of
 `--config.{classifier,generator}.model.backbone=resnest50` and sizes. `:smoke` runs one epoch.
+
+Obtained on 1,137 photographs of six classes (docs/results.md), prior mIoU on 445 others: plain
+classifier 36.4, P-OC 34.3, P-NOC 35.5; so P-NOC is above P-OC, but not above the plain classifier.
 """
 
 from configs import _base
