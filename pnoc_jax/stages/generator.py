@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax import states
+from pnoc_jax.data import transforms
 from pnoc_jax.losses import puzzle as puzzle_loss
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
@@ -67,6 +68,10 @@ class GeneratorConfig(settings.CamTrainingConfig):
   """
 
   method: Method = Method.PNOC
+  # The paper: RandAugment for the ordinary classifier, colour jitter for the generators.
+  transform: transforms.TransformConfig = dataclasses.field(
+    default_factory=lambda: transforms.TransformConfig(augment=transforms.Augment.COLORJITTER)
+  )
   batch_size: int = 16
   smoothing: float = 0.1
   lambda_re: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.0, 4.0, 0.5))
