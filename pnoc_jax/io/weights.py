@@ -118,6 +118,7 @@ def load_pretrained(
   *,
   arch: str,
   scratch: Sequence[str] = ('classifier',),
+  dropped: Sequence[str] = (),
   report: Callable[[str], None] | None = None,
 ) -> Variables:
   """Reads a backbone, and whatever else is not to start from scratch, into a model.
@@ -129,6 +130,7 @@ def load_pretrained(
     template: the initialised model: `{'params': {'backbone': ..., 'classifier': ...}, ...}`.
     arch: the backbone's name.
     scratch: the model's parts that keep the template's values.
+    dropped: parts of the file that the model does not have.
     report: receives a line about each part of the file that is left out.
 
   Returns:
@@ -148,7 +150,7 @@ def load_pretrained(
   expected = trees.flatten_names(template)
   present = set(template['params']['backbone'])
   absent = [stage for stage in backbones.STAGES if stage not in present]
-  for part in [*(f'backbone/{stage}' for stage in absent), *scratch]:
+  for part in [*(f'backbone/{stage}' for stage in absent), *scratch, *dropped]:
     left_out = [name for name in found if _is_under(name, part)]
     for name in left_out:
       del found[name]

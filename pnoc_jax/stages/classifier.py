@@ -6,7 +6,7 @@ from pathlib import Path
 from pnoc_jax import states
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import cam_training, networks, settings, stage
+from pnoc_jax.stages import cam_training, networks, settings, stage, trainer
 from pnoc_jax.updates import classifier
 
 
@@ -43,8 +43,8 @@ def train_vanilla(
     init=config.init,
     arch=config.model.backbone,
   )
-  length = cam_training.horizon(config, source)
-  tx, rate = cam_training.make_optimizer(
+  length = trainer.horizon(config, source)
+  tx, rate = trainer.make_optimizer(
     config.optim, variables['params'], length.total, frozen=networks.frozen_patterns(config.model)
   )
   state = compiler.jit(
@@ -55,9 +55,9 @@ def train_vanilla(
     model,
     tx,
     smoothing=config.smoothing,
-    update_ema=cam_training.make_update_ema(config.optim),
+    update_ema=trainer.make_update_ema(config.optim),
   )
-  prepare = cam_training.make_prepare(source.info)
+  prepare = trainer.make_prepare(source.info)
   compiled = compiler.jit(
     lambda state, batch: pure_update(state, prepare(batch)),
     runtime.mesh,

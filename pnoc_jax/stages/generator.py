@@ -15,7 +15,7 @@ from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import cam_training, networks, settings, stage
+from pnoc_jax.stages import cam_training, networks, settings, stage, trainer
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.updates import pnoc
 
@@ -92,22 +92,22 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   if ours.method is Method.VANILLA:
     classifier_stage.train_vanilla(ours, source, out, runtime, seed=config.seed, name='generator')
     return
-  length = cam_training.horizon(ours, source)
+  length = trainer.horizon(ours, source)
   judge = None
   if ours.method.uses_classifier:
     judge = _load_judge(config, inputs['classifier'], source.info)
-  trainer = _Trainer(config, source.info, length, judge, runtime)
+  updates = _Updates(config, source.info, length, judge, runtime)
   cam_training.train(
-    trainer.update,
-    trainer.init(),
+    updates.update,
+    updates.init(),
     ours,
     source,
     out,
     runtime,
     seed=config.seed,
     name='generator',
-    model=trainer.model,
-    rates=trainer.rates(),
+    model=updates.model,
+    rates=updates.rates(),
   )
 
 
@@ -127,7 +127,7 @@ def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Cl
   return networks.build(open_config, num_classes, norm=layers.Norm.FROZEN)
 
 
-class _Trainer:
+class _Updates:
   """The compiled updates of a method and the state that they start from."""
 
   def __init__(self, pipeline_config, dataset, length, judge, runtime):
@@ -148,14 +148,14 @@ class _Trainer:
     self._key = cam_training.step_key(seed, 'generator/split')
     self._length = length
     frozen = networks.frozen_patterns(config.model)
-    self._tx, self._rate = cam_training.make_optimizer(
+    self._tx, self._rate = trainer.make_optimizer(
       config.optim, self._variables['params'], length.total, frozen=frozen
     )
     self._make_updates()
 
   def _make_updates(self) -> None:
     config, total, mesh = self.config, self._length.total, self.runtime.mesh
-    prepare = cam_training.make_prepare(self.dataset)
+    prepare = trainer.make_prepare(self.dataset)
     generator_update = pnoc.make_generator_update(
       self.model,
       self._noc_model,
@@ -166,7 +166,7 @@ class _Trainer:
       strategy=config.strategy,
       level=config.level,
       leak_noc_grad=config.leak_noc_grad,
-      update_ema=cam_training.make_update_ema(config.optim),
+      update_ema=trainer.make_update_ema(config.optim),
     )
 
     def step(generator, noc_variables, split, batch, key):
@@ -205,7 +205,7 @@ class _Trainer:
         return scaled
       return schedules.product(scaled, lambda step: ramp(step * accumulate))
 
-    self._noc_tx, self._noc_rate = cam_training.make_optimizer(
+    self._noc_tx, self._noc_rate = trainer.make_optimizer(
       config.optim,
       self._judge['params'],
       updates,

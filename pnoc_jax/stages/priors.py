@@ -2,19 +2,15 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from pnoc_jax.data import buckets, info
+from pnoc_jax.data import info
 from pnoc_jax.io import products
-from pnoc_jax.ops import normalize
-from pnoc_jax.parallel import arrays, hosts, sharding
-from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import cams
-from pnoc_jax.stages import networks, settings, stage
-from pnoc_jax.training import log, loop
+from pnoc_jax.stages import multi_scale, networks, per_image, settings, stage
 
 
 @dataclasses.dataclass(slots=True)
@@ -40,7 +36,7 @@ class PriorsConfig:
 
 def product_path(directory: Path, split: str, name: str) -> Path:
   """Where the priors of the image `name` lie in the stage's directory."""
-  return directory / split / f'{name}.npz'
+  return per_image.image_path(directory, split, name, '.npz')
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
@@ -52,24 +48,23 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
     if inference is None:
       model = networks.build(model_config, source.info.num_classes)
       variables = networks.load(model, source.info, inputs['generator'])
-      inference = _Inference(
+      inference = _make_inference(
         model, variables, source.info, ours, networks.stride(model_config), runtime
       )
-    todo = [
-      i
-      for i in np.flatnonzero(source.labels.any(axis=1))
-      if not products.exists_complete(product_path(out, split, source.ids[i]))
-    ]
-    labelled = int(source.labels.any(axis=1).sum())
-    mine = todo[hosts.process_index() :: hosts.process_count()]
-    with log.Progress(labelled, f'priors of {split}', done=labelled - len(mine)) as progress:
-      for index, arguments in inference(source, mine):
-        products.write_prior(product_path(out, split, source.ids[index]), **arguments)
-        progress.advance()
-        images += 1
-        if runtime.should_stop():
-          raise loop.Interrupted(images, 'every prior so far is kept')
-    hosts.barrier(f'priors/{split}')
+
+    def results(indices, source=source, split=split, inference=inference):
+      for index, arguments in _infer(inference, source, indices):
+        path = product_path(out, split, source.ids[index])
+        yield index, lambda path=path, found=arguments: products.write_prior(path, **found)
+
+    images += per_image.make(
+      runtime,
+      source,
+      what=f'priors of {split}',
+      among=np.flatnonzero(source.labels.any(axis=1)),
+      exists=lambda name, split=split: products.exists_complete(product_path(out, split, name)),
+      results=results,
+    )
   # This process's share of this call.
   return {'images': images, 'images_per_second': images / (time.monotonic() - start)}
 
@@ -81,95 +76,41 @@ def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.
     networks.load(model, source.info, inputs['generator'])
 
 
-class _Inference:
-  """Compiled inference; a new image size compiles nothing once its bucket has been seen."""
+def _make_inference(model, variables, dataset, config, output_stride: int, runtime):
+  """Makes the inference of `fuse_cams`' two maps and of the logits."""
+  unscaled = config.scales.index(1.0) if 1.0 in config.scales else 0
 
-  def __init__(self, model, variables, dataset, config, output_stride, runtime):
-    self._config = config
-    self._output_stride = output_stride
-    self._mesh = runtime.local_mesh
-    self._workers = runtime.config.workers
-    self._variables = arrays.replicate(variables, self._mesh)
-
-    def maps(variables, image, box):
-      image = normalize.normalize(image, box, mean=dataset.mean, std=dataset.std)
-      return cams.scale_cams(
-        model, variables, image, box[:, 2:], output_stride=output_stride, flip=config.flip
-      )
-
-    batch = sharding.Layout.BATCH
-    self._maps = compiler.jit(maps, self._mesh, batch_args=(1, 2), outs=batch)
-    self._fuse = {}
-
-  def _fused(self, shape, *arguments):
-    if shape not in self._fuse:
-
-      def fuse(maps, sizes, native, classes):
-        return cams.fuse_cams(
-          maps, sizes, native, classes, output_stride=self._output_stride, shape=shape
-        )
-
-      self._fuse[shape] = compiler.jit(
-        fuse, self._mesh, batch_args=(0, 1, 2, 3), outs=sharding.Layout.BATCH
-      )
-    return self._fuse[shape](*arguments)
-
-  def __call__(self, source: info.Source, indices: list[int]):
-    """Yields (index, arguments of `products.write_prior`) of each image."""
-    if not len(indices):
-      return
-    config, devices = self._config, self._mesh.size
-    plan = buckets.plan_buckets(
-      [source.size(i) for i in range(len(source))],
-      multiple=config.multiple,
-      max_buckets=config.max_buckets,
+  def scale(variables, image, size):
+    return cams.scale_cams(
+      model, variables, image, size, output_stride=output_stride, flip=config.flip
     )
-    batches = buckets.multi_scale_batches(
-      source,
-      indices,
-      scales=config.scales,
-      batch_size=-(-config.batch_size // devices) * devices,
-      buckets=plan,
-      multiple=config.multiple,
-      workers=self._workers,
-    )
-    for batch in batches:
-      yield from self._batch(source, batch)
 
-  def _batch(self, source: info.Source, batch):
-    index, native = batch['index'], batch['size']
-    maps, sizes, logits = [], [], None
-    for number, scale in enumerate(self._config.scales):
-      placed = arrays.to_global(
-        {'image': batch['images'][number], 'box': batch['boxes'][number]}, self._mesh
-      )
-      grid, scores = self._maps(self._variables, placed['image'], placed['box'])
-      maps.append(grid)
-      sizes.append(batch['boxes'][number][:, 2:])
-      if logits is None or scale == 1.0:
-        logits = scores
-    classes = _present(source.labels[index])
-    shape = tuple(batch['bucket'])
-    low, high = self._fused(
-      shape,
-      maps,
-      [arrays.to_global({'x': size}, self._mesh)['x'] for size in sizes],
-      *arrays.to_global({'native': native, 'classes': classes}, self._mesh).values(),
+  def fuse(results, sizes, native, context, *, shape):
+    maps, logits = zip(*results, strict=True)
+    low, high = cams.fuse_cams(
+      maps, sizes, native, context['classes'], output_stride=output_stride, shape=shape
     )
-    low, high, logits = jax.device_get((low, high, logits))
-    for row in np.flatnonzero(batch['weight'] > 0):
-      (height, width), found = native[row], np.flatnonzero(source.labels[index[row]])
-      yield (
-        int(index[row]),
-        {
-          'keys': np.concatenate([[0], found + 1]).astype(np.int32),
-          'low': np.moveaxis(
-            low[row, : -(-height // 4), : -(-width // 4), : len(found)], -1, 0
-          ).astype(np.float32),
-          'high': np.moveaxis(high[row, :height, :width, : len(found)], -1, 0).astype(np.float16),
-          'logits': logits[row].astype(np.float32),
-        },
-      )
+    return low, high, logits[unscaled]
+
+  return multi_scale.Inference(scale, fuse, variables, dataset, config, runtime)
+
+
+def _infer(inference: multi_scale.Inference, source: info.Source, indices: Sequence[int]):
+  """Yields (index, arguments of `products.write_prior`) of each image."""
+  found = inference(source, indices, context=lambda x: {'classes': _present(source.labels[x])})
+  for index, (height, width), (low, high, logits) in found:
+    present = np.flatnonzero(source.labels[index])
+    low = low[: -(-height // 4), : -(-width // 4), : len(present)]
+    high = high[:height, :width, : len(present)]
+    yield (
+      index,
+      {
+        'keys': np.concatenate([[0], present + 1]).astype(np.int32),
+        'low': np.moveaxis(low, -1, 0).astype(np.float32),
+        'high': np.moveaxis(high, -1, 0).astype(np.float16),
+        'logits': logits.astype(np.float32),
+      },
+    )
 
 
 def _present(labels: np.ndarray) -> np.ndarray:

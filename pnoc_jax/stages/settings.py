@@ -83,9 +83,20 @@ class OptimConfig:
   ema: float | None = None
 
 
+class Start(enum.Enum):
+  """Whose backbone a network starts from; its new layers are always drawn."""
+
+  PRETRAINED = 'pretrained'
+  """The weights that `init` names, or random ones."""
+  CLASSIFIER = 'classifier'
+  """This run's classifier."""
+  GENERATOR = 'generator'
+  """This run's CAM generator."""
+
+
 @dataclasses.dataclass(slots=True)
-class CamTrainingConfig:
-  """Training of a classification network whose maps are wanted.
+class TrainingConfig:
+  """Training of a network.
 
   Attributes:
     model: the network.
@@ -94,8 +105,7 @@ class CamTrainingConfig:
     init: pretrained weights: a directory or file, or empty for random ones.
     epochs: of `floor(images / batch_size)` micro-steps.
     batch_size: images to a micro-step, over all devices.
-    smoothing: label smoothing of all classification targets.
-    eval_every: epochs between measurements of the maps; 0 for none. Never used to choose weights.
+    eval_every: epochs between measurements; 0 for none. Never used to choose weights.
     eval_size: side in pixels of the square that measured images are fitted to.
     eval_batches: batches measured at most; 0 for all.
   """
@@ -108,7 +118,28 @@ class CamTrainingConfig:
   init: str = field('', product=False)
   epochs: int = 15
   batch_size: int = 32
-  smoothing: float = 0.0
   eval_every: int = field(1, product=False)
   eval_size: int = field(512, product=False)
   eval_batches: int = field(0, product=False)
+
+
+@dataclasses.dataclass(slots=True)
+class CamTrainingConfig(TrainingConfig):
+  """Training of a classification network whose maps are wanted.
+
+  Attributes:
+    smoothing: label smoothing of all classification targets.
+  """
+
+  smoothing: float = 0.0
+
+
+@dataclasses.dataclass(slots=True)
+class StageTrainingConfig(TrainingConfig):
+  """Training of a network that follows the generator.
+
+  Attributes:
+    start: whose backbone it starts from.
+  """
+
+  start: Start = Start.PRETRAINED

@@ -10,7 +10,7 @@ from pnoc_jax import config as config_lib
 from pnoc_jax import trees
 from pnoc_jax.data import info
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.stages import cam_training, generator, networks, stage
+from pnoc_jax.stages import generator, networks, stage, trainer
 
 CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
 DATASET = info.DatasetInfo(
@@ -54,9 +54,9 @@ def make_trainer(mesh, settings: config_lib.PipelineConfig):
   model = generator.judge_model(settings.classifier.model, CLASSES)
   judge = drawn(model, DATASET, mesh, seed=1)
   runtime = stage.Runtime(pathlib.Path(), mesh, mesh, settings.runtime)
-  length = cam_training.Horizon(epoch=TOTAL, total=TOTAL)
+  length = trainer.Horizon(epoch=TOTAL, total=TOTAL)
   with mock.patch.object(networks, 'first_variables', drawn):
-    return generator._Trainer(settings, DATASET, length, (model, judge), runtime)
+    return generator._Updates(settings, DATASET, length, (model, judge), runtime)
 
 
 def batch(step: int) -> dict[str, np.ndarray]:
