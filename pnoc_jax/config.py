@@ -5,11 +5,20 @@ import dataclasses
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones
+from pnoc_jax.stages import affinity as affinity_stage
+from pnoc_jax.stages import affinity_labels as affinity_labels_stage
+from pnoc_jax.stages import c2am as c2am_stage
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import evaluation as evaluation_stage
 from pnoc_jax.stages import generator as generator_stage
+from pnoc_jax.stages import predictions as predictions_stage
 from pnoc_jax.stages import priors as priors_stage
+from pnoc_jax.stages import pseudo_masks as pseudo_masks_stage
+from pnoc_jax.stages import random_walk as random_walk_stage
 from pnoc_jax.stages import report as report_stage
+from pnoc_jax.stages import saliency as saliency_stage
+from pnoc_jax.stages import saliency_priors as saliency_priors_stage
+from pnoc_jax.stages import segmentation as segmentation_stage
 from pnoc_jax.stages import stage
 
 
@@ -20,6 +29,15 @@ class InputsConfig:
   classifier: str = ''
   generator: str = ''
   priors: str = ''
+  c2am: str = ''
+  saliency_priors: str = ''
+  saliency: str = ''
+  affinity_labels: str = ''
+  affinity: str = ''
+  random_walk: str = ''
+  pseudo_masks: str = ''
+  segmentation: str = ''
+  predictions: str = ''
   evaluation: str = ''
 
 
@@ -70,6 +88,31 @@ class PipelineConfig:
     default_factory=generator_stage.GeneratorConfig
   )
   priors: priors_stage.PriorsConfig = dataclasses.field(default_factory=priors_stage.PriorsConfig)
+  c2am: c2am_stage.C2amConfig = dataclasses.field(default_factory=c2am_stage.C2amConfig)
+  saliency_priors: saliency_priors_stage.SaliencyPriorsConfig = dataclasses.field(
+    default_factory=saliency_priors_stage.SaliencyPriorsConfig
+  )
+  saliency: saliency_stage.SaliencyConfig = dataclasses.field(
+    default_factory=saliency_stage.SaliencyConfig
+  )
+  affinity_labels: affinity_labels_stage.AffinityLabelsConfig = dataclasses.field(
+    default_factory=affinity_labels_stage.AffinityLabelsConfig
+  )
+  affinity: affinity_stage.AffinityConfig = dataclasses.field(
+    default_factory=affinity_stage.AffinityConfig
+  )
+  random_walk: random_walk_stage.RandomWalkConfig = dataclasses.field(
+    default_factory=random_walk_stage.RandomWalkConfig
+  )
+  pseudo_masks: pseudo_masks_stage.PseudoMasksConfig = dataclasses.field(
+    default_factory=pseudo_masks_stage.PseudoMasksConfig
+  )
+  segmentation: segmentation_stage.SegmentationConfig = dataclasses.field(
+    default_factory=segmentation_stage.SegmentationConfig
+  )
+  predictions: predictions_stage.PredictionsConfig = dataclasses.field(
+    default_factory=predictions_stage.PredictionsConfig
+  )
   evaluation: evaluation_stage.EvaluationConfig = dataclasses.field(
     default_factory=evaluation_stage.EvaluationConfig
   )
@@ -84,10 +127,23 @@ def validate(config: PipelineConfig) -> None:
     UserError: naming every field that is wrong, with what to do.
   """
   faults = []
-  for name in ('classifier', 'generator'):
+  for name in ('classifier', 'generator', 'segmentation'):
     faults += _training_faults(name, getattr(config, name))
   faults += _generator_faults(config.generator)
   faults += _priors_faults(config.priors)
+  faults += _training_faults('c2am', config.c2am)
+  faults += c2am_stage.faults(config.c2am)
+  faults += saliency_priors_stage.faults(config.saliency_priors)
+  faults += _training_faults('saliency', config.saliency)
+  faults += saliency_stage.faults(config.saliency)
+  faults += affinity_labels_stage.faults(config.affinity_labels)
+  faults += _training_faults('affinity', config.affinity)
+  faults += affinity_stage.faults(config.affinity)
+  faults += random_walk_stage.faults(config.random_walk)
+  faults += pseudo_masks_stage.faults(config.pseudo_masks)
+  faults += segmentation_stage.faults(config.segmentation)
+  faults += predictions_stage.faults(config.predictions)
+  faults += evaluation_stage.faults(config.evaluation)
   if config.runtime.log_every < 1 or config.runtime.save_every < 1:
     faults.append('runtime.log_every and runtime.save_every must be at least 1')
   if faults:
@@ -105,7 +161,7 @@ def _training_faults(name: str, config) -> list[str]:
     faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')
   if config.epochs < 1 or config.batch_size < 1:
     faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
-  if not 0 <= config.smoothing < 1:
+  if not 0 <= getattr(config, 'smoothing', 0.0) < 1:
     faults.append(f'{name}.smoothing is {config.smoothing}; it lies in [0, 1)')
   if transform.min_size > transform.max_size:
     faults.append(

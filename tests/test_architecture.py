@@ -51,7 +51,7 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'chex', 'orbax'}
 # Package -> the only places that import it. A place is a room or a file without `.py`.
 HOMES = {
   # Pillow decodes files in io/images; the others are about Pillow's own operations on images.
-  'PIL': {'io.images', 'data.randaugment', 'data.transforms', 'tools'},
+  'PIL': {'io.images', 'data.randaugment', 'data.colors', 'tools'},
   'orbax': {'io.checkpoints'},
   'grain': {'data'},
   'safetensors': {'io.weights', 'tools'},

@@ -142,7 +142,8 @@ class _Load:
   def __call__(self, plan):
     rows = len(plan.indices)
     sizes = np.zeros((rows, 2), np.int32)
-    scaled = [np.zeros((rows, *shape, 3), np.uint8) for shape in plan.shapes]
+    channels = len(self._source.info.mean)
+    scaled = [np.zeros((rows, *shape, channels), np.uint8) for shape in plan.shapes]
     boxes = [np.zeros((rows, 4), np.int32) for _ in plan.shapes]
     for row, index in enumerate(plan.indices):
       if row and plan.indices[row - 1] == index:  # A repeat that fills up the batch.

@@ -13,7 +13,7 @@ from concurrent import futures
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import folder, info
+from pnoc_jax.data import info, lists
 
 _FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
 
@@ -92,7 +92,7 @@ def screen(
   if on_error is info.OnError.STRICT:
     lines = [f'{x.id}: {x.what}' for x in problems]
     raise errors.UserError(
-      folder.describe(source.info.name, lines)
+      lists.describe(source.info.name, lines)
       + '\nMend or remove these, or leave them out with --config.dataset.on_error=skip.'
     )
   quarantine(problems, quarantine_path)

@@ -10,18 +10,15 @@ Opening a folder reads the lists and the names of the files, not the images: `ch
 """
 
 import collections
-import csv
-import difflib
 import pathlib
 
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import info
+from pnoc_jax.data import info, lists
 from pnoc_jax.io import images
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-_SHOWN = 20  # Problems that a message lists.
 
 
 class FolderSource:
@@ -41,16 +38,16 @@ class FolderSource:
     self._root = pathlib.Path(root).expanduser()
     problems = _missing(root, self._root, split)
     if problems:
-      raise errors.UserError(describe(self._root, problems))
+      raise errors.UserError(lists.describe(self._root, problems))
     names = _read_classes(self._root / 'classes.txt', problems)
-    table = _read_labels(self._root / 'image_labels.csv', names, problems)
+    table = lists.read_labels(self._root / 'image_labels.csv', names, problems)
     ids = [x for x in _read_split(self._root, split, table, problems) if x not in exclude]
     self._images = _find_images(self._root / 'images', ids, problems)
     self._masks = _find_masks(self._root / 'masks', split, ids, problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
     if problems:
-      raise errors.UserError(describe(self._root, problems))
+      raise errors.UserError(lists.describe(self._root, problems))
     self._sizes = {}
     self.info = info.DatasetInfo(
       name=self._root.resolve().name,
@@ -86,15 +83,6 @@ class FolderSource:
     return (self._images[index], *((self._masks[index],) if self.has_masks else ()))
 
 
-def describe(root: pathlib.Path, problems: list[str]) -> str:
-  """One message of the first problems of a folder, and how many more there are."""
-  lines = problems[:_SHOWN]
-  if len(problems) > _SHOWN:
-    lines.append(f'... and {len(problems) - _SHOWN} more')
-  count = 'a problem' if len(problems) == 1 else f'{len(problems)} problems'
-  return f'The data set in {root} has {count}:\n  ' + '\n  '.join(lines)
-
-
 def _missing(given, root, split):
   if not given:
     return ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
@@ -108,17 +96,8 @@ def _missing(given, root, split):
   return missing
 
 
-def _read_text(path, problems):
-  """Lines without their ends; a byte order mark and CRLF are tolerated."""
-  try:
-    return path.read_text(encoding='utf-8-sig').splitlines()
-  except UnicodeDecodeError as error:
-    problems.append(f'{path.name}: not UTF-8 text ({error.reason} at byte {error.start})')
-    return []
-
-
 def _read_classes(path, problems):
-  names = [line.strip() for line in _read_text(path, problems) if line.strip()]
+  names = [line.strip() for line in lists.read_lines(path, problems) if line.strip()]
   for name, count in collections.Counter(names).items():
     if count > 1:
       problems.append(f'classes.txt: {name!r} is given {count} times')
@@ -131,52 +110,10 @@ def _read_classes(path, problems):
   return names
 
 
-def _read_labels(path, names, problems):
-  """{id: f32[K]}; every row is looked at, whatever the split."""
-  numbers = {name: i for i, name in enumerate(names[1:])}
-  table = {}
-  rows = csv.reader(_read_text(path, problems))
-  header = [x.strip() for x in next(rows, [])]
-  if header != ['id', 'labels']:
-    problems.append(f'image_labels.csv: the first line is {",".join(header)!r}, not "id,labels"')
-    return table
-  for row in rows:
-    if not any(x.strip() for x in row):
-      continue
-    where = f'image_labels.csv, line {rows.line_num}'
-    if len(row) != 2:
-      problems.append(f'{where}: {len(row)} columns, not 2; separate labels by spaces')
-      continue
-    key = row[0].strip()
-    if key in table:
-      problems.append(f'{where}: the id {key!r} has a row already')
-    label = np.zeros(max(len(names) - 1, 0), np.float32)
-    for name in row[1].split():
-      if name in numbers:
-        label[numbers[name]] = 1
-      else:
-        problems.append(f'{where}: {key!r} has the unknown class {name!r}{_hint(name, names)}')
-    table[key] = label
-  return table
-
-
-def _hint(name, names):
-  if names and name == names[0]:
-    return '; the background is no label: leave the field empty for an image without a class'
-  near = difflib.get_close_matches(name.lower(), [x.lower() for x in names[1:]], 1, 0.5)
-  if not near:
-    return f'; known: {" ".join(names[1:])}'
-  return f'; did you mean {next(x for x in names[1:] if x.lower() == near[0])!r}?'
-
-
 def _read_split(root, split, table, problems):
   file = f'splits/{split}.txt'
-  ids = [line.strip() for line in _read_text(root / file, problems) if line.strip()]
-  if not ids:
-    problems.append(f'{file}: no ids')
-  for key, count in collections.Counter(ids).items():
-    if count > 1:
-      problems.append(f'{file}: the id {key!r} is given {count} times')
+  ids = lists.read_ids(root / file, file, problems)
+  for key in dict.fromkeys(ids):
     if key not in table:
       problems.append(f'{file}: the id {key!r} has no row in image_labels.csv')
   return ids

@@ -19,6 +19,20 @@ class DatasetName(enum.Enum):
 
   SHAPES = 'shapes'
   FOLDER = 'folder'
+  VOC12 = 'voc12'
+  COCO14 = 'coco14'
+  CITYSCAPES = 'cityscapes'
+  DEEPGLOBE = 'deepglobe'
+  HPA = 'hpa'
+
+
+class Storage(enum.Enum):
+  """Where examples are read from."""
+
+  FILES = 'files'
+  """The data set's own files."""
+  TFDS = 'tfds'
+  """ArrayRecord files that launch/prepare.py packed."""
 
 
 class OnError(enum.Enum):
@@ -76,9 +90,19 @@ class DatasetConfig:
 
   name: DatasetName = DatasetName.SHAPES
   root: str = ''
-  """Directory of a `folder` data set; unused by `shapes`."""
+  """Directory of the data set; unused by `shapes`."""
+  source: Storage = Storage.FILES
+  """What is in `root`: the data set's files, or packed ones (`root` may then be `gs://...`)."""
   train_split: str = 'train'
   val_split: str = 'val'
+  lists: str = ''
+  """Directory of `<split>.txt`, ids one a line, in place of the data set's own lists. This and the
+  next two are of the public data sets; unused by `shapes` and `folder`."""
+  labels: str = ''
+  """Table `id,labels` (names separated by spaces, a space in a name as `_`), in place of labels
+  from the data set's annotations."""
+  masks: str = ''
+  """Directory of `<id>.png` in place of the data set's own masks."""
   on_error: OnError = OnError.STRICT
   shapes: ShapesConfig = dataclasses.field(default_factory=ShapesConfig)
 
@@ -92,16 +116,16 @@ class DatasetInfo:
     classes: names of the K foreground classes; the label's index k is `classes[k]`, the mask's k+1.
     background: name of mask value 0.
     palette: K+1 RGB colours of the mask values.
-    mean: RGB means of the normalisation, of the range 0..1.
-    std: RGB standard deviations of the normalisation.
+    mean: each channel's mean of the normalisation, of the range 0..1; images have as many channels.
+    std: each channel's standard deviation of the normalisation.
   """
 
   name: str
   classes: tuple[str, ...]
   background: str
   palette: tuple[tuple[int, int, int], ...]
-  mean: tuple[float, float, float] = IMAGENET_MEAN
-  std: tuple[float, float, float] = IMAGENET_STD
+  mean: tuple[float, ...] = IMAGENET_MEAN
+  std: tuple[float, ...] = IMAGENET_STD
 
   @property
   def num_classes(self) -> int:
@@ -129,7 +153,7 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def example(self, index: int) -> dict[str, np.ndarray]:
-    """{'image': u8[H, W, 3], 'label': f32[K], 'index': i32[]}."""
+    """{'image': u8[H, W, channels], 'label': f32[K], 'index': i32[]}."""
     ...
 
   def mask(self, index: int) -> np.ndarray | None:

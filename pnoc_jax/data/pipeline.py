@@ -6,6 +6,7 @@ randomness is that of the position. A process reads only its own rows, so that a
 processes, workers or threads sees the same global batches, and any step can be the first.
 """
 
+import enum
 import weakref
 from collections.abc import Iterator
 
@@ -14,11 +15,17 @@ import numpy as np
 from absl import flags
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, transforms
+from pnoc_jax.data import info, joins, positions, transforms
 
-_SHUFFLE, _TRANSFORM = 0, 1  # Separate the two uses of a seed.
-_MANY_STEPS = 1 << 40  # A training stream has no end; grain wants a length.
 _THREADS = 2  # Decoding and resizing release the interpreter's lock.
+
+
+class Images(enum.Enum):
+  """Which images a training stream shows."""
+
+  LABELLED = 'labelled'
+  """Those with at least one class."""
+  ALL = 'all'
 
 
 def train_batches(
@@ -31,8 +38,10 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
   workers: int = 0,
+  target: joins.Maps | None = None,
+  images: Images = Images.LABELLED,
 ) -> 'Batches':
-  """The endless training stream of one process; images without a label are left out.
+  """The endless training stream of one process.
 
   Args:
     source: the examples.
@@ -43,26 +52,30 @@ def train_batches(
     process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
     process_count: P.
     workers: processes that prepare batches; 0 for threads of this process.
+    target: a map beside each image, resized, mirrored and cropped with it.
+    images: which images are shown.
 
   Returns:
     An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
-    where 'index' is the example's place in `source`.
+    where 'index' is the example's place in `source`; with `target` also 'target': u8[b, S, S].
 
   Raises:
-    UserError: fewer labelled images than a batch, or the batch does not divide by the processes.
+    UserError: fewer images than a batch, the batch does not divide by the processes, or the
+      transform cannot work.
   """
-  transforms.validate(transform)
+  transforms.validate(transform, paired=target is not None, channels=len(source.info.mean))
   rows = share(batch_size, process_count)
-  positions = _TrainPositions(
-    labelled(source),
+  rows_of = positions.TrainPositions(
+    shown(source, images),
     batch_size=batch_size,
     rows=rows,
     seed=seed,
     start_step=start_step,
     process_index=process_index,
   )
-  steps_per_epoch(source, batch_size)
-  dataset = grain.MapDataset.source(positions).map(_Train(source, transform, seed)).batch(rows)
+  steps_per_epoch(source, batch_size, images=images)
+  load = _Train(source, transform, seed, target)
+  dataset = grain.MapDataset.source(rows_of).map(load).batch(rows)
   return Batches(dataset, workers=workers)
 
 
@@ -74,6 +87,7 @@ def valid_batches(
   process_index: int = 0,
   process_count: int = 1,
   workers: int = 0,
+  target: joins.Maps | None = None,
 ) -> 'Batches':
   """One pass over a split in order, for in-training validation.
 
@@ -87,6 +101,7 @@ def valid_batches(
     process_index: p; rows p*b to (p+1)*b of each global batch, b = B / P.
     process_count: P.
     workers: processes that prepare batches; 0 for threads of this process.
+    target: maps that take the place of the source's masks; each image has one.
 
   Returns:
     An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
@@ -96,26 +111,34 @@ def valid_batches(
     UserError: the batch does not divide by the processes.
   """
   rows = share(batch_size, process_count)
-  positions = _ValidPositions(
+  rows_of = positions.ValidPositions(
     len(source), batch_size=batch_size, rows=rows, process_index=process_index
   )
-  dataset = grain.MapDataset.source(positions).map(_Valid(source, size)).batch(rows)
+  dataset = grain.MapDataset.source(rows_of).map(_Valid(source, size, target)).batch(rows)
   return Batches(dataset, workers=workers)
 
 
-def steps_per_epoch(source: info.Source, batch_size: int) -> int:
-  """S = N // B over the labelled images; the rest of an epoch's permutation is dropped.
+def steps_per_epoch(
+  source: info.Source, batch_size: int, *, images: Images = Images.LABELLED
+) -> int:
+  """S = N // B over the images shown; the rest of an epoch's permutation is dropped.
 
   Raises:
     UserError: there is not one full batch.
   """
-  count = len(labelled(source))
+  count = len(shown(source, images))
   if count < batch_size:
+    which = 'images with a label' if images is Images.LABELLED else 'images'
     raise errors.UserError(
-      f'The split {source.split!r} of {source.info.name!r} has {count} images with a label, fewer '
+      f'The split {source.split!r} of {source.info.name!r} has {count} {which}, fewer '
       f'than the batch size {batch_size}: use a smaller batch or more images.'
     )
   return count // batch_size
+
+
+def shown(source: info.Source, images: Images) -> np.ndarray:
+  """i64[N]: the indices of the examples that a training stream shows."""
+  return labelled(source) if images is Images.LABELLED else np.arange(len(source))
 
 
 def labelled(source: info.Source) -> np.ndarray:
@@ -198,85 +221,46 @@ def _own(tree):
   return np.array(tree) if isinstance(tree, np.ndarray) else tree
 
 
-class _TrainPositions:
-  """Maps this process's row number to (global position, index in the source)."""
-
-  def __init__(self, indices, *, batch_size, rows, seed, start_step, process_index):
-    self._indices = indices
-    self._batch_size = batch_size
-    self._rows = rows
-    self._seed = seed
-    self._start_step = start_step
-    self._process_index = process_index
-    self._order = (-1, None)
-
-  def __len__(self):
-    return (_MANY_STEPS - self._start_step) * self._rows
-
-  def __getitem__(self, row):
-    step, row = divmod(int(row), self._rows)
-    step += self._start_step
-    steps = len(self._indices) // self._batch_size
-    epoch, step_in_epoch = divmod(step, steps)
-    in_batch = self._process_index * self._rows + row
-    index = self._permutation(epoch)[step_in_epoch * self._batch_size + in_batch]
-    return step * self._batch_size + in_batch, int(index)
-
-  def __getstate__(self):
-    return {**self.__dict__, '_order': (-1, None)}
-
-  def _permutation(self, epoch):
-    # One tuple, read and replaced whole: threads that race only compute it twice.
-    known, order = self._order
-    if known != epoch:
-      rng = np.random.default_rng([_SHUFFLE, self._seed, epoch])
-      order = rng.permutation(self._indices)
-      self._order = (epoch, order)
-    return order
-
-
-class _ValidPositions:
-  """Maps this process's row number to (index in the source, weight)."""
-
-  def __init__(self, count, *, batch_size, rows, process_index):
-    self._count = count
-    self._batch_size = batch_size
-    self._rows = rows
-    self._process_index = process_index
-
-  def __len__(self):
-    return -(-self._count // self._batch_size) * self._rows
-
-  def __getitem__(self, row):
-    step, row = divmod(int(row), self._rows)
-    index = step * self._batch_size + self._process_index * self._rows + row
-    return min(index, self._count - 1), float(index < self._count)
-
-
 class _Train:
   """Reads and transforms one training example."""
 
-  def __init__(self, source, config, seed):
-    self._source, self._config, self._seed = source, config, seed
+  def __init__(self, source, config, seed, target):
+    self._source, self._config, self._seed, self._target = source, config, seed, target
 
   def __call__(self, at):
     position, index = at
-    rng = np.random.default_rng([_TRANSFORM, self._seed, position])
+    rng = np.random.default_rng([positions.TRANSFORM, self._seed, position])
     example = self._source.example(index)
-    image, box = transforms.train(example['image'], rng, self._config)
-    return {'image': image, 'box': box, 'label': example['label'], 'index': np.int32(index)}
+    entries = {'label': example['label'], 'index': np.int32(index)}
+    if self._target is None:
+      image, box = transforms.train(example['image'], rng, self._config)
+      return {'image': image, 'box': box, **entries}
+    pair = transforms.train_pair(
+      example['image'],
+      self._target.read(index, size=example['image'].shape[:2]),
+      rng,
+      self._config,
+      fill=self._target.fill,
+      resample=self._target.resample,
+    )
+    return {**pair._asdict(), **entries}
 
 
 class _Valid:
   """Reads and transforms one validation example."""
 
-  def __init__(self, source, size):
-    self._source, self._size = source, size
+  def __init__(self, source, size, target):
+    self._source, self._size, self._target = source, size, target
 
   def __call__(self, at):
     index, weight = at
     example = self._source.example(index)
-    image, box, mask = transforms.valid(example['image'], self._source.mask(index), size=self._size)
+    if self._target is None:
+      mask, resample = self._source.mask(index), joins.Resample.NEAREST
+    else:
+      mask = self._target.read(index, size=example['image'].shape[:2])
+      resample = self._target.resample
+    image, box, mask = transforms.valid(example['image'], mask, size=self._size, resample=resample)
     return {
       'image': image,
       'box': box,

@@ -1,7 +1,15 @@
 """Opens a dataset by its configuration."""
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, shapes
+from pnoc_jax.data import cityscapes, coco, deepglobe, folder, hpa, info, shapes, tfds, voc
+
+_PUBLIC = {
+  info.DatasetName.VOC12: voc,
+  info.DatasetName.COCO14: coco,
+  info.DatasetName.CITYSCAPES: cityscapes,
+  info.DatasetName.DEEPGLOBE: deepglobe,
+  info.DatasetName.HPA: hpa,
+}
 
 
 def open_source(
@@ -20,12 +28,18 @@ def open_source(
   Raises:
     UserError: the dataset is not there or not whole; the message lists what is wrong.
   """
+  packed = config.source is info.Storage.TFDS
+  if packed or config.name not in _PUBLIC:
+    unused = [x for x in ('lists', 'labels', 'masks') if getattr(config, x)]
+    if unused:
+      raise errors.UserError(
+        f'dataset.{unused[0]} is given, but {"what is packed" if packed else config.name.value} '
+        f'has its own {unused[0]}: leave it empty'
+      )
+  if packed:
+    return tfds.open_source(config, split, exclude=exclude)
   if config.name is info.DatasetName.SHAPES:
     return shapes.ShapesSource(config.shapes, split, exclude=exclude)
   if config.name is info.DatasetName.FOLDER:
-    from pnoc_jax.data import folder
-
     return folder.FolderSource(config.root, split, exclude=exclude)
-  raise errors.UserError(
-    f'dataset.name is {config.name!r}; known: {", ".join(x.value for x in info.DatasetName)}'
-  )
+  return _PUBLIC[config.name].open_source(config, split, exclude=exclude)

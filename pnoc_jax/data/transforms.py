@@ -2,17 +2,22 @@
 
 The order is resize, flip, colours, RandAugment, crop. A crop that is larger than its image leaves
 a border, which the returned box tells apart: after normalisation it must be exactly zero.
+
+A target is a map beside the image (labels, saliency, hints): it goes through the same resize, flip
+and crop, and through no colour change.
 """
 
 import dataclasses
 import enum
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, randaugment
+from pnoc_jax.data import colors, geometry, info, randaugment
 from pnoc_jax.io import images
+
+Resize = geometry.Resize
 
 
 class Augment(enum.Enum):
@@ -26,15 +31,36 @@ class Augment(enum.Enum):
   COLORJITTER_RANDAUGMENT = 'colorjitter-randaugment'
 
 
+class Resample(enum.Enum):
+  """How a target is resized."""
+
+  NEAREST = 'nearest'
+  BILINEAR = 'bilinear'
+
+
+class Pair(NamedTuple):
+  """A transformed image and its target.
+
+  Attributes:
+    image: u8[crop, crop, 3], zero outside of the content.
+    box: i32[4] = (y0, x0, y1, x1) of the content.
+    target: u8[crop, crop], the fill value outside of the content; None without a target.
+  """
+
+  image: np.ndarray
+  box: np.ndarray
+  target: np.ndarray | None
+
+
 @dataclasses.dataclass(slots=True)
 class TransformConfig:
   """Numbers of the training transform; the defaults are those of VOC12 images."""
 
   min_size: int = 320
-  """The long side is resized to a whole number of px, uniform in min_size..max_size.
-
-  Where both are equal, the image is squeezed to a square of that size instead."""
+  """The image is resized to a whole number of px, uniform in min_size..max_size."""
   max_size: int = 640
+  resize: Resize = Resize.LONG_SIDE
+  """What that number is of; LONG_SIDE with equal bounds squeezes to a square."""
   crop: int = 512
   """Height and width of the result, px."""
   shift: int = 0
@@ -57,8 +83,14 @@ class TransformConfig:
   """RANDAUGMENT ends with a black rectangle of this side in px (one more where it fits)."""
 
 
-def validate(config: TransformConfig) -> None:
-  """Raises UserError with every number of the config that cannot work."""
+def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3) -> None:
+  """Raises UserError with every number of the config that cannot work.
+
+  Args:
+    config: the numbers.
+    paired: images have a target.
+    channels: of the images.
+  """
   wrong = []
   if not 1 <= config.min_size <= config.max_size:
     wrong.append(f'min_size and max_size are {config.min_size} and {config.max_size}')
@@ -70,6 +102,16 @@ def validate(config: TransformConfig) -> None:
     wrong.append(f'hue is {config.hue}, expected 0 to 0.5')
   if config.randaugment_n < 0 or not 2 <= config.randaugment_m <= 10:
     wrong.append('randaugment_n must not be negative, randaugment_m must be 2 to 10')
+  if paired and config.augment in _MOVING:
+    wrong.append(
+      f'augment is {config.augment.value}, which moves the image but not its target: '
+      'use none, light or colorjitter'
+    )
+  if channels != 3 and config.augment not in (Augment.NONE, Augment.LIGHT):
+    wrong.append(
+      f'augment is {config.augment.value}, which is of red, green and blue, but the images have '
+      f'{channels} channels: use none or light'
+    )
   if wrong:
     raise errors.UserError('The transform cannot work: ' + '; '.join(wrong) + '.')
 
@@ -87,13 +129,58 @@ def train(
   Returns:
     u8[crop, crop, 3], and the box i32[4] = (y0, x0, y1, x1) of the content in it.
   """
-  image = random_resize(image, rng, min_size=config.min_size, max_size=config.max_size)
+  pair = train_pair(image, None, rng, config)
+  return pair.image, pair.box
+
+
+def train_pair(
+  image: np.ndarray,
+  target: np.ndarray | None,
+  rng: np.random.Generator,
+  config: TransformConfig,
+  *,
+  fill: int = info.VOID,
+  resample: Resample = Resample.NEAREST,
+) -> Pair:
+  """The training transform of an image and a map beside it; `train` does the same to the image.
+
+  Args:
+    image: u8[H, W, 3].
+    target: u8[H, W], or None.
+    rng: the only source of randomness.
+    config: its numbers, valid as `paired` if there is a target.
+    fill: the target's value outside of the content.
+    resample: how the target is resized.
+
+  Returns:
+    The pair.
+  """
+  shape, square = geometry.draw_size(
+    image.shape[:2],
+    rng,
+    min_size=config.min_size,
+    max_size=config.max_size,
+    resize=config.resize,
+  )
+  image = (images.resize_bilinear if square else images.resize_bicubic)(image, shape)
+  if target is not None:
+    target = _RESIZES[resample](target, shape)
   if config.flip and rng.random() < 0.5:
     image = image[:, ::-1]
+    target = None if target is None else target[:, ::-1]
+  image = _augment(image, rng, config)
+  place = geometry.draw_place(image.shape[:2], rng, crop=config.crop, shift=config.shift)
+  if target is not None:
+    target = geometry.paste(target, place, crop=config.crop, fill=fill)
+  image = geometry.paste(image, place, crop=config.crop, fill=0)
+  return Pair(image, geometry.box(place), target)
+
+
+def _augment(image, rng, config):
   if config.augment is Augment.LIGHT:
-    image = brightness(image, _factor(rng, config.brightness))
+    image = colors.brightness(image, colors.random_factor(rng, config.brightness))
   if config.augment in (Augment.COLORJITTER, Augment.COLORJITTER_RANDAUGMENT):
-    image = color_jitter(
+    image = colors.color_jitter(
       image,
       rng,
       brightness_range=config.brightness,
@@ -101,15 +188,19 @@ def train(
       saturation_range=config.saturation,
       hue_range=config.hue,
     )
-  if config.augment in (Augment.RANDAUGMENT, Augment.COLORJITTER_RANDAUGMENT):
+  if config.augment in _MOVING:
     image = randaugment.rand_augment(
       image, rng, n=config.randaugment_n, m=config.randaugment_m, cutout_size=config.cutout
     )
-  return random_crop(image, rng, crop=config.crop, shift=config.shift)
+  return image
 
 
 def valid(
-  image: np.ndarray, mask: np.ndarray | None, *, size: int
+  image: np.ndarray,
+  mask: np.ndarray | None,
+  *,
+  size: int,
+  resample: Resample = Resample.NEAREST,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The transform of in-training validation: short side to `size`, then the top-left square.
 
@@ -117,6 +208,7 @@ def valid(
     image: u8[H, W, 3].
     mask: u8[H, W] or None.
     size: of the result, px.
+    resample: how the mask is resized.
 
   Returns:
     image u8[size, size, 3], box i32[4], mask u8[size, size] (255 where there is none).
@@ -125,133 +217,16 @@ def valid(
   scale = size / min(height, width)
   # The short side is exact; the long one is cut as torchvision's Resize cuts it.
   shape = tuple(size if n == min(height, width) else int(n * scale) for n in (height, width))
-  canvas = np.zeros((size, size, 3), np.uint8)
+  canvas = np.zeros((size, size, image.shape[2]), np.uint8)
   canvas[:] = images.resize_bilinear(image, shape)[:size, :size]
   labels = np.full((size, size), info.VOID, np.uint8)
   if mask is not None:
-    labels[:] = images.resize_nearest(mask, shape)[:size, :size]
+    labels[:] = _RESIZES[resample](mask, shape)[:size, :size]
   return canvas, np.array([0, 0, size, size], np.int32), labels
 
 
-def random_resize(
-  image: np.ndarray, rng: np.random.Generator, *, min_size: int, max_size: int
-) -> np.ndarray:
-  """Resizes the long side to a uniform whole number of px, bicubic.
-
-  Args:
-    image: u8[H, W, 3].
-    rng: draws the size.
-    min_size: least long side; equal to `max_size`, it is the side of a square (bilinear).
-    max_size: largest long side, inclusive.
-
-  Returns:
-    u8[H', W', 3].
-  """
-  if min_size == max_size:
-    return images.resize_bilinear(image, (min_size, min_size))
-  height, width = image.shape[:2]
-  scale = rng.integers(min_size, max_size, endpoint=True) / max(height, width)
-  return images.resize_bicubic(image, (max(round(height * scale), 1), max(round(width * scale), 1)))
-
-
-def random_crop(
-  image: np.ndarray, rng: np.random.Generator, *, crop: int, shift: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a square at a uniform place; a smaller image is pasted at a uniform place.
-
-  Args:
-    image: u8[H, W, 3].
-    rng: draws the place.
-    crop: side of the square, px.
-    shift: border put around the image first, px.
-
-  Returns:
-    u8[crop, crop, 3] (zero outside of the content), and the content's box i32[4] in it.
-  """
-  canvas = np.zeros((crop, crop, 3), np.uint8)
-  source, target = [], []
-  for length in image.shape[:2]:
-    padded = length + 2 * shift
-    # Where the image's first row or column comes to lie; negative if it is cut off.
-    offset = shift + int(rng.integers(min(crop - padded, 0), max(crop - padded, 0), endpoint=True))
-    source.append(slice(max(-offset, 0), min(crop - offset, length)))
-    target.append(slice(max(offset, 0), min(offset + length, crop)))
-  canvas[target[0], target[1]] = image[source[0], source[1]]
-  box = [target[0].start, target[1].start, target[0].stop, target[1].stop]
-  return canvas, np.array(box, np.int32)
-
-
-def color_jitter(
-  image: np.ndarray,
-  rng: np.random.Generator,
-  *,
-  brightness_range: float,
-  contrast_range: float,
-  saturation_range: float,
-  hue_range: float,
-) -> np.ndarray:
-  """Four colour changes in random order, with torchvision's meaning.
-
-  Args:
-    image: u8[H, W, 3].
-    rng: draws the order, then the factors.
-    brightness_range: the factor is uniform in 1 +- this, at least 0.
-    contrast_range: as well.
-    saturation_range: as well.
-    hue_range: the turn is uniform in +- this, of the circle.
-
-  Returns:
-    u8[H, W, 3].
-  """
-  order = rng.permutation(4)
-  factors = [_factor(rng, x) for x in (brightness_range, contrast_range, saturation_range)]
-  turn = rng.uniform(-hue_range, hue_range)
-  for which in order:
-    if which == 0:
-      image = brightness(image, factors[0])
-    elif which == 1:
-      image = contrast(image, factors[1])
-    elif which == 2:
-      image = saturation(image, factors[2])
-    elif hue_range:
-      image = hue(image, turn)
-  return image
-
-
-def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-  """Blends u8[H, W, 3] with black: 0 is black, 1 the image."""
-  return _blend_table(0, factor)[image]
-
-
-def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-  """Blends u8[H, W, 3] with its mean grey: 0 is grey, 1 the image."""
-  return _blend_table(int(_grey(image).mean() + 0.5), factor)[image]
-
-
-def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-  """Blends u8[H, W, 3] with its grey version: 0 is grey, 1 the image."""
-  grey = _grey(image).astype(np.float32)[..., None]
-  return (grey + np.float32(factor) * (image - grey)).clip(0, 255).astype(np.uint8)
-
-
-def hue(image: np.ndarray, turn: float) -> np.ndarray:
-  """Turns the hue of u8[H, W, 3] by a part of the circle, through Pillow's 8-bit HSV."""
-  hsv = np.array(Image.fromarray(image).convert('HSV'))
-  hsv[..., 0] += np.uint8(int(turn * 255) % 256)
-  return np.asarray(Image.fromarray(hsv, 'HSV').convert('RGB'))
-
-
-def _factor(rng, around):
-  return rng.uniform(max(1 - around, 0), 1 + around)
-
-
-def _blend_table(other, factor):
-  """u8[256]: Pillow's blend of every value with one other value; it rounds towards zero."""
-  values = np.arange(256, dtype=np.float32)
-  return (other + np.float32(factor) * (values - other)).clip(0, 255).astype(np.uint8)
-
-
-def _grey(image):
-  """u8[H, W]: Pillow's L, in its fixed-point form of ITU-R 601."""
-  red, green, blue = (image[..., c].astype(np.uint32) for c in range(3))
-  return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
+_MOVING = (Augment.RANDAUGMENT, Augment.COLORJITTER_RANDAUGMENT)
+_RESIZES = {
+  Resample.NEAREST: images.resize_nearest,
+  Resample.BILINEAR: images.resize_bilinear,
+}

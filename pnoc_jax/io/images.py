@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,10 +13,11 @@ from PIL import Image, ImageOps
 from pnoc_jax import errors
 
 _EXIF_ORIENTATION = 0x0112
+_PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
 
 
-def read_image(file: str | os.PathLike | bytes) -> np.ndarray:
+def read_image(file: str | os.PathLike | bytes, *, upright: bool = True) -> np.ndarray:
   """Decodes a whole image to RGB, upright.
 
   An EXIF orientation is applied, so that an image looks as its viewer shows it; masks are expected
@@ -23,6 +25,8 @@ def read_image(file: str | os.PathLike | bytes) -> np.ndarray:
 
   Args:
     file: a path, or the bytes of a file.
+    upright: False leaves the pixels as they are stored, whatever EXIF says: the masks of the public
+      data sets lie on these.
 
   Returns:
     u8[H, W, 3].
@@ -32,23 +36,29 @@ def read_image(file: str | os.PathLike | bytes) -> np.ndarray:
   """
   with _open(file, 'image') as image:
     image.load()
-    return np.asarray(_rgb(_upright(image)))
+    return np.asarray(_rgb(_upright(image) if upright else image))
 
 
-def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
+def read_mask(
+  file: str | os.PathLike | bytes, *, colors: Mapping[tuple[int, int, int], int] | None = None
+) -> np.ndarray:
   """Decodes a mask by index: a palette's colours are never looked at.
 
   Args:
     file: a path to (or the bytes of) a single-channel 8-bit image, mode P, L or 1.
+    colors: {(R, G, B): index}, for masks that were saved as colours; None refuses these.
 
   Returns:
     u8[H, W].
 
   Raises:
-    UserError: the file is missing, corrupt, or has another mode; the message names it.
+    UserError: the file is missing, corrupt, has another mode or an unknown colour; the message
+      names it.
   """
   with _open(file, 'mask') as image:
     image.load()
+    if colors is not None and image.mode in ('RGB', 'RGBA'):
+      return _decode_colors(np.asarray(image.convert('RGB')), colors, _label(file))
     if image.mode not in ('P', 'L', '1'):
       raise errors.UserError(
         f'{_label(file)}: a mask of mode {image.mode}; save class indices as a palette (P) or '
@@ -58,7 +68,27 @@ def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
     return np.array(image, dtype=np.uint8)
 
 
-def image_size(file: str | os.PathLike) -> tuple[int, int]:
+def _decode_colors(array, colors, label):
+  codes = {_code(np.array(color)): index for color, index in colors.items()}
+  known = np.array(sorted(codes))
+  indices = np.array([codes[x] for x in known.tolist()], np.uint8)
+  code = _code(array)
+  at = np.searchsorted(known, code).clip(max=len(known) - 1)
+  wrong = known[at] != code
+  if wrong.any():
+    color = tuple(int(x) for x in array[wrong][0])
+    raise errors.UserError(
+      f'{label}: {int(wrong.sum())} pixels of this mask have colours of no class, the first is '
+      f'{color}; save class indices as a palette (P) or 8-bit grey (L) PNG.'
+    )
+  return indices[at]
+
+
+def _code(color):
+  return (color.astype(np.int64) * (1 << 16, 1 << 8, 1)).sum(-1)
+
+
+def image_size(file: str | os.PathLike, *, upright: bool = True) -> tuple[int, int]:
   """(H, W) of an image as `read_image` gives it, from the header alone.
 
   Raises:
@@ -67,8 +97,25 @@ def image_size(file: str | os.PathLike) -> tuple[int, int]:
   with _open(file, 'image') as image:
     width, height = image.size
     # Only JPEG and PNG carry an orientation in the formats read here.
-    turned = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    turned = upright and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     return (width, height) if turned else (height, width)
+
+
+def png_header(file: str | os.PathLike) -> tuple[str, tuple[int, int]]:
+  """Mode and (H, W) of a PNG that is there to its last byte; no pixel is decoded.
+
+  Raises:
+    UserError: the file is missing, no PNG, or cut short; the message names it.
+  """
+  with _open(file, 'PNG') as image:
+    if image.format != 'PNG':
+      raise errors.UserError(f'{_label(file)}: a {image.format}, not a PNG.')
+    mode, (width, height) = image.mode, image.size
+  with open(file, 'rb') as stream:
+    stream.seek(-len(_PNG_END), os.SEEK_END)
+    if stream.read() != _PNG_END:
+      raise errors.UserError(f'{_label(file)}: this PNG is cut short.')
+  return mode, (height, width)
 
 
 def write_png(
@@ -85,6 +132,22 @@ def write_png(
   Raises:
     ValueError: the array has another dtype or rank.
   """
+  data = encode_png(array, palette=palette)
+  path = pathlib.Path(path)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(handle, 'wb') as out:
+      out.write(data)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+    raise
+
+
+def encode_png(array: np.ndarray, *, palette: np.ndarray | None = None) -> bytes:
+  """The bytes of a PNG; arguments and errors as of `write_png`."""
   array = np.asarray(array)
   if array.dtype != np.uint8 or array.ndim not in (2, 3):
     raise ValueError(
@@ -97,34 +160,26 @@ def write_png(
     colors[: len(palette)] = palette
     image = Image.frombytes('P', image.size, np.ascontiguousarray(array).tobytes())
     image.putpalette(colors.tobytes())
-  path = pathlib.Path(path)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(handle, 'wb') as out:
-      image.save(out, format='PNG')
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(temporary)
-    raise
+  data = io.BytesIO()
+  image.save(data, format='PNG')
+  return data.getvalue()
 
 
 def resize_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Pillow's bicubic resize (a = -0.5, antialiased when it shrinks).
 
   Args:
-    image: u8[H, W, 3].
+    image: u8[H, W, 3 or 4].
     size: (height, width) of the result.
 
   Returns:
-    u8[height, width, 3].
+    u8[height, width, 3 or 4].
   """
   return _resize(image, size, Image.Resampling.BICUBIC)
 
 
 def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Pillow's bilinear resize (antialiased when it shrinks); as `resize_bicubic`."""
+  """Pillow's bilinear resize (antialiased when it shrinks) of u8[H, W, 3 or 4] or u8[H, W]."""
   return _resize(image, size, Image.Resampling.BILINEAR)
 
 
@@ -136,7 +191,12 @@ def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _resize(array, size, resample):
   if array.shape[:2] == tuple(size):
     return array
-  return np.asarray(Image.fromarray(array).resize((size[1], size[0]), resample))
+  if array.ndim == 3 and array.shape[2] == 4:
+    # As CMYK the fourth channel is one like the others; RGBA would weight by it.
+    image = Image.frombytes('CMYK', array.shape[1::-1], np.ascontiguousarray(array).tobytes())
+  else:
+    image = Image.fromarray(array)
+  return np.asarray(image.resize((size[1], size[0]), resample))
 
 
 @contextlib.contextmanager

@@ -71,6 +71,51 @@ def count(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """Pixels by what they are and what they were taken for; merges by adding.
+
+  Attributes:
+    matrix: i64[C, C+1], by true class and by predicted class; predicted void is the last column.
+  """
+
+  matrix: np.ndarray
+
+  def __add__(self, other: Confusion) -> Confusion:
+    return Confusion(self.matrix + other.matrix)
+
+  @property
+  def counts(self) -> Counts:
+    """What the scores need of it."""
+    square = self.matrix[:, :-1]
+    return Counts(self.matrix.sum(axis=1), square.sum(axis=0), np.diagonal(square).copy())
+
+
+def init_confusion(num_classes: int) -> Confusion:
+  """No pixels yet, over `num_classes` classes, the background included."""
+  return Confusion(np.zeros((num_classes, num_classes + 1), np.int64))
+
+
+def confuse(
+  prediction: np.ndarray,
+  target: np.ndarray,
+  *,
+  num_classes: int,
+  void: int = VOID,
+  resize: bool = False,
+) -> Confusion:
+  """Counts one label map against its mask, by pairs of classes; arguments as those of `count`."""
+  prediction = match_size(prediction, target.shape, resize)
+  keep = target != void
+  target = check_labels(target[keep], num_classes, 'target')
+  prediction = prediction[keep].astype(np.int64)
+  check_labels(prediction[prediction != void], num_classes, 'prediction')
+  column = np.where(prediction == void, num_classes, prediction)
+  shape = (num_classes, num_classes + 1)
+  flat = np.bincount(np.ravel_multi_index((target, column), shape), minlength=np.prod(shape))
+  return Confusion(flat.reshape(shape))
+
+
 def match_size(x: np.ndarray, shape: tuple[int, ...], resize: bool) -> np.ndarray:
   """`x` [..., h, w] if it has the mask's `shape`; else resized to it (nearest), or refused."""
   if x.shape[-2:] == tuple(shape):

@@ -1,8 +1,8 @@
 """Computes edges between classes with AffinityNet: IRNet's edge branch on a frozen backbone."""
 
 import math
+from collections.abc import Mapping
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ class AffinityNet(nn.Module):
 
   As released: each stage of the backbone goes through a 1 x 1 convolution, group normalisation,
   enlargement to layer1's grid and ReLU; a 1 x 1 convolution joins them. The parameters are
-  `backbone/...`, `edge_<stage>/kernel`, `norm_<stage>/{scale,bias}` and `edge/{kernel,bias}`.
+  `backbone/...` and those of `EdgeBranch` under `edges/...`.
   The backbone is never trained: its statistics are the running ones, and no gradient enters it.
 
   Attributes:
@@ -31,27 +31,50 @@ class AffinityNet(nn.Module):
   groups: int = 4
 
   @nn.compact
-  def __call__(self, image: Array, valid: Array | None = None) -> Array:
+  def __call__(self, image: Array, valid: Array | None = None, *, train: bool = False) -> Array:
     """Computes the logits.
 
     Args:
       image: normalised images f[B, H, W, 3].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
+      train: changes nothing, as no layer here has a mode; it is there because all networks have it.
 
     Returns:
       f32[B, h, w]; 0 where invalid.
     """
+    del train
     features, valids = self.backbone(image, valid, train=False)
+    features = {n: jax.lax.stop_gradient(x).astype(jnp.float32) for n, x in features.items()}
+    # Between the grids of layer1 and of each stage; the stem's is layer1's.
+    strides = [stride for stride, _ in self.backbone.plan[1:]]
+    factors = {name: math.prod(strides[: max(i - 1, 0)]) for i, name in enumerate(features)}
+    return EdgeBranch(factors, self.width, self.groups, name='edges')(features, valids)
+
+
+class EdgeBranch(nn.Module):
+  """The layers that train: `conv_<stage>/kernel`, `norm_<stage>/{scale,bias}`, `out/{kernel,bias}`.
+
+  Attributes:
+    factors: by how much each stage's grid is enlarged.
+    width: channels a stage.
+    groups: groups of the normalisation.
+  """
+
+  factors: Mapping[str, int]
+  width: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, features: dict[str, Array], valids: dict[str, Array] | None) -> Array:
+    """Returns the logits f32[B, h, w] on layer1's grid from f32[B, h_s, w_s, C_s] of the stages."""
     parts = []
-    for i, (name, x) in enumerate(features.items()):
-      x = jax.lax.stop_gradient(x).astype(jnp.float32)
+    for name, x in features.items():
       here = None if valids is None else valids[name]
-      x = layers.Conv(self.width, name=f'edge_{name}')(x)
-      x = GroupNorm(self.groups, name=f'norm_{name}')(x, here)
-      # Between the grids of layer1 and of this stage; the stem's is layer1's.
-      factor = math.prod(stride for stride, _ in self.backbone.plan[1:i])
-      parts.append(nn.relu(_enlarge(x, here, factor, features['layer1'].shape[1:3])))
-    logits = layers.Conv(1, use_bias=True, name='edge')(jnp.concatenate(parts, axis=-1))
+      x = layers.Conv(self.width, name=f'conv_{name}')(x)
+      x = layers.GroupNorm(self.groups, name=f'norm_{name}')(x, here)
+      x = _enlarge(x, here, self.factors[name], features['layer1'].shape[1:3])
+      parts.append(nn.relu(x))
+    logits = layers.Conv(1, use_bias=True, name='out')(jnp.concatenate(parts, axis=-1))
     return layers.zero_invalid(logits, None if valids is None else valids['layer1'])[..., 0]
 
 
@@ -63,39 +86,6 @@ def _enlarge(x: Array, valid: Array | None, factor: int, size: tuple[int, int]) 
   if valid is None:
     x = resize.bilinear(x, shape)
   else:
-    sizes = jnp.stack([valid.any(2).sum(1), valid.any(1).sum(1)], axis=1).astype(jnp.int32)
+    sizes = layers.valid_sizes(valid)
     x = jax.vmap(lambda x, n: resize.bilinear_valid(x, n, factor * n, shape=shape))(x, sizes)
   return x[:, : size[0], : size[1]]
-
-
-class GroupNorm(nn.Module):
-  """Group normalisation as PyTorch's, over the pixels that exist; in float32.
-
-  Attributes:
-    groups: number of groups of neighbouring channels.
-    eps: added to the variance.
-  """
-
-  groups: int
-  eps: float = 1e-5
-
-  @nn.compact
-  def __call__(self, x: Array, valid: Array | None = None) -> Array:
-    """Normalises x [B, H, W, C] by the mean and the variance of each image and group; f32."""
-    chex.assert_rank(x, 4)
-    channels = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
-    x = layers.zero_invalid(x.astype(jnp.float32), valid)
-    mean = self._mean(x, valid)
-    centred = x - mean
-    var = self._mean(jnp.square(centred), valid)
-    return centred * (scale * jax.lax.rsqrt(var + self.eps)) + bias
-
-  def _mean(self, x: Array, valid: Array | None) -> Array:
-    """Returns each group's mean at each of its channels: f32[B, 1, 1, C]."""
-    by_channel = layers.global_mean(x, valid)
-    batch, _, _, channels = by_channel.shape
-    by_group = by_channel.reshape(batch, 1, 1, self.groups, -1).mean(-1, keepdims=True)
-    shape = batch, 1, 1, self.groups, channels // self.groups
-    return jnp.broadcast_to(by_group, shape).reshape(batch, 1, 1, channels)

@@ -19,11 +19,16 @@ from pnoc_jax import types
 from pnoc_jax.nn import layers, resnest, resnet, trunk
 
 Norm = layers.Norm
+Pool = layers.Pool
 Radix = layers.Radix
 
 STAGES = trunk.STAGES
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of images in 0..255, less their mean colour. Caffe's order is blue, green, red: `torch_names`
+# turns the first convolution's channels round, so that its nets see RGB here, too.
+CAFFE_MEAN = (122.67892 / 255, 116.66877 / 255, 104.00699 / 255)
+CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 
 
 class Family(enum.Enum):
@@ -31,6 +36,7 @@ class Family(enum.Enum):
 
   RESNET_BASIC = 'resnet_basic'
   RESNET = 'resnet'
+  RESNET_CAFFE = 'resnet_caffe'
   RESNEST = 'resnest'
 
 
@@ -45,7 +51,7 @@ class BackboneInfo:
     widths: planes of layer1 to layer4; a stage has `planes * expansion` channels.
     expansion: see `widths`.
     stem_width: channels of the stem's first convolution.
-    max_pool: whether the stem ends with a max pool (stride 4) or not (stride 2).
+    pool: how the stem ends: at stride 4, or without a pool at stride 2.
     mean: mean of the images the released weights were trained on, in [0, 1].
     std: standard deviation of these images.
   """
@@ -56,7 +62,7 @@ class BackboneInfo:
   widths: tuple[int, ...] = (64, 128, 256, 512)
   expansion: int = 4
   stem_width: int = 64
-  max_pool: bool = True
+  pool: Pool = Pool.FLOOR
   mean: tuple[float, float, float] = IMAGENET_MEAN
   std: tuple[float, float, float] = IMAGENET_STD
 
@@ -65,6 +71,11 @@ class BackboneInfo:
     """Number of channels of each stage's features."""
     stem = self.stem_width * (2 if self.family is Family.RESNEST else 1)
     return dict(zip(STAGES, (stem, *(w * self.expansion for w in self.widths)), strict=True))
+
+  @property
+  def stem_stride(self) -> int:
+    """Pixels to a cell of the stem's grid, which is layer1's."""
+    return 2 if self.pool is Pool.NONE else 4
 
 
 def _info(name: str, family: Family, blocks: Sequence[int], **rest: Any) -> BackboneInfo:
@@ -81,6 +92,16 @@ _TABLE = {
     _info('resnet50', Family.RESNET, (3, 4, 6, 3)),
     _info('resnet101', Family.RESNET, (3, 4, 23, 3)),
     _info('resnet152', Family.RESNET, (3, 8, 36, 3)),
+    # The original ResNet-50, of PoolNet; its stem's ceil-mode pool gives other grids (57 cells for
+    # 224 px at stride 4).
+    _info(
+      'resnet50_caffe',
+      Family.RESNET_CAFFE,
+      (3, 4, 6, 3),
+      pool=Pool.CEIL,
+      mean=CAFFE_MEAN,
+      std=CAFFE_STD,
+    ),
     _info('resnest14', Family.RESNEST, (1, 1, 1, 1), stem_width=32),
     _info('resnest26', Family.RESNEST, (2, 2, 2, 2), stem_width=32),
     _info('resnest50', Family.RESNEST, (3, 4, 6, 3), stem_width=32),
@@ -95,7 +116,7 @@ _TABLE = {
       widths=(16, 32, 64, 128),
       expansion=2,
       stem_width=8,
-      max_pool=False,
+      pool=Pool.NONE,
     ),
   )
 }
@@ -103,16 +124,19 @@ _TABLE = {
 _STEMS = {
   Family.RESNET_BASIC: resnet.Stem,
   Family.RESNET: resnet.Stem,
+  Family.RESNET_CAFFE: resnet.Stem,
   Family.RESNEST: resnest.DeepStem,
 }
 _FIRST_DILATIONS = {
   Family.RESNET_BASIC: resnet.first_dilation,
   Family.RESNET: resnet.first_dilation,
+  Family.RESNET_CAFFE: resnet.same_dilation,
   Family.RESNEST: resnest.first_dilation,
 }
 _BLOCKS = {
   Family.RESNET_BASIC: resnet.BasicBlock,
   Family.RESNET: resnet.Bottleneck,
+  Family.RESNET_CAFFE: resnet.CaffeBottleneck,
   Family.RESNEST: resnest.Block,
 }
 
@@ -146,11 +170,12 @@ def make_backbone(
   remat: bool = False,
   scan: bool = False,
   radix: Radix = Radix.AUTO,
+  before_pool: bool = False,
   blocks: Sequence[int] | None = None,
   widths: Sequence[int] | None = None,
   stem_width: int | None = None,
 ) -> trunk.Backbone:
-  """Builds a backbone; the parameters do not depend on the keyword-only options up to `radix`.
+  """Builds a backbone; its parameters do not depend on the options up to `before_pool`.
 
   Args:
     name: one of `names()`.
@@ -162,6 +187,7 @@ def make_backbone(
     remat: computes the activations inside of blocks again in the backward pass, to save memory.
     scan: compiles identical blocks once, to save compile time.
     radix: form of ResNeSt's grouped convolution.
+    before_pool: gives the stem's features before its pool, too, first of all: 'stem_conv'.
     blocks: replaces the table's number of blocks of layer1 to layer4.
     widths: replaces the table's planes of layer1 to layer4.
     stem_width: replaces the table's width of the stem.
@@ -187,14 +213,14 @@ def make_backbone(
     raise types.UserError(f'last_stage is {last_stage!r}; it must be one of {STAGES[1:]}.')
   if not 0 <= frozen_stages <= len(STAGES):
     raise types.UserError(f'frozen_stages is {frozen_stages}; it must be in 0..{len(STAGES)}.')
-  stem_stride = 4 if row.max_pool else 2
   return trunk.Backbone(
-    stem=_STEMS[row.family](row.stem_width, row.max_pool, dtype),
+    stem=_STEMS[row.family](row.stem_width, dtype),
+    pool=row.pool,
     block=_BLOCKS[row.family],
     blocks=row.blocks,
     widths=row.widths,
     expansion=row.expansion,
-    plan=tuple(trunk.plan_strides(stem_stride, output_stride)),
+    plan=tuple(trunk.plan_strides(row.stem_stride, output_stride)),
     first_dilation=_FIRST_DILATIONS[row.family],
     last_stage=last_stage,
     norm=norm,
@@ -203,4 +229,5 @@ def make_backbone(
     remat=remat,
     scan=scan,
     radix=radix,
+    before_pool=before_pool,
   )

@@ -7,6 +7,7 @@ costs nothing.
 """
 
 import enum
+from collections.abc import Callable
 
 import chex
 import flax.linen as nn
@@ -31,6 +32,14 @@ class Radix(enum.Enum):
   SPLIT = 'split'  # One ordinary convolution a group, concatenated.
 
 
+class Pool(enum.Enum):
+  """How a stem ends."""
+
+  NONE = 'none'  # Without a pool, at stride 2.
+  FLOOR = 'floor'  # With a 3 x 3 max pool of stride 2: n rows become ceil(n / 2).
+  CEIL = 'ceil'  # As nets from Caffe: n rows become floor(n / 2) + 1.
+
+
 class Conv(nn.Module):
   """A square convolution with PyTorch's symmetric padding of `dilation * (kernel_size // 2)`.
 
@@ -41,6 +50,7 @@ class Conv(nn.Module):
     dilation: distance of neighbouring taps.
     groups: feature groups, in PyTorch's order (group-major).
     use_bias: whether a bias is added.
+    kernel_init: draws the kernel.
     radix: the form of a grouped convolution.
     dtype: type of the computation; parameters are float32.
   """
@@ -51,6 +61,7 @@ class Conv(nn.Module):
   dilation: int = 1
   groups: int = 1
   use_bias: bool = False
+  kernel_init: Callable[..., Array] = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
   radix: Radix = Radix.AUTO
   dtype: jnp.dtype = jnp.float32
 
@@ -61,7 +72,7 @@ class Conv(nn.Module):
     size = self.kernel_size
     kernel = self.param(
       'kernel',
-      nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
+      self.kernel_init,
       (size, size, x.shape[-1] // self.groups, self.features),
       jnp.float32,
     ).astype(self.dtype)
@@ -158,6 +169,39 @@ def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
   return mean, jnp.maximum(var, 0.0), count
 
 
+class GroupNorm(nn.Module):
+  """Group normalisation as PyTorch's, over the pixels that exist; in float32.
+
+  Attributes:
+    groups: number of groups of neighbouring channels.
+    eps: added to the variance.
+  """
+
+  groups: int
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None = None) -> Array:
+    """Normalises x [B, H, W, C] by the mean and the variance of each image and group; f32."""
+    chex.assert_rank(x, 4)
+    channels = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
+    x = zero_invalid(x.astype(jnp.float32), valid)
+    mean = self._mean(x, valid)
+    centred = x - mean
+    var = self._mean(jnp.square(centred), valid)
+    return centred * (scale * jax.lax.rsqrt(var + self.eps)) + bias
+
+  def _mean(self, x: Array, valid: Array | None) -> Array:
+    """Returns each group's mean at each of its channels: f32[B, 1, 1, C]."""
+    by_channel = global_mean(x, valid)
+    batch, _, _, channels = by_channel.shape
+    by_group = by_channel.reshape(batch, 1, 1, self.groups, -1).mean(-1, keepdims=True)
+    shape = batch, 1, 1, self.groups, channels // self.groups
+    return jnp.broadcast_to(by_group, shape).reshape(batch, 1, 1, channels)
+
+
 def zero_invalid(x: Array, valid: Array | None, fill: float = 0.0) -> Array:
   """Returns x [B, H, W, C] with `fill` where valid bool[B, H, W] is False."""
   if valid is None:
@@ -171,22 +215,47 @@ def stride_valid(valid: Array | None, stride: int) -> Array | None:
   return None if valid is None else valid[:, ::stride, ::stride]
 
 
-def max_pool(x: Array, valid: Array | None) -> Array:
+def valid_sizes(valid: Array) -> Array:
+  """Returns i32[B, 2], height and width of the rectangles of a mask bool[B, H, W]."""
+  return jnp.stack([valid.any(2).sum(1), valid.any(1).sum(1)], axis=1).astype(jnp.int32)
+
+
+def pool_stem(x: Array, valid: Array | None, pool: Pool) -> tuple[Array, Array | None]:
+  """Returns the features x [B, H, W, C] and their mask after a stem's pool."""
+  if pool is Pool.NONE:
+    return x, valid
+  ceil = pool is Pool.CEIL
+  return max_pool(x, valid, ceil=ceil), _pool_valid(valid, ceil)
+
+
+def max_pool(x: Array, valid: Array | None, *, ceil: bool = False) -> Array:
   """Takes the maximum over 3 x 3 windows, stride 2, padding 1, of x [B, H, W, C].
 
-  Equal maxima of a window share its gradient.
+  Equal maxima of a window share its gradient. `ceil` is PyTorch's `ceil_mode`: an even number of
+  rows gets one window more, which holds the last row alone.
   """
   y = zero_invalid(x, valid, -jnp.inf)
   # By rows, then columns, as maxima of shifted slices: XLA:CPU takes six times longer for the
   # gradient of a window reduction.
   for axis in (1, 2):
-    count = (x.shape[axis] - 1) // 2 + 1
+    count = (x.shape[axis] - (not ceil)) // 2 + 1
     pads = [(0, 0)] * 4
-    pads[axis] = (1, 1)
+    pads[axis] = (1, 1 + ceil)
     padded = jnp.pad(y, pads, constant_values=-jnp.inf)
     taps = [jax.lax.slice_in_dim(padded, i, i + 2 * (count - 1) + 1, 2, axis) for i in range(3)]
     y = jnp.maximum(jnp.maximum(taps[0], taps[1]), taps[2])
-  return zero_invalid(y, stride_valid(valid, 2))
+  return zero_invalid(y, _pool_valid(valid, ceil))
+
+
+def _pool_valid(valid: Array | None, ceil: bool) -> Array | None:
+  """Returns the mask of what `max_pool` gives."""
+  if valid is None or not ceil:
+    return stride_valid(valid, 2)
+  # A window exists where its first row and column do.
+  for axis in (1, 2):
+    first = jnp.maximum(2 * jnp.arange(valid.shape[axis] // 2 + 1) - 1, 0)
+    valid = jnp.take(valid, first, axis=axis)
+  return valid
 
 
 def avg_pool(x: Array, valid: Array | None, *, stride: int) -> Array:

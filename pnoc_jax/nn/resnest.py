@@ -14,16 +14,14 @@ RADIX = 2
 
 
 class DeepStem(nn.Module):
-  """Three 3 x 3 convolutions and a max pool: [B, H, W, 3] -> [B, ceil(H/4), ceil(W/4), 2 * width].
+  """Three 3 x 3 convolutions, no max pool: [B, H, W, 3] -> [B, ceil(H/2), ceil(W/2), 2 * width].
 
   Attributes:
     width: channels of the first two convolutions.
-    max_pool: without it the stem's stride is 2.
     dtype: type of the computation.
   """
 
   width: int = 32
-  max_pool: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -37,8 +35,6 @@ class DeepStem(nn.Module):
     x = nn.relu(layers.BatchNorm(dtype, name='bn2')(x, valid, train))
     x = layers.Conv(2 * self.width, 3, dtype=dtype, name='conv3')(x, valid)
     x = nn.relu(layers.BatchNorm(dtype, name='bn3')(x, valid, train))
-    if self.max_pool:
-      x, valid = layers.max_pool(x, valid), layers.stride_valid(valid, 2)
     return x, valid
 
 

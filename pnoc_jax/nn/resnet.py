@@ -8,16 +8,14 @@ from pnoc_jax.types import Array
 
 
 class Stem(nn.Module):
-  """A 7 x 7 convolution and a max pool: [B, H, W, 3] -> [B, ceil(H/4), ceil(W/4), width].
+  """A 7 x 7 convolution, without the max pool: [B, H, W, 3] -> [B, ceil(H/2), ceil(W/2), width].
 
   Attributes:
     width: number of output channels.
-    max_pool: without it the stem's stride is 2.
     dtype: type of the computation.
   """
 
   width: int = 64
-  max_pool: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -26,8 +24,6 @@ class Stem(nn.Module):
     x = layers.Conv(self.width, 7, stride=2, dtype=self.dtype, name='conv1')(x, valid)
     valid = layers.stride_valid(valid, 2)
     x = nn.relu(layers.BatchNorm(self.dtype, name='bn1')(x, valid, train))
-    if self.max_pool:
-      x, valid = layers.max_pool(x, valid), layers.stride_valid(valid, 2)
     return x, valid
 
 
@@ -81,6 +77,7 @@ class Bottleneck(nn.Module):
     is_first: unused; part of the signature that all blocks share.
     radix: unused; part of the signature that all blocks share.
     dtype: type of the computation.
+    stride_first: whether the first 1 x 1 convolution strides instead of the 3 x 3 one.
   """
 
   planes: int
@@ -91,15 +88,18 @@ class Bottleneck(nn.Module):
   is_first: bool = False
   radix: layers.Radix = layers.Radix.AUTO
   dtype: jnp.dtype = jnp.float32
+  stride_first: bool = False
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
     """Returns the features and the mask at their stride; `train` uses the batch's statistics."""
     dtype, width = self.dtype, self.planes * self.expansion
     out_valid = layers.stride_valid(valid, self.stride)
-    y = layers.Conv(self.planes, dtype=dtype, name='conv1')(x)
+    first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+    y = layers.Conv(self.planes, stride=first, dtype=dtype, name='conv1')(x)
+    valid = layers.stride_valid(valid, first)
     y = nn.relu(layers.BatchNorm(dtype, name='bn1')(y, valid, train))
-    conv2 = layers.Conv(self.planes, 3, self.stride, self.dilation, dtype=dtype, name='conv2')
+    conv2 = layers.Conv(self.planes, 3, second, self.dilation, dtype=dtype, name='conv2')
     y = nn.relu(layers.BatchNorm(dtype, name='bn2')(conv2(y, valid), out_valid, train))
     y = layers.Conv(width, dtype=dtype, name='conv3')(y)
     y = layers.BatchNorm(dtype, name='bn3')(y, out_valid, train)
@@ -109,7 +109,18 @@ class Bottleneck(nn.Module):
     return nn.relu(x + y), out_valid
 
 
+class CaffeBottleneck(Bottleneck):
+  """The bottleneck of the original ResNets (Caffe), whose first convolution strides."""
+
+  stride_first: bool = True
+
+
 def first_dilation(dilation: int) -> int:
   """Returns the dilation of a stage's first block: 1, whatever the others' is, as the reference."""
   del dilation
   return 1
+
+
+def same_dilation(dilation: int) -> int:
+  """Returns the dilation of a stage's first block where it is that of the others (Caffe)."""
+  return dilation

@@ -11,6 +11,8 @@ import numpy as np
 
 from pnoc_jax.nn import backbones
 
+# Networks that were trained on images in the order blue, green, red.
+_BGR = (backbones.Family.RESNET_CAFFE,)
 # What checkpoints of whole classifiers put before the backbone's names.
 _PREFIX = re.compile(r'(module\.)?(backbone\.|model\.)?')
 # ImageNet's head, and counters of batches.
@@ -44,6 +46,7 @@ _MODULES = {
     (r'layer([1-4])\.(\d+)\.downsample\.2', r'layer\1/block\2/shortcut_bn'),
   ),
 }
+_MODULES[backbones.Family.RESNET_CAFFE] = _MODULES[backbones.Family.RESNET]
 _CONV = {'weight': 'params/{}/kernel', 'bias': 'params/{}/bias'}
 _NORM = {
   'weight': 'params/{}/scale',
@@ -92,8 +95,11 @@ def from_torch(
     if ours_name is None or ours_name in ours:
       unknown.append(torch_name)
       continue
+    value = _to_hwio(value)
+    if family in _BGR and ours_name == 'params/stem/conv1/kernel':
+      value = value[:, :, ::-1]
     collection, _, path = ours_name.partition('/')
-    ours[f'{collection}/backbone/{path}'] = _to_hwio(value)
+    ours[f'{collection}/backbone/{path}'] = value
   return ours, unknown
 
 

@@ -12,6 +12,7 @@ from pnoc_jax.nn import layers
 from pnoc_jax.types import Array
 
 STAGES = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
+BEFORE_POOL = 'stem_conv'
 
 
 def plan_strides(stem_stride: int, output_stride: int) -> list[tuple[int, int]]:
@@ -34,7 +35,8 @@ class Backbone(nn.Module):
   """A stem and the stages layer1 to `last_stage`; built by `backbones.make_backbone`.
 
   Attributes:
-    stem: the module of that name.
+    stem: the module of that name; without its pool, which has no parameters.
+    pool: what follows it.
     block: constructor of the blocks, see `resnest.Block`.
     blocks: number of blocks of layer1 to layer4.
     widths: planes of layer1 to layer4.
@@ -48,6 +50,7 @@ class Backbone(nn.Module):
     remat: whether a block's activations are computed again in the backward pass.
     scan: whether identical blocks are compiled once.
     radix: form of the grouped convolution.
+    before_pool: whether the features begin with `BEFORE_POOL`, the stem's before its pool.
   """
 
   stem: nn.Module
@@ -57,6 +60,7 @@ class Backbone(nn.Module):
   expansion: int
   plan: tuple[tuple[int, int], ...]
   first_dilation: Callable[[int], int]
+  pool: layers.Pool = layers.Pool.FLOOR
   last_stage: str = 'layer4'
   norm: layers.Norm = layers.Norm.BATCH
   frozen_stages: int = 0
@@ -64,6 +68,7 @@ class Backbone(nn.Module):
   remat: bool = False
   scan: bool = False
   radix: layers.Radix = layers.Radix.AUTO
+  before_pool: bool = False
 
   @nn.compact
   def __call__(
@@ -91,6 +96,10 @@ class Backbone(nn.Module):
       stage = self.stem if i == 0 else self._stage(i - 1, x.shape[-1])
       x, valid = stage(x, valid, batch_norm and not frozen)
       x = jax.lax.stop_gradient(x) if frozen else x
+      if i == 0:
+        if self.before_pool:
+          features[BEFORE_POOL], valids[BEFORE_POOL] = x, valid
+        x, valid = layers.pool_stem(x, valid, self.pool)
       features[name], valids[name] = x, valid
     return features, None if valid is None else valids
 

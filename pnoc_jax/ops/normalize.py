@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from pnoc_jax import types
@@ -30,6 +31,20 @@ def normalize(
   inside = box_valid(box, image.shape[1:3])
   scaled = (image.astype(jnp.float32) / 255.0 - mean) / std
   return jnp.where(inside[..., None], scaled, 0.0)
+
+
+def move_to_corner(x: types.Array, box: types.Array) -> types.Array:
+  """Moves each image's content to the top-left corner; what lies outside its box goes round.
+
+  Args:
+    x: [B, H, W, ...].
+    box: i32[B, 4], pixels (y0, x0, y1, x1) of each image's content.
+
+  Returns:
+    The same shape; the content's box is (0, 0, y1 - y0, x1 - x0).
+  """
+  chex.assert_shape(box, (len(x), 4))
+  return jax.vmap(lambda image, at: jnp.roll(image, (-at[0], -at[1]), axis=(0, 1)))(x, box)
 
 
 def box_valid(box: types.Array, size: tuple[int, int]) -> types.Array:

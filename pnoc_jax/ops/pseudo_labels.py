@@ -3,6 +3,9 @@
 Inside an image, classes are numbered by its own scores: 0 background, 1..P its P present classes.
 `to_classes` turns these numbers into those of the data set. A CRF, where there is one, goes between
 `argmax_labels` and the rules.
+
+The label maps' functions answer in the kind of array that they get: with numpy arrays they run on
+the host, where images of a hundred sizes compile nothing.
 """
 
 import chex
@@ -24,9 +27,10 @@ def argmax_labels(scores: types.Array, background: types.Array | float) -> types
   Returns:
     i32[..., H, W] in 0..P; equal scores give the lower number.
   """
-  scores = scores.astype(jnp.float32)
-  background = jnp.broadcast_to(jnp.asarray(background, jnp.float32), scores.shape[:-1])
-  return jnp.argmax(jnp.concatenate([background[..., None], scores], -1), -1).astype(jnp.int32)
+  xp = scores.__array_namespace__()
+  scores = scores.astype(xp.float32)
+  background = xp.broadcast_to(xp.asarray(background, dtype=xp.float32), scores.shape[:-1])
+  return xp.argmax(xp.concatenate([background[..., None], scores], -1), -1).astype(xp.int32)
 
 
 def salient_background(saliency: types.Array, threshold: float | None = None) -> types.Array:
@@ -43,8 +47,8 @@ def salient_background(saliency: types.Array, threshold: float | None = None) ->
     f32[..., H, W].
   """
   if threshold is None:
-    return 1.0 - saliency.astype(jnp.float32)
-  return (saliency < threshold).astype(jnp.float32)
+    return 1.0 - saliency.astype('float32')
+  return (saliency < threshold).astype('float32')
 
 
 def mask_labels(labels: types.Array, salient: types.Array) -> types.Array:
@@ -58,7 +62,7 @@ def mask_labels(labels: types.Array, salient: types.Array) -> types.Array:
     i32[..., H, W].
   """
   chex.assert_equal_shape([labels, salient])
-  return jnp.where(salient, labels, 0)
+  return labels.__array_namespace__().where(salient, labels, 0)
 
 
 def affinity_labels(foreground: types.Array, background: types.Array) -> types.Array:
@@ -72,7 +76,8 @@ def affinity_labels(foreground: types.Array, background: types.Array) -> types.A
     i32[..., H, W]: the class, 0 where both maps say background, 255 where only the first does.
   """
   chex.assert_equal_shape([foreground, background])
-  return jnp.where(foreground == 0, jnp.where(background == 0, 0, UNKNOWN), foreground)
+  xp = foreground.__array_namespace__()
+  return xp.where(foreground == 0, xp.where(background == 0, 0, UNKNOWN), foreground)
 
 
 def salient_affinity_labels(labels: types.Array, salient: types.Array) -> types.Array:
@@ -87,7 +92,8 @@ def salient_affinity_labels(labels: types.Array, salient: types.Array) -> types.
     a salient pixel has none; 0 elsewhere.
   """
   chex.assert_equal_shape([labels, salient])
-  return jnp.where(labels == 0, jnp.where(salient, UNKNOWN, 0), labels)
+  xp = labels.__array_namespace__()
+  return xp.where(labels == 0, xp.where(salient, UNKNOWN, 0), labels)
 
 
 def to_classes(labels: types.Array, keys: types.Array) -> types.Array:
@@ -101,8 +107,9 @@ def to_classes(labels: types.Array, keys: types.Array) -> types.Array:
     i32[..., H, W].
   """
   chex.assert_rank(keys, 1)
-  found = jnp.take(keys, jnp.minimum(labels, keys.shape[0] - 1))
-  return jnp.where(labels == UNKNOWN, UNKNOWN, found).astype(jnp.int32)
+  xp = labels.__array_namespace__()
+  found = keys[xp.minimum(labels, keys.shape[0] - 1)]
+  return xp.where(labels == UNKNOWN, UNKNOWN, found).astype(xp.int32)
 
 
 def normalize_walk(walk: types.Array) -> types.Array:

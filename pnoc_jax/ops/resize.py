@@ -98,8 +98,30 @@ def nearest(x: types.Array, size: tuple[int, int]) -> types.Array:
   return jnp.take(jnp.take(x, rows, axis=-3), columns, axis=-2)
 
 
+def nearest_centre(x: types.Array, size: tuple[int, int]) -> types.Array:
+  """Takes the pixel at the new one's centre, `floor((i + 0.5) * old / new)`, as Pillow's nearest.
+
+  Args:
+    x: [..., h, w, c], any dtype.
+    size: (H, W).
+
+  Returns:
+    [..., H, W, c].
+  """
+  rows, columns = (
+    (2 * np.arange(new) + 1) * old // (2 * new)
+    for old, new in zip(x.shape[-3:-1], size, strict=True)
+  )
+  return jnp.take(jnp.take(x, rows, axis=-3), columns, axis=-2)
+
+
 def bilinear_valid(
-  x: types.Array, in_size: types.Array, out_size: types.Array, *, shape: tuple[int, int]
+  x: types.Array,
+  in_size: types.Array,
+  out_size: types.Array,
+  *,
+  shape: tuple[int, int],
+  align_corners: bool = False,
 ) -> types.Array:
   """Resizes the top-left part of an array, to the top-left part of another, as `bilinear`.
 
@@ -111,24 +133,29 @@ def bilinear_valid(
     in_size: i32[2], rows and columns of the content, in [1, h] and [1, w].
     out_size: i32[2], rows and columns of the result, in [1, H] and [1, W].
     shape: (H, W), static.
+    align_corners: As of `bilinear`.
 
   Returns:
     [H, W, c], 0 outside `out_size`.
   """
   chex.assert_rank(x, 3)
   chex.assert_shape([in_size, out_size], (2,))
-  rows, columns = (_valid_matrix(in_size[i], out_size[i], x.shape[i], shape[i]) for i in range(2))
+  rows, columns = (
+    _valid_matrix(in_size[i], out_size[i], x.shape[i], shape[i], align_corners) for i in range(2)
+  )
   return _apply(x, rows, columns)
 
 
-def _valid_matrix(old: types.Array, new: types.Array, columns: int, rows: int) -> types.Array:
-  target = jnp.arange(rows)
-  # 2 * source is a ratio of integers: its whole part is exact, however large the image.
-  twice = jnp.maximum((2 * target + 1) * old - new, 0)
-  low = jnp.minimum(twice // (2 * new), old - 1)
-  weight = (twice - low * 2 * new).astype(jnp.float32) / (2 * new)
-  high = jnp.minimum(low + 1, old - 1)
-  source = jnp.arange(columns)
-  matrix = jnp.where(source == low[:, None], 1.0 - weight[:, None], 0.0)
-  matrix += jnp.where(source == high[:, None], weight[:, None], 0.0)
-  return jnp.where((target < new)[:, None], matrix, 0.0)
+def _valid_matrix(
+  old: types.Array, new: types.Array, columns: int, rows: int, align_corners: bool
+) -> types.Array:
+  target, column = jnp.arange(rows)[:, None], jnp.arange(columns)
+  # The source is a ratio of integers, exact however large the image; a column's weight falls from
+  # 1 at the source to 0 at a distance of 1.
+  if align_corners:
+    source, unit = target * (old - 1), jnp.maximum(new - 1, 1)
+  else:
+    source, unit = (2 * target + 1) * old - new, 2 * new
+  source = jnp.clip(source, 0, (old - 1) * unit)
+  weight = jnp.maximum(unit - jnp.abs(source - column * unit), 0)
+  return jnp.where(target < new, weight, 0).astype(jnp.float32) / unit

@@ -98,3 +98,16 @@ def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 1.0) -> No
   jax.config.update('jax_compilation_cache_dir', os.fspath(path))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', min_seconds)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def export(
+  fn: Callable[..., Any], *arguments: jax.ShapeDtypeStruct, platforms: Sequence[str]
+) -> bytes:
+  """Serialises a pure function as StableHLO, for other processes and versions of JAX.
+
+  Args:
+    fn: a pure function of arrays; arrays that it closes over become part of the file.
+    *arguments: shapes and dtypes; dimensions may be symbolic.
+    platforms: what it shall run on, e.g. `('cpu', 'cuda', 'tpu')`.
+  """
+  return bytes(jax.export.export(jax.jit(fn), platforms=tuple(platforms))(*arguments).serialize())

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import chex
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.ops import resize
+from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
 
@@ -40,23 +38,15 @@ def scale_cams(
     maps f32[B, h, w, K], of which the first `ceil(size / output_stride)` cells count, zero
     elsewhere; and the logits f32[B, K] of the unflipped image.
   """
-  chex.assert_rank(image, 4)
-  rows, columns = (jnp.arange(n) for n in image.shape[1:3])
-  valid = (rows[None, :, None] < size[:, 0, None, None]) & (
-    columns[None, None, :] < size[:, 1, None, None]
+  maps, cam = multi_scale.with_mirror(
+    lambda image, valid: model.apply(variables, image, valid, train=False),
+    image,
+    size,
+    output_stride=output_stride,
+    flip=flip,
   )
   cells = -(-size // output_stride)
-  cam = model.apply(variables, image, valid, train=False)
-  rows, columns = (jnp.arange(n) for n in cam.shape[1:3])
-  inside = (rows[None, :, None] < cells[:, 0, None, None]) & (
-    columns[None, None, :] < cells[:, 1, None, None]
-  )
-  logits = cam_ops.logits(cam, inside)
-  maps = jax.nn.relu(cam)
-  if flip:
-    mirrored = model.apply(variables, cam_ops.flip(image, size[:, 1]), valid, train=False)
-    maps = maps + cam_ops.flip(jax.nn.relu(mirrored), cells[:, 1])
-  return jnp.where(inside[..., None], maps, 0.0), logits
+  return maps, cam_ops.logits(cam, multi_scale.inside(cells, cam.shape[1:3]))
 
 
 def fuse_cams(
@@ -86,33 +76,13 @@ def fuse_cams(
     low f32[B, ceil(H / 4), ceil(W / 4), P], of which `ceil(native / 4)` cells count; and
     high f32[B, H, W, P], of which `native` pixels count. Zero elsewhere.
   """
-
-  def up16(n):
-    return 16 * ((n - 1) // 16 + 1)
-
-  low_shape = tuple((n - 1) // 4 + 1 for n in shape)
-  high_shape = tuple(up16(n) for n in shape)
-  low_size, high_size = (native - 1) // 4 + 1, up16(native)
-
-  def place(grid, in_size, out_size, out_shape):
-    return jax.vmap(
-      lambda x, size_in, size_out: resize.bilinear_valid(x, size_in, size_out, shape=out_shape)
-    )(grid, in_size, out_size)
-
+  low_size, low_shape = (native - 1) // 4 + 1, tuple((n - 1) // 4 + 1 for n in shape)
+  grids = {'output_stride': output_stride, 'shape': shape}
   low = high = 0.0
   for grid, size in zip(maps, sizes, strict=True):
     picked = jnp.take_along_axis(grid, classes[:, None, None, :], axis=3)
-    cells = -(-size // output_stride)
-    low = low + place(picked, cells, low_size, low_shape)
-    high = high + place(picked, cells, high_size, high_shape)
-  high = high[:, : shape[0], : shape[1]]
-  rows, columns = (jnp.arange(n) for n in shape)
-  inside = (rows[None, :, None] < native[:, 0, None, None]) & (
-    columns[None, None, :] < native[:, 1, None, None]
-  )
-  high = jnp.where(inside[..., None], high, 0.0)
+    low = low + multi_scale.place(picked, -(-size // output_stride), low_size, low_shape)
+    high = high + multi_scale.enlarge(picked, size, native, **grids)
   # The maximum is over the image alone: cells that only the rounding up to 16 adds do not count.
-  return (
-    low / (low.max(axis=(1, 2), keepdims=True) + eps),
-    high / (high.max(axis=(1, 2), keepdims=True) + eps),
-  )
+  high = multi_scale.crop(high, native, shape=shape)
+  return multi_scale.over_maximum(low, eps=eps), multi_scale.over_maximum(high, eps=eps)

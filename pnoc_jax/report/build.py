@@ -1,5 +1,6 @@
 """Builds `report/index.html` of a run, and the page that compares several runs."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,8 +8,31 @@ from typing import Any
 from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.io import products
-from pnoc_jax.report import examples, files, page, sections, tables
+from pnoc_jax.report import (
+  examples,
+  files,
+  front,
+  label_maps,
+  page,
+  refinement,
+  sections,
+  tables,
+)
 
+_TRAINED = {
+  'c2am': 'C2AM',
+  'saliency': 'the saliency network',
+  'affinity': 'AffinityNet',
+  'segmentation': 'the segmentation network',
+}
+_HEADINGS = {
+  'priors': 'Priors',
+  'saliency': 'Saliency',
+  'affinity_labels': 'Affinity labels',
+  'random_walk': 'Random walk',
+  'pseudo_masks': 'Pseudo masks',
+  'predictions': 'Predictions',
+}
 OpenSource = Callable[[Mapping[str, Any], str], info.Source]
 
 
@@ -29,19 +53,81 @@ def build(
     UserError: there is no such directory.
   """
   run = files.read_run(workdir)
-  parts = [('Stages', sections.stages(run))] if run.stages else []
-  for stage in run.stages:
-    if stage.rows:
-      rule = files.lookup(run.config, f'{stage.name}.optim.rule', 'sgd')
-      parts.append((f'Training of the {stage.name}', sections.training(stage, rule=rule)))
-  for split, result in run.evaluations.items():
-    content = sections.evaluation(split, result) + _pictures(
-      [('', run)], split, open_source, images
-    )
-    parts.append((f'Priors of {split}', content))
-  top = sections.summary(run) + ''.join(map(page.note, run.notes))
-  lead = f'{sections.method_name(run.method)} on {sections.dataset_name(run)}'
+  splits = {split: _Split(run, split, open_source, images) for split in _splits(run)}
+  parts = [('Stages', front.stages(run))] if run.stages else []
+  if table := ''.join(label_maps.by_class(run, split) for split in splits):
+    parts.append(('IoU by class', table))
+  trained = {stage.name: stage for stage in run.stages if stage.rows}
+  for name in (*files.ORDER, *(name for name in trained if name not in files.ORDER)):
+    if name in trained:
+      rule = files.lookup(run.config, f'{name}.optim.rule', 'sgd')
+      heading = f'Training of {_TRAINED.get(name, f"the {name}")}'
+      parts.append((heading, sections.training(trained[name], rule=rule)))
+    for split, look in splits.items():
+      if content := _product(run, name, split, look):
+        parts.append((f'{_HEADINGS[name]} of {split}', content))
+  top = front.summary(run) + ''.join(map(page.note, run.notes))
+  lead = f'{front.method_name(run.method)} on {front.dataset_name(run)}'
   return _write(run.workdir / 'report' / 'index.html', page.page(run.name, lead, parts, top))
+
+
+class _Split:
+  """A split's source and the images that every section shows of it, found when first asked for."""
+
+  def __init__(self, run, split, open_source, images):
+    self._run, self._split, self._open, self._images = run, split, open_source, images
+
+  @functools.cached_property
+  def source(self) -> info.Source | None:
+    """The split, or None where it does not open."""
+    try:
+      return self._open(self._run.config, self._split)
+    except (errors.UserError, OSError):
+      return None
+
+  @functools.cached_property
+  def chosen(self) -> list[tuple[str, str, float]]:
+    """Half as many images as of the priors, by the same rule; at equal distances without priors."""
+    count = -(-self._images // 2)
+    if self.source is None or not len(self.source.ids):
+      return []
+    threshold = self._run.evaluations.get(self._split, {}).get('threshold', 0.3)
+    ranked = examples.rank(self._run, self._split, self.source, threshold=threshold)
+    return examples.choose(ranked or [(x, float('nan')) for x in self.source.ids], count)
+
+  @functools.cached_property
+  def priors(self) -> str:
+    """The pictures of the priors."""
+    return _pictures([('', self._run)], self._split, self._open, self._images)
+
+
+def _splits(run: files.RunFiles) -> list[str]:
+  """The splits that were scored, and those that the config names beside them."""
+  found = [split for results in run.scores.values() for split in results]
+  for stage in ('priors', 'predictions'):
+    found += files.lookup(run.config, f'{stage}.splits', ())
+  return list(dict.fromkeys(found))
+
+
+def _product(run: files.RunFiles, name: str, split: str, look: _Split) -> str:
+  """The section on a stage's products of a split; empty where there are none."""
+  if name == 'priors':
+    result = run.evaluations.get(split)
+    return sections.evaluation(split, result) + look.priors if result else ''
+  # The saliency network's maps stand in one section with what they were made from.
+  stages = ('saliency_priors', 'saliency') if name == 'saliency' else (name,)
+  if name not in _HEADINGS or not any(
+    split in run.scores.get(stage, {}) or run.has_products(stage, split) for stage in stages
+  ):
+    return ''
+  if name in ('pseudo_masks', 'predictions'):
+    return label_maps.section(run, name, split, look.source, look.chosen)
+  make = {
+    'saliency': refinement.saliency,
+    'affinity_labels': refinement.affinity_labels,
+    'random_walk': refinement.random_walk,
+  }[name]
+  return make(run, split, look.source, look.chosen)
 
 
 def _pictures(
@@ -71,7 +157,8 @@ def _pictures(
     else 'Images at equal distances in the split, which has no masks.'
   )
   shown = [(name, run, threshold) for (name, run), threshold in zip(runs, thresholds)]
-  return heading + page.paragraph(rule) + examples.strips(shown, split, source, chosen)
+  panels = examples.prior_panels(shown, split, source)
+  return heading + page.paragraph(rule) + examples.strips(source, chosen, panels)
 
 
 def build_comparison(
@@ -110,6 +197,13 @@ def build_comparison(
     if have:
       content += _pictures(have, split, open_source, images)
     parts.append((f'Priors of {split}', content))
+  for name in tables.SCORES[1:]:
+    for split in dict.fromkeys(split for _, run in read for split in run.scores.get(name, {})):
+      results = [
+        (group, run.scores[name][split]) for group, run in read if split in run.scores.get(name, {})
+      ]
+      heading = f'{tables.title(name)} of {split}'
+      parts.append((heading, sections.score_comparison(results)))
   notes = [f'{run.workdir}: {text}' for _, run in read for text in run.notes]
   lead = f'{len(read)} runs of {len(firsts)}: ' + ', '.join(group for group, _ in firsts)
   top = ''.join(map(page.note, notes))
@@ -122,7 +216,14 @@ def _write(path: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def terminal_tables(workdir: str | pathlib.Path) -> str:
-  """The evaluation's tables of a run, for the terminal."""
-  run = files.read_run(workdir)
-  blocks = [f'priors of {s}\n{tables.per_class(r)}' for s, r in run.evaluations.items()]
-  return '\n\n'.join(blocks)
+  """The evaluation of a run for the terminal: all products, and the last one's classes."""
+  scores = files.read_run(workdir).scores
+  if not scores:
+    return ''
+  last = [name for name in scores if name not in ('saliency_priors', 'saliency')][-1:]
+  blocks = [
+    f'{tables.title(name).lower()} of {split}\n{tables.score(result)}'
+    for name in last
+    for split, result in scores[name].items()
+  ]
+  return '\n\n'.join([tables.whole_run(scores)] * (len(scores) > 1) + blocks)

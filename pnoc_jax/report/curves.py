@@ -12,7 +12,7 @@ import numpy as np
 Series = tuple[Sequence[float], Sequence[float]]
 
 COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#ef4444', '#ca8a04', '#0891b2', '#ec4899')
-_INK = '#010203'  # Stands for the page's colour until the SVG is written.
+INK = '#010203'  # Stands for the page's colour until the SVG is written.
 _DASHES = ('-', '--', ':', '-.')
 
 
@@ -55,17 +55,17 @@ def chart(
     if mark_best and len(y):
       best = int(np.argmax(y))
       axes.plot(x[best], y[best], 'o', markersize=9, fillstyle='none', markeredgewidth=1.6, **style)
-  axes.set_xlabel(xlabel, color=_INK)
-  axes.set_ylabel(ylabel, color=_INK)
-  axes.tick_params(colors=_INK, length=0)
-  axes.grid(color=_INK, alpha=0.14, linewidth=0.8)
+  axes.set_xlabel(xlabel, color=INK)
+  axes.set_ylabel(ylabel, color=INK)
+  axes.tick_params(colors=INK, length=0)
+  axes.grid(color=INK, alpha=0.14, linewidth=0.8)
   axes.spines[:].set_visible(False)
   axes.set_axisbelow(True)
   if len(series) > 1:
     figure.legend(
-      loc='outside upper center', ncols=min(len(series), 5), frameon=False, labelcolor=_INK
+      loc='outside upper center', ncols=min(len(series), 5), frameon=False, labelcolor=INK
     )
-  return _svg(figure, name, alt)
+  return svg(figure, name, alt)
 
 
 def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
@@ -77,7 +77,8 @@ def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
   return np.add.reduceat(x, edges) / sizes, np.add.reduceat(y, edges) / sizes
 
 
-def _svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
+def svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
+  """A figure as an `<svg>` element whose `INK` is the page's; arguments as those of `chart`."""
   buffer = io.BytesIO()
   # Text stays text (it can be read out and searched); a fixed salt gives the same file each time.
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
@@ -90,4 +91,4 @@ def _svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
   text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', '', text, count=2)
   title = html.escape(alt)
   head = f'<svg role="img" aria-label="{title}" class="chart"'
-  return text.replace('<svg', head, 1).replace(_INK, 'currentColor')
+  return text.replace('<svg', head, 1).replace(INK, 'currentColor')

@@ -1,6 +1,7 @@
-"""Chooses images by a fixed rule and sets their priors beside image and mask (Fig. 8)."""
+"""Chooses images by a fixed rule and sets what a run makes of them beside image and mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,26 @@ from pnoc_jax.data import info
 from pnoc_jax.io import products
 from pnoc_jax.metrics import segmentation
 from pnoc_jax.report import files, page, pictures
+
+
+class Picture(NamedTuple):
+  """One picture of a strip.
+
+  Attributes:
+    caption: below it.
+    alt: in words, for readers who do not see it.
+    array: u8[H, W, 3].
+    photograph: whether it may be stored with losses.
+  """
+
+  caption: str
+  alt: str
+  array: np.ndarray
+  photograph: bool = False
+
+
+Panels = Callable[[str, int, np.ndarray], Iterable[Picture]]
+"""(id, index in the source, image) -> what follows image and mask in the strip."""
 
 
 def rank(
@@ -75,23 +96,18 @@ def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[s
 
 
 def strips(
-  runs: Sequence[tuple[str, files.RunFiles, float]],
-  split: str,
   source: info.Source,
   chosen: Sequence[tuple[str, str, float]],
+  panels: Panels,
   *,
   side: int = 192,
 ) -> str:
-  """The chosen images as HTML: image, mask, and what each run makes of it.
-
-  One run shows its label map at the threshold and the map of every class; of several, each shows
-  the largest of its maps.
+  """The chosen images as HTML: image, mask, and what `panels` gives of each.
 
   Args:
-    runs: (name, files, background threshold) of each.
-    split: of the data set.
-    source: that split.
+    source: the split.
     chosen: (why, id, IoU).
+    panels: the pictures that follow; an image without any is left out.
     side: small images are enlarged by whole pixels to about this.
   """
   names = (source.info.background, *source.info.classes)
@@ -104,32 +120,55 @@ def strips(
     image = np.asarray(source.example(index)['image'])
     present = ', '.join(names[k + 1] for k in np.flatnonzero(source.labels[index]))
     small = max(image.shape[:2]) < side
-
-    def picture(caption, alt, array, photograph=True, small=small):
-      array = pictures.enlarge(array, side) if small else array
-      uri = pictures.data_uri(array, photograph=photograph and not small)
-      return caption, alt, uri, small
-
-    row = [picture('image', f'Image {image_id}, showing {present}', image)]
+    row = [Picture('image', f'Image {image_id}, showing {present}', image, True)]
     target = source.mask(index) if source.has_masks else None
     if target is not None:
-      mask = pictures.colour_mask(target, source.info.palette)
-      row.append(picture('mask', f'True mask of {image_id}', mask, False))
+      coloured = pictures.colour_mask(target, source.info.palette)
+      row.append(Picture('mask', f'True mask of {image_id}', coloured))
+    found = list(panels(image_id, index, image))
+    if not found:
+      continue
+    score = '' if np.isnan(iou) else f'{why} prior, IoU {iou:.1f}: '
+    encoded = [_encode(picture, small, side) for picture in (*row, *found)]
+    parts.append(page.strip(image_id, f'{score}{present}', encoded))
+  return ''.join(parts)
+
+
+def _encode(picture: Picture, small: bool, side: int) -> tuple[str, str, str, bool]:
+  array = pictures.enlarge(picture.array, side) if small else picture.array
+  uri = pictures.data_uri(array, photograph=picture.photograph and not small)
+  return picture.caption, picture.alt, uri, small
+
+
+def prior_panels(
+  runs: Sequence[tuple[str, files.RunFiles, float]], split: str, source: info.Source
+) -> Panels:
+  """The priors of one run or of several (Fig. 8).
+
+  One run shows its label map at the threshold and the map of every class; of several, each shows
+  the largest of its maps.
+
+  Args:
+    runs: (name, files, background threshold) of each.
+    split: of the data set.
+    source: that split.
+  """
+  names = (source.info.background, *source.info.classes)
+
+  def panels(image_id, index, image):
     for name, run, threshold in runs:
-      for found_id, _, prior in files.read_priors(run, split, source, [image_id]):
+      for _, _, prior in files.read_priors(run, split, source, [image_id]):
         if len(runs) > 1:
-          largest = prior.high.max(axis=0).astype(np.float32)
-          laid = pictures.overlay(image, largest)
-          row.append(picture(name, f'Activation of {name} on {found_id}', laid))
+          laid = pictures.overlay(image, prior.high.max(axis=0).astype(np.float32))
+          yield Picture(name, f'Activation of {name} on {image_id}', laid, True)
           continue
         labels = pictures.prior_mask(prior.keys, prior.high, threshold)
-        mask = pictures.colour_mask(labels, source.info.palette)
+        coloured = pictures.colour_mask(labels, source.info.palette)
         caption = f'prior at {threshold:.2f}'
-        row.append(picture(caption, f'Label map of the prior of {image_id}', mask, False))
+        yield Picture(caption, f'Label map of the prior of {image_id}', coloured)
         for key, cam in zip(prior.keys[1:], prior.high):
           laid = pictures.overlay(image, cam.astype(np.float32))
           alt = f'Activation of {names[key]} on {image_id}'
-          row.append(picture(f'CAM: {names[key]}', alt, laid))
-    score = '' if np.isnan(iou) else f'{why}, IoU {iou:.1f}: '
-    parts.append(page.strip(image_id, f'{score}{present}', row))
-  return ''.join(parts)
+          yield Picture(f'CAM: {names[key]}', alt, laid, True)
+
+  return panels

@@ -11,9 +11,25 @@ import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
-from pnoc_jax.io import products, records
+from pnoc_jax.io import images, products, records
+from pnoc_jax.report import tables
 
-_ORDER = ('classifier', 'generator', 'priors', 'evaluation')
+ORDER = (
+  'classifier',
+  'generator',
+  'priors',
+  'c2am',
+  'saliency_priors',
+  'saliency',
+  'affinity_labels',
+  'affinity',
+  'random_walk',
+  'pseudo_masks',
+  'segmentation',
+  'predictions',
+  'evaluation',
+)
+"""The stages as a reader follows them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +77,14 @@ class RunFiles:
     workdir: the directory.
     config: `config.json`, or empty.
     stages: those that left something, in the order of the pipeline.
-    evaluations: split -> result of its priors.
+    scores: score -> split -> result, in the order of the stages.
     notes: what is missing or damaged, for the reader.
   """
 
   workdir: pathlib.Path
   config: Mapping[str, Any]
   stages: tuple[StageFiles, ...]
-  evaluations: Mapping[str, Mapping[str, Any]]
+  scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
   notes: tuple[str, ...]
 
   @property
@@ -81,12 +97,21 @@ class RunFiles:
     """The CAM method, by its value in the config."""
     return str(lookup(self.config, 'generator.method', 'unknown'))
 
-  def prior_path(self, split: str, image_id: str) -> pathlib.Path:
-    """Where an image's prior lies, in this run or in the one that its config grafts."""
-    grafted = lookup(self.config, 'inputs.priors', '')
-    return (
-      (pathlib.Path(grafted) if grafted else self.workdir / 'priors') / split / (f'{image_id}.npz')
-    )
+  @property
+  def evaluations(self) -> Mapping[str, Mapping[str, Any]]:
+    """Split -> result of its priors."""
+    return self.scores.get('priors', {})
+
+  def product(self, stage: str, split: str, image_id: str, suffix: str = '.png') -> pathlib.Path:
+    """Where an image's product lies, in this run or in the one that its config grafts."""
+    grafted = lookup(self.config, f'inputs.{stage}', '')
+    folder = pathlib.Path(grafted) if grafted else self.workdir / stage
+    return folder / split / f'{image_id}{suffix}'
+
+  def has_products(self, stage: str, split: str) -> bool:
+    """Whether a stage has left anything of a split."""
+    folder = self.product(stage, split, '').parent
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
@@ -111,21 +136,33 @@ def read_run(workdir: str | pathlib.Path) -> RunFiles:
   config = _json(workdir / 'config.json', notes) or {}
   folders = sorted(
     (p for p in workdir.iterdir() if (p / 'metrics.jsonl').exists() or (p / records.DONE).exists()),
-    key=lambda p: (_ORDER.index(p.name) if p.name in _ORDER else len(_ORDER), p.name),
+    key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name),
   )
   stages = tuple(_stage(folder, notes) for folder in folders)
   if not stages:
     notes.append('No stage has left metrics yet.')
-  evaluations = {}
-  for path in sorted((workdir / 'evaluation').glob('priors_*.json')):
-    result = _json(path, notes)
-    if result is not None and not {'miou', 'iou', 'thresholds', 'mious'} <= set(result):
-      notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation.')
-    elif result is not None:
-      evaluations[path.stem.removeprefix('priors_')] = result
-  if not evaluations:
+  scores = _scores(workdir, notes)
+  if 'priors' not in scores:
     notes.append('The priors have not been evaluated yet.')
-  return RunFiles(workdir, config, stages, evaluations, tuple(notes))
+  return RunFiles(workdir, config, stages, scores, tuple(notes))
+
+
+def _scores(workdir: pathlib.Path, notes: list[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+  """Score -> split -> result; each is a file `<score>_<split>.json`."""
+  scores: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in tables.SCORES}
+  # A name may begin another: `priors_crf` before `priors`.
+  names = sorted(tables.SCORES, key=len, reverse=True)
+  for path in sorted((workdir / 'evaluation').glob('*.json')):
+    name = next((name for name in names if path.stem.startswith(f'{name}_')), None)
+    result = _json(path, notes) if name else None
+    if result is None:
+      continue
+    needed = {'thresholds', 'mious'} if name in ('priors', 'saliency', 'random_walk') else set()
+    if {'miou', 'iou'} | needed <= set(result):
+      scores[name][path.stem.removeprefix(f'{name}_')] = result
+    else:
+      notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation.')
+  return {name: found for name, found in scores.items() if found}
 
 
 def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
@@ -191,11 +228,33 @@ def read_priors(
   index = {name: i for i, name in enumerate(source.ids)}
   for image_id in ids:
     try:
+      size = source.size(index[image_id])
       prior = products.read_prior(
-        run.prior_path(split, image_id),
-        size=source.size(index[image_id]),
+        run.product('priors', split, image_id, '.npz'),
+        size=size,
         num_classes=len(source.info.classes),
       )
     except (errors.UserError, KeyError, OSError):
       continue
     yield image_id, index[image_id], prior
+
+
+def read_walk(
+  run: RunFiles, split: str, image_id: str, size: tuple[int, int]
+) -> products.Walk | None:
+  """An image's random walk; None where it is not there, damaged or of another size."""
+  try:
+    return products.read_walk(run.product('random_walk', split, image_id, '.npz'), size=size)
+  except (errors.UserError, OSError):
+    return None
+
+
+def read_png(
+  run: RunFiles, stage: str, split: str, image_id: str, size: tuple[int, int]
+) -> np.ndarray | None:
+  """u8[H, W] of a stage's PNG; None where it is not there, damaged or of another size."""
+  try:
+    found = images.read_mask(run.product(stage, split, image_id))
+  except (errors.UserError, OSError):
+    return None
+  return found if found.shape == tuple(size) else None

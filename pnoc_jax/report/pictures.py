@@ -51,6 +51,24 @@ def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarra
   return table[np.asarray(mask)]
 
 
+def blend(
+  image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], *, strength: float = 0.6
+) -> np.ndarray:
+  """Lays a coloured label map over its image, which shows where there is background.
+
+  Args:
+    image: u8[H, W, 3].
+    mask: int[H, W] of indices into the palette, 255 for void.
+    palette: C RGB colours.
+    strength: opacity of the colours.
+
+  Returns:
+    u8[H, W, 3].
+  """
+  alpha = np.where(np.asarray(mask) > 0, strength, 0.0)[..., None]
+  return np.round((1 - alpha) * image + alpha * colour_mask(mask, palette)).astype(np.uint8)
+
+
 def prior_mask(keys: np.ndarray, high: np.ndarray, threshold: float) -> np.ndarray:
   """The label map of a prior at a background threshold: background where max <= threshold.
 

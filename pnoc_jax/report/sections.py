@@ -1,4 +1,4 @@
-"""The sections of a report: each turns what a run left into HTML."""
+"""The sections on trainings and priors: each turns what a run left into HTML."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,7 @@ from typing import Any
 import numpy as np
 
 from pnoc_jax.report import curves, files, page, tables
-from pnoc_jax.training import clock
 
-_METHODS = {
-  'vanilla': 'Vanilla',
-  'puzzle': 'Puzzle-CAM',
-  'occse': 'OC-CSE',
-  'poc': 'P-OC',
-  'pnoc': 'P-NOC',
-}
 _NAMES = {
   'eval/miou': 'mIoU',
   'eval/miou_fg': 'mIoU of foreground',
@@ -27,70 +19,6 @@ _NAMES = {
   'eval/fn': 'FN',
   'eval/threshold': 'threshold',
 }
-
-
-def method_name(method: str) -> str:
-  """A method as the literature writes it."""
-  return _METHODS.get(method, method)
-
-
-def dataset_name(run: files.RunFiles) -> str:
-  """The data set for the reader: its kind, or its folder's name."""
-  root = files.lookup(run.config, 'dataset.root', '')
-  kind = files.lookup(run.config, 'dataset.name', 'an unknown data set')
-  return str(root).rstrip('/').split('/')[-1] if kind == 'folder' and root else str(kind)
-
-
-def summary(run: files.RunFiles) -> str:
-  """What a reader wants first."""
-  items = [
-    ('Data set', dataset_name(run), ''),
-    ('Method', method_name(run.method), files.lookup(run.config, 'generator.model.backbone', '')),
-  ]
-  for split, result in run.evaluations.items():
-    small = f'at threshold {tables.number(result.get("threshold"), 2)}'
-    if result.get('images'):
-      small += f', {result["images"]} images'
-    items.append((f'mIoU of the priors, {split}', tables.number(result['miou']), small))
-  total = sum(_seconds(stage) or 0 for stage in run.stages)
-  if total:
-    items.append(('Time of all stages', clock.duration(total), ''))
-  return page.cards(items)
-
-
-def _seconds(stage: files.StageFiles) -> float | None:
-  """What the stage says it took, or the sum over its log of steps x time a step."""
-  if 'seconds' in stage.products:
-    return float(stage.products['seconds'])
-  rows = [row for row in stage.rows if 'time/step' in row]
-  if not rows:
-    return None
-  steps = np.diff([0, *(row['step'] for row in rows)])
-  return float(np.sum(steps * [row['time/step'] for row in rows]))
-
-
-def stages(run: files.RunFiles) -> str:
-  """One row a stage: how far, how long, how fast."""
-  rows = []
-  for stage in run.stages:
-    last = stage.rows[-1] if stage.rows else {}
-    speed = stage.products.get('images_per_second')
-    if speed is None and stage.keys('time/images_per_second'):
-      speed = float(np.median(stage.series('time/images_per_second')[1]))
-    seconds = _seconds(stage)
-    rows.append(
-      (
-        stage.name,
-        'done' if stage.done else 'not finished',
-        str(last['step']) if last else '-',
-        tables.number(last.get('epoch')),
-        clock.duration(seconds) if seconds else '-',
-        tables.number(speed),
-      )
-    )
-  header = ('stage', 'state', 'steps', 'epochs', 'time', 'images/s')
-  caption = 'Times from a log leave out compilation, evaluation and saving.'
-  return page.table(header, rows, caption=caption)
 
 
 def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
@@ -114,7 +42,9 @@ def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
   add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {stage.name}.')
   maps = [key for key in ('eval/miou', 'eval/miou_fg') if stage.keys(key)]
   options = {'points': True, 'mark_best': True}
-  add('Maps on their own grid, no TTA', maps, '%', 'mIoU of the maps during training.', **options)
+  cams = stage.name in ('classifier', 'generator')
+  title = 'Maps on their own grid, no TTA' if cams else 'Measured during training'
+  add(title, maps, '%', 'mIoU during training.', **options)
   scores = [key for key in ('eval/map', 'eval/f1') if stage.keys(key)]
   add('Classification', scores, '%', 'Classification during training.', points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
@@ -175,42 +105,54 @@ def _epochs(stage: files.StageFiles) -> str:
 
 def evaluation(split: str, result: Mapping[str, Any]) -> str:
   """mIoU against threshold (Fig. 7b) and the table by class."""
+  chart = threshold_chart('priors', split, {'mIoU': result})
+  return page.beside([chart, class_table(result) + _classification(result)])
+
+
+def class_table(result: Mapping[str, Any]) -> str:
+  """IoU, false positives and negatives of each class."""
+  caption = 'In percent.'
+  if 'threshold' in result:
+    caption = f'In percent, at threshold {tables.number(result["threshold"], 2)}.'
   header = ('class', 'IoU', 'FP', 'FN')
-  caption = f'In percent, at threshold {tables.number(result.get("threshold"), 2)}.'
-  table = page.table(header, tables.per_class_rows(result), caption=caption, means=2)
-  chart = _threshold_chart(split, {'mIoU': result})
-  return page.beside([chart, table + _other_scores(result)])
+  return page.table(header, tables.per_class_rows(result), caption=caption, means=2)
 
 
-def _threshold_chart(split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+def threshold_chart(product: str, split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+  """mIoU against the threshold, one line a result.
+
+  Args:
+    product: what is scored; with the split, unique in the page.
+    split: of the data set.
+    results: by name in the legend.
+  """
   series = {name: (result['thresholds'], result['mious']) for name, result in results.items()}
   words = '; '.join(
     f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in series.items()
   )
   svg = curves.chart(
     series,
-    name=f'thresholds-{split}',
-    alt=f'mIoU of the priors of {split} against the background threshold. {words}.',
+    name=f'thresholds-{product}-{split}',
+    alt=f'mIoU of the {product.replace("_", " ")} of {split} against the threshold. {words}.',
     xlabel='threshold of the background',
     ylabel='mIoU, %',
     points=True,
     mark_best=True,
   )
-  return page.chart('mIoU against threshold (Fig. 7b)', svg)
+  figure = ' (Fig. 7b)' if product == 'priors' else ''
+  return page.chart(f'mIoU against threshold{figure}', svg)
 
 
-def _other_scores(result: Mapping[str, Any]) -> str:
-  """Groups of numbers that stand beside the segmentation's, such as classification."""
-  parts = []
-  for name, scores in result.items():
-    if name in ('iou', 'fp_class', 'fn_class') or not isinstance(scores, Mapping):
-      continue
-    known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
-    if known:
-      names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
-      cells = [str(v) if isinstance(v, int) else tables.number(v) for v in known.values()]
-      parts.append(page.table(('', *names), [(name, *cells)]))
-  return ''.join(parts)
+def _classification(result: Mapping[str, Any]) -> str:
+  """How well the network that made the priors tells the classes of an image."""
+  scores = result.get('classification', {})
+  known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
+  known = {key: v for key, v in known.items() if v or not key.startswith('undefined')}
+  if not known:
+    return ''
+  names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
+  cells = [str(v) if isinstance(v, int) else tables.number(v) for v in known.values()]
+  return page.table(('', *names), [('classification', *cells)])
 
 
 def training_comparison(runs: Sequence[tuple[str, files.RunFiles]]) -> str:
@@ -236,18 +178,31 @@ def training_comparison(runs: Sequence[tuple[str, files.RunFiles]]) -> str:
 
 def evaluation_comparison(split: str, results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
   """The table over all runs, the threshold curves, and IoU by class as means of the groups."""
-  groups: dict[str, list[Mapping[str, Any]]] = {}
-  for group, result in results:
-    groups.setdefault(group, []).append(result)
-  content = page.table(
-    tables.ABLATION_HEADER,
-    tables.ablation_rows(results),
-    caption='In percent, each run at its own best threshold; ±: standard deviation over runs.',
-  )
+  groups = tables.by_group(results)
+  content = score_comparison(results)
   names = list(results[0][1]['iou'])
   rows = [
     (name, *(tables.spread([r['iou'].get(name) for r in found]) for found in groups.values()))
     for name in names
   ]
-  chart = _threshold_chart(split, {group: found[0] for group, found in groups.items()})
+  chart = threshold_chart('priors', split, {group: found[0] for group, found in groups.items()})
   return content + page.beside([chart, page.table(('IoU of class', *groups), rows)])
+
+
+def score_comparison(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+  """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
+  caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
+  content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)
+  if not any('segmentation' in result for _, result in results):
+    return content
+  rows = [
+    (
+      group,
+      *(
+        tables.spread([result.get(key, {}).get('miou') for result in found])
+        for key in ('segmentation', 'priors')
+      ),
+    )
+    for group, found in tables.by_group(results).items()
+  ]
+  return content + page.table(('mIoU', 'with the true classes', 'with the priors'), rows)

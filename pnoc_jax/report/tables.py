@@ -23,6 +23,57 @@ def per_class(result: Mapping[str, Any], classes: Sequence[str] | None = None) -
   return text
 
 
+_TITLES = {
+  'priors': 'Priors',
+  'priors_crf': 'Priors after the CRF',
+  'saliency_priors': 'Saliency masks of C2AM',
+  'saliency': 'Saliency maps',
+  'affinity_labels': 'Affinity labels',
+  'random_walk': 'Random walk',
+  'pseudo_masks': 'Pseudo masks',
+  'predictions': 'Predictions',
+}
+SCORES = tuple(_TITLES)
+"""The scores that a run can have, in the order of its stages."""
+
+
+def title(score: str) -> str:
+  """What is scored, for a heading."""
+  return _TITLES.get(score, score.replace('_', ' '))
+
+
+def score(result: Mapping[str, Any]) -> str:
+  """The table of any score, and in lines what stands beside it."""
+  lines = [per_class(result)]
+  if 'maps' in result:
+    maps = result['maps']
+    lines.append(f'2-class mIoU of the maps {number(maps["miou"])} at {maps["threshold"]:.2f}')
+  if 'segmentation' in result:
+    lines.append(f'mIoU with the true classes {number(result["segmentation"]["miou"])}')
+  if 'segmentation' in result and 'priors' in result:
+    lines.append(f'mIoU with the priors {number(result["priors"]["miou"])}')
+  if 'undecided' in result:
+    lines.append(
+      f'undecided {number(result["undecided"])} %; '
+      f'accuracy of the others {number(result["accuracy"])} %'
+    )
+  return '\n'.join(lines)
+
+
+def whole_run(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+  """mIoU of every product, one column a split.
+
+  Args:
+    scores: score -> split -> result.
+  """
+  splits = tuple(dict.fromkeys(split for found in scores.values() for split in found))
+  rows = [
+    (title(name), *(number(found.get(split, {}).get('miou')) for split in splits))
+    for name, found in scores.items()
+  ]
+  return aligned(('mIoU', *splits), rows)
+
+
 def per_class_rows(
   result: Mapping[str, Any], classes: Sequence[str] | None = None
 ) -> list[tuple[str, str, str, str]]:
@@ -76,9 +127,6 @@ def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[s
   Args:
     runs: (group, result) of each run; the runs of a group differ in their seed alone.
   """
-  groups: dict[str, list[Mapping[str, Any]]] = {}
-  for group, result in runs:
-    groups.setdefault(group, []).append(result)
   return [
     (
       group,
@@ -86,8 +134,18 @@ def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[s
       *(spread([r.get(key) for r in results]) for key in ('miou', 'miou_fg', 'fp', 'fn')),
       spread([r.get('threshold') for r in results], digits=2),
     )
-    for group, results in groups.items()
+    for group, results in by_group(runs).items()
   ]
+
+
+def by_group(
+  runs: Sequence[tuple[str, Mapping[str, Any]]],
+) -> dict[str, list[Mapping[str, Any]]]:
+  """The results of each group, in order of appearance."""
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for group, result in runs:
+    groups.setdefault(group, []).append(result)
+  return groups
 
 
 def spread(values: Sequence[float | None], digits: int = 1) -> str:

@@ -10,9 +10,40 @@ from typing import Any
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
-from pnoc_jax.stages import classifier, evaluation, generator, priors, report, stage
+from pnoc_jax.stages import (
+  affinity,
+  affinity_labels,
+  c2am,
+  classifier,
+  evaluation,
+  generator,
+  predictions,
+  priors,
+  pseudo_masks,
+  random_walk,
+  report,
+  saliency,
+  saliency_priors,
+  segmentation,
+  stage,
+)
 
-STAGES = (classifier.STAGE, generator.STAGE, priors.STAGE, evaluation.STAGE, report.STAGE)
+STAGES = (
+  classifier.STAGE,
+  generator.STAGE,
+  priors.STAGE,
+  c2am.STAGE,
+  saliency_priors.STAGE,
+  saliency.STAGE,
+  affinity_labels.STAGE,
+  affinity.STAGE,
+  random_walk.STAGE,
+  pseudo_masks.STAGE,
+  segmentation.STAGE,
+  predictions.STAGE,
+  evaluation.STAGE,
+  report.STAGE,
+)
 _SETTINGS = 'config.json'
 
 
@@ -206,16 +237,24 @@ def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]
 
 def begin(item: Planned) -> None:
   """Makes the stage's directory and notes its settings, before any work; moves an old one aside."""
-  if item.status is Status.RERUN and item.directory.exists():
-    number = 1
-    while (old := item.directory.with_name(f'{item.directory.name}.old{number}')).exists():
-      number += 1
-    item.directory.rename(old)
+  set_aside(item)
   item.directory.mkdir(parents=True, exist_ok=True)
   if not (item.directory / _SETTINGS).is_file():
     records.write_json(
       item.directory / _SETTINGS, {'settings': item.settings, 'inputs': item.inputs}
     )
+
+
+def set_aside(item: Planned) -> None:
+  """Moves away the directory of a stage that runs again; it is then as one that never ran."""
+  if item.status is not Status.RERUN:
+    return
+  if item.directory.exists():
+    number = 1
+    while (old := item.directory.with_name(f'{item.directory.name}.old{number}')).exists():
+      number += 1
+    item.directory.rename(old)
+  item.status = Status.RUN
 
 
 def finish(item: Planned, products: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
-from pnoc_jax.stages import graph, stage, sweep
+from pnoc_jax.stages import evaluation, graph, stage, sweep
 from pnoc_jax.training import clock, log, loop
 
 
@@ -96,6 +96,9 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
     # The report gathers what is there, which may have grown.
     if item.runs or item.stage.name == 'report':
       _run_stage(config, item, directories, runtime)
+      if hosts.is_main():
+        _score(config, item.stage.name, plan, runtime)
+      hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir))
 
@@ -135,7 +138,7 @@ def _print_plan(config, workdir, plan, sources, runtime) -> None:
   print(f'{runtime.mesh.size} x {kind}, {hosts.process_count()} process(es); {workdir}')
   for item in plan:
     text = item.stage.describe(config, train) if item.runs else str(item.directory)
-    print(f'  {item.stage.name:<12} {item.status.value:<14} {text}')
+    print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
 
 
 def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime) -> None:
@@ -152,3 +155,17 @@ def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime)
     graph.finish(item, {'seconds': round(seconds, 1), **facts})
     print(f'{name} done in {clock.duration(seconds)}', flush=True)
   hosts.barrier(f'{name}/end')
+
+
+def _score(config, name: str, plan: list[graph.Planned], runtime: stage.Runtime) -> None:
+  """Shows what a stage's product is worth; the evaluation at the end finds the score done."""
+  if name not in config.evaluation.of:
+    return
+  last = next((item for item in plan if item.stage.name == 'evaluation'), None)
+  out = runtime.workdir / 'evaluation'
+  if last is not None and last.runs:
+    graph.set_aside(last)
+  elif records.read_done(out) is not None:
+    return  # It is of other products, and stays what it is.
+  directories = {item.stage.name: item.directory for item in plan}
+  evaluation.score_stage(config, name, directories, out, runtime)

@@ -30,17 +30,19 @@ def execute(config, workdir: Path, run: Callable) -> None:
 
 
 def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
-  """Writes the table of the runs so far: json, Markdown and the page."""
-  scores = [(group, files.read_run(path).evaluations) for group, path in runs]
+  """Writes a table of the runs so far for each score: json, Markdown and the page."""
+  scores = [(group, files.read_run(path).scores) for group, path in runs]
   summary = {}
-  for split in dict.fromkeys(split for _, found in scores for split in found):
-    results = [(group, found[split]) for group, found in scores if split in found]
-    summary[split] = {
-      group: [result['miou'] for other, result in results if other == group]
-      for group in dict.fromkeys(group for group, _ in results)
-    }
-    print(f'\nPriors of {split}:\n{tables.ablation(results)}')
-    products.write_text(workdir / f'priors_{split}.md', tables.ablation_markdown(results) + '\n')
+  for name in tables.SCORES:
+    found = [(group, every.get(name, {})) for group, every in scores]
+    for split in dict.fromkeys(split for _, of in found for split in of):
+      results = [(group, of[split]) for group, of in found if split in of]
+      summary[f'{name}_{split}'] = {
+        group: [result['miou'] for result in of] for group, of in tables.by_group(results).items()
+      }
+      print(f'\n{tables.title(name)} of {split}:\n{tables.ablation(results)}')
+      text = tables.ablation_markdown(results) + '\n'
+      products.write_text(workdir / f'{name}_{split}.md', text)
   products.write_json(workdir / 'evaluation' / 'sweep.json', summary)
   build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
 

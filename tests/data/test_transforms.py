@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pnoc_jax import errors
-from pnoc_jax.data import transforms
+from pnoc_jax.data import colors, geometry, transforms
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -19,9 +19,9 @@ SMOOTH = np.asarray(Image.fromarray(NOISE[:5, :7]).resize((56, 40), Image.Resamp
 @pytest.mark.parametrize(
   'ours, theirs',
   [
-    (transforms.brightness, ImageEnhance.Brightness),
-    (transforms.contrast, ImageEnhance.Contrast),
-    (transforms.saturation, ImageEnhance.Color),
+    (colors.brightness, ImageEnhance.Brightness),
+    (colors.contrast, ImageEnhance.Contrast),
+    (colors.saturation, ImageEnhance.Color),
   ],
 )
 def test_colours_equal_pillow(image, factor, ours, theirs):
@@ -31,10 +31,24 @@ def test_colours_equal_pillow(image, factor, ours, theirs):
 
 def test_hue_turns_the_circle():
   red = np.full((2, 2, 3), (200, 0, 0), np.uint8)
-  assert np.abs(transforms.hue(red, 1 / 3).astype(int) - [0, 200, 0]).max() <= 6
-  assert np.abs(transforms.hue(red, -1 / 3).astype(int) - [0, 0, 200]).max() <= 6
+  assert np.abs(colors.hue(red, 1 / 3).astype(int) - [0, 200, 0]).max() <= 6
+  assert np.abs(colors.hue(red, -1 / 3).astype(int) - [0, 0, 200]).max() <= 6
   grey = np.full((2, 2, 3), 90, np.uint8)
-  np.testing.assert_array_equal(transforms.hue(grey, 0.1), grey)
+  np.testing.assert_array_equal(colors.hue(grey, 0.1), grey)
+
+
+def _crop(image, seed, *, crop, shift=0, target=None, fill=255):
+  """The crop alone: an image whose short side is the size drawn keeps its shape."""
+  config = transforms.TransformConfig(
+    min_size=min(image.shape[:2]),
+    max_size=min(image.shape[:2]),
+    resize=transforms.Resize.SHORT_SIDE,
+    crop=crop,
+    shift=shift,
+    flip=False,
+    augment=transforms.Augment.NONE,
+  )
+  return transforms.train_pair(image, target, np.random.default_rng(seed), config, fill=fill)
 
 
 @hypothesis.settings(deadline=None, max_examples=30)
@@ -47,8 +61,9 @@ def test_hue_turns_the_circle():
 )
 def test_the_box_holds_the_content(height, width, crop, shift, seed):
   image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
-  canvas, (y0, x0, y1, x1) = transforms.random_crop(
-    image, np.random.default_rng(seed), crop=crop, shift=shift
+  # The target is the image's red: it must stay so.
+  canvas, (y0, x0, y1, x1), target = _crop(
+    image, seed, crop=crop, shift=shift, target=image[..., 0], fill=7
   )
   assert canvas.shape == (crop, crop, 3)
   inside = np.zeros((crop, crop), bool)
@@ -58,31 +73,88 @@ def test_the_box_holds_the_content(height, width, crop, shift, seed):
   if content.size:
     windows = np.lib.stride_tricks.sliding_window_view(image, content.shape)
     assert (windows == content).all((-1, -2, -3)).any()
+  np.testing.assert_array_equal(target, np.where(inside, canvas[..., 0], 7))
 
 
 def test_crop_places_are_uniform():
   image = np.ones((8, 8, 3), np.uint8)
-  small = [transforms.random_crop(image, np.random.default_rng(i), crop=10) for i in range(200)]
-  assert {tuple(box[:2]) for _, box in small} == {(y, x) for y in range(3) for x in range(3)}
-  moved = [
-    transforms.random_crop(image, np.random.default_rng(i), crop=8, shift=1) for i in range(200)
-  ]
-  assert {tuple(box) for _, box in moved} == {
+  small = [_crop(image, i, crop=10).box for i in range(200)]
+  assert {tuple(box[:2]) for box in small} == {(y, x) for y in range(3) for x in range(3)}
+  moved = [_crop(image, i, crop=8, shift=1).box for i in range(200)]
+  assert {tuple(box) for box in moved} == {
     (y0, x0, y1, x1) for y0, y1 in ((0, 7), (0, 8), (1, 8)) for x0, x1 in ((0, 7), (0, 8), (1, 8))
   }
 
 
-def test_random_resize_goes_by_the_long_side():
-  sizes = [
-    transforms.random_resize(NOISE, np.random.default_rng(i), min_size=20, max_size=23).shape
+def _sizes(resize, low, high):
+  return [
+    geometry.draw_size(
+      (40, 56), np.random.default_rng(i), min_size=low, max_size=high, resize=resize
+    )
     for i in range(60)
   ]
-  assert {x[1] for x in sizes} == {20, 21, 22, 23}
-  assert all(x[0] == round(40 * x[1] / 56) for x in sizes)
-  # Equal bounds squeeze to a square.
-  square = transforms.random_resize(NOISE, RNG, min_size=20, max_size=20)
-  expected = Image.fromarray(NOISE).resize((20, 20), Image.Resampling.BILINEAR)
-  np.testing.assert_array_equal(square, np.asarray(expected))
+
+
+def test_the_drawn_size_is_of_the_side_asked_for():
+  long = _sizes(transforms.Resize.LONG_SIDE, 20, 23)
+  assert {width for (_, width), _ in long} == {20, 21, 22, 23}
+  assert all(height == round(40 * width / 56) and not squared for (height, width), squared in long)
+  short = _sizes(transforms.Resize.SHORT_SIDE, 20, 23)
+  assert {height for (height, _), _ in short} == {20, 21, 22, 23}
+  assert all(width == round(56 * height / 40) and not squared for (height, width), squared in short)
+  square = _sizes(transforms.Resize.SQUARE, 20, 23)
+  assert set(square) == {((n, n), True) for n in (20, 21, 22, 23)}
+  # Equal bounds squeeze to a square, as in the reference; a short side stays one.
+  assert set(_sizes(transforms.Resize.LONG_SIDE, 20, 20)) == {((20, 20), True)}
+  assert set(_sizes(transforms.Resize.SHORT_SIDE, 20, 20)) == {((20, 28), False)}
+
+
+@pytest.mark.parametrize('resize', list(transforms.Resize))
+@pytest.mark.parametrize('flip', [False, True])
+def test_image_and_target_are_resized_as_pillow_does(resize, flip):
+  config = transforms.TransformConfig(
+    min_size=30, max_size=30, crop=64, resize=resize, flip=flip, augment=transforms.Augment.NONE
+  )
+  size, ours = (30, 30), Image.Resampling.BILINEAR
+  if resize is transforms.Resize.SHORT_SIDE:
+    size, ours = (42, 30), Image.Resampling.BICUBIC
+  elif resize is transforms.Resize.NONE:
+    size = (56, 40)
+  target = NOISE[..., 1]
+  for resample in transforms.Resample:
+    image, (y0, x0, y1, x1), mapped = transforms.train_pair(
+      NOISE, target, np.random.default_rng(3), config, fill=9, resample=resample
+    )
+    assert (x1 - x0, y1 - y0) == size
+    expected = np.asarray(Image.fromarray(NOISE).resize(size, ours))
+    theirs = np.asarray(
+      Image.fromarray(target).resize(size, getattr(Image.Resampling, resample.name))
+    )
+    mirrored = flip and not (image[y0:y1, x0:x1] == expected).all()
+    if mirrored:
+      expected, theirs = expected[:, ::-1], theirs[:, ::-1]
+    np.testing.assert_array_equal(image[y0:y1, x0:x1], expected)
+    np.testing.assert_array_equal(mapped[y0:y1, x0:x1], theirs)
+    assert (np.delete(mapped, np.s_[y0:y1], 0) == 9).all()
+
+
+@pytest.mark.parametrize('augment', [x for x in transforms.Augment if 'rand' not in x.value])
+def test_a_target_sees_no_colours_and_changes_no_image(augment):
+  # The colours' draws come before the crop's: a crop without a choice shows the same place.
+  plain, coloured = (
+    transforms.TransformConfig(min_size=30, max_size=30, crop=30, augment=x)
+    for x in (transforms.Augment.NONE, augment)
+  )
+  for seed in range(5):
+    pairs = [
+      transforms.train_pair(NOISE, NOISE[..., 0], np.random.default_rng(seed), x)
+      for x in (plain, coloured)
+    ]
+    np.testing.assert_array_equal(pairs[0].target, pairs[1].target)
+    assert augment is transforms.Augment.NONE or (pairs[0].image != pairs[1].image).any()
+    image, box = transforms.train(NOISE, np.random.default_rng(seed), coloured)
+    np.testing.assert_array_equal(pairs[1].image, image)
+    np.testing.assert_array_equal(pairs[1].box, box)
 
 
 @pytest.mark.parametrize('augment', list(transforms.Augment))
@@ -125,3 +197,7 @@ def test_impossible_numbers_are_refused():
   config = transforms.TransformConfig(min_size=9, max_size=8, hue=0.6)
   with pytest.raises(errors.UserError, match=r'(?s)9 and 8.*hue is 0.6'):
     transforms.validate(config)
+  config = transforms.TransformConfig()  # RandAugment turns and shears.
+  transforms.validate(config)
+  with pytest.raises(errors.UserError, match='randaugment, which moves the image but not its'):
+    transforms.validate(config, paired=True)

@@ -1,4 +1,4 @@
-"""Priors on disk: exact, repeatable, whole, and refused with a reason when they are not."""
+"""Products on disk: exact, repeatable, whole, and refused with a reason when they are not."""
 
 import pickle
 import zipfile
@@ -106,6 +106,62 @@ def test_pickles_are_never_opened(tmp_path):
   np.savez(path, **arrays)
   with pytest.raises(errors.UserError, match='not a prior'):
     products.read_prior(path)
+
+
+def _walk(size=(9, 14)):
+  walk = np.random.default_rng(1).random((2, *size)).astype(np.float16)
+  return products.Walk(np.array([0, 2, 5], np.int32), walk)
+
+
+def test_a_walk_comes_back_as_it_was_and_has_the_same_bytes(tmp_path):
+  path, walk = tmp_path / 'train' / 'a.npz', _walk()
+  assert not products.exists_walk(path)
+  products.write_walk(path, *walk)
+  products.write_walk(path.with_name('b.npz'), *walk)
+  assert path.read_bytes() == path.with_name('b.npz').read_bytes()
+  assert products.exists_walk(path) and not products.exists_complete(path)
+  found = products.read_walk(path, size=(9, 14), num_classes=5)
+  for x, y in zip(found, walk, strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+  ('change', 'match'),
+  [
+    ({'keys': np.array([0, 5, 2], np.int32)}, 'ascending'),
+    ({'keys': np.array([0, 2], np.int32)}, '`walk` is'),
+    ({'walk': np.zeros((2, 9, 14), np.float32)}, 'float32, expected float16'),
+    ({'walk': np.full((2, 9, 14), np.inf, np.float16)}, 'infinity'),
+  ],
+)
+def test_a_wrong_walk_is_neither_written_nor_read(tmp_path, change, match):
+  arrays = {**_walk()._asdict(), **change}
+  path = tmp_path / 'x.npz'
+  with pytest.raises(ValueError, match=match):
+    products.write_walk(path, **arrays)
+  assert not path.exists()
+  np.savez_compressed(path, **arrays)
+  with pytest.raises(errors.UserError, match=match):
+    products.read_walk(path)
+
+
+def test_foreign_truncated_and_other_images_walks_are_refused(tmp_path):
+  path = tmp_path / 'x.npz'
+  with pytest.raises(errors.UserError, match='no such walk; run the stage `random_walk`'):
+    products.read_walk(path)
+  products.write_prior(path, *_prior())
+  with pytest.raises(errors.UserError, match=r'x\.npz: holds .*not a walk'):
+    products.read_walk(path)
+  products.write_walk(path, *_walk())
+  with pytest.raises(errors.UserError, match='but the image is'):
+    products.read_walk(path, size=(14, 9))
+  with pytest.raises(errors.UserError, match='`keys` holds 5, but the data set has 4'):
+    products.read_walk(path, num_classes=4)
+  path.write_bytes(path.read_bytes()[:-10])
+  assert not products.exists_walk(path)
+  with pytest.raises(errors.UserError, match='cut short or not a walk'):
+    products.read_walk(path)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

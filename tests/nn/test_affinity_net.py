@@ -33,22 +33,22 @@ def _init(model, image):
 
 
 def _oracle(params, image, groups=4):
-  parts = []
+  parts, edges = [], params['edges']
   for name, stride in _STRIDES.items():
     x = image[:, ::stride, ::stride].astype(np.float64) * params['backbone']['gain']
-    x = x @ params[f'edge_{name}']['kernel'][0, 0]
+    x = x @ edges[f'conv_{name}']['kernel'][0, 0]
     batch, height, width, channels = x.shape
     g = x.reshape(batch, height * width, groups, channels // groups)
     mean, var = g.mean((1, 3), keepdims=True), g.var((1, 3), keepdims=True)
     x = ((g - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
-    x = x * params[f'norm_{name}']['scale'] + params[f'norm_{name}']['bias']
+    x = x * edges[f'norm_{name}']['scale'] + edges[f'norm_{name}']['bias']
     # Enlarged first, then rectified and cut.
     factor = stride // 4
     x = np.asarray(resize.bilinear(jnp.asarray(x, jnp.float32), (factor * height, factor * width)))
     rows, columns = -(-image.shape[1] // 4), -(-image.shape[2] // 4)
     parts.append(np.maximum(x, 0)[:, :rows, :columns])
-  x = np.concatenate(parts, -1) @ params['edge']['kernel'][0, 0]
-  return (x + params['edge']['bias'])[..., 0]
+  x = np.concatenate(parts, -1) @ edges['out']['kernel'][0, 0]
+  return (x + edges['out']['bias'])[..., 0]
 
 
 def test_edges_match_the_released_form():
@@ -103,8 +103,8 @@ def test_on_a_real_backbone():
   names = trees.flatten_names(variables['params'])
   own = {n: x.shape for n, x in names.items() if not n.startswith('backbone/')}
   channels = {'stem': 64, 'layer1': 256, 'layer2': 512, 'layer3': 1024, 'layer4': 2048}
-  expected = {'edge/kernel': (1, 1, 160, 1), 'edge/bias': (1,)}
+  expected = {'edges/out/kernel': (1, 1, 160, 1), 'edges/out/bias': (1,)}
   for name, count in channels.items():
-    expected[f'edge_{name}/kernel'] = (1, 1, count, 32)
-    expected[f'norm_{name}/scale'] = expected[f'norm_{name}/bias'] = (32,)
+    expected[f'edges/conv_{name}/kernel'] = (1, 1, count, 32)
+    expected[f'edges/norm_{name}/scale'] = expected[f'edges/norm_{name}/bias'] = (32,)
   assert own == expected

@@ -4,28 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from pnoc_jax.ops import paths, random_walk
+from pnoc_jax.ops import random_walk
+from tests.ops import dense_walk
 
 _RNG = np.random.default_rng(0)
-
-
-def _dense(scores, edge, *, radius, beta, exp_times):
-  """The walk by squaring its matrix, in float64 and with no function of the package but paths."""
-  height, width, _ = scores.shape
-  edge = edge.astype(np.float64)
-  matrix = np.eye(height * width)
-  for direction in paths.directions(radius):
-    for y, x in np.ndindex(height, width):
-      to_y, to_x = y + direction[0], x + direction[1]
-      if to_y < height and 0 <= to_x < width:
-        a = 1 - max(edge[y + p, x + q] for p, q in paths.path(direction))
-        i, j = y * width + x, to_y * width + to_x
-        matrix[i, j] = matrix[j, i] = a**beta
-  matrix /= matrix.sum(0)
-  for _ in range(exp_times):
-    matrix = matrix @ matrix
-  flat = (scores * (1 - edge)[..., None]).reshape(height * width, -1)
-  return (flat.T @ matrix).T.reshape(scores.shape)
 
 
 def _problem(height, width, classes=3, smooth=True):
@@ -52,7 +34,7 @@ def _walk(**options):
 )
 def test_walk_is_the_squared_matrix(size, options, form):
   scores, edge = _problem(*size)
-  expected = _dense(scores, edge, **options)
+  expected = dense_walk.dense_walk(scores, edge, **options)
   found = np.asarray(_walk(form=form, **options)(scores, edge))
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, expected, rtol=5e-4, atol=1e-6 * expected.max())
@@ -98,7 +80,7 @@ def test_gradients_are_finite_differences_of_the_dense_walk(form):
   grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(scores, edge)
 
   def dense(scores, edge):
-    return (_dense(scores, edge, **options) * weight).sum()
+    return (dense_walk.dense_walk(scores, edge, **options) * weight).sum()
 
   h = 1e-6
   for cell in [(0, 0), (2, 3), (4, 5), (1, 5)]:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pnoc_jax.io import images
 from pnoc_jax.ops import resize
 
 _SIZES = [((5, 7), (9, 4)), ((3, 1), (8, 6)), ((6, 8), (1, 3)), ((4, 4), (4, 4))]
@@ -41,6 +42,12 @@ def _bilinear(x, size):
   return _sample(x, size, lambda *a: max(_half_pixel(*a), 0.0), _triangle, (0, 1))
 
 
+def _aligned(x, size):
+  return _sample(
+    x, size, lambda i, o, n: i * (o - 1) / (n - 1) if n > 1 else 0.0, _triangle, (0, 1)
+  )
+
+
 def _cubic(d, a=-0.75):
   d = abs(d)
   if d <= 1:
@@ -52,11 +59,8 @@ def _cubic(d, a=-0.75):
 def test_bilinear_and_bicubic_match_the_definition(old, new):
   x = _image(*old)
   np.testing.assert_allclose(resize.bilinear(jnp.asarray(x), new), _bilinear(x, new), atol=2e-6)
-  expected = _sample(
-    x, new, lambda i, o, n: i * (o - 1) / (n - 1) if n > 1 else 0.0, _triangle, (0, 1)
-  )
   result = resize.bilinear(jnp.asarray(x), new, align_corners=True)
-  np.testing.assert_allclose(result, expected, atol=2e-6)
+  np.testing.assert_allclose(result, _aligned(x, new), atol=2e-6)
   expected = _sample(x, new, _half_pixel, _cubic, (-1, 0, 1, 2))
   np.testing.assert_allclose(resize.bicubic(jnp.asarray(x), new), expected, atol=5e-6)
 
@@ -88,20 +92,39 @@ def test_nearest_takes_the_floor(old, new):
   np.testing.assert_array_equal(resize.nearest(jnp.asarray(x), new), x[rows][:, columns])
 
 
-_resize_valid = jax.jit(jax.vmap(lambda *a: resize.bilinear_valid(*a, shape=(12, 13))))
+@pytest.mark.parametrize(('old', 'new'), [*_SIZES, ((512, 64), (128, 32)), ((37, 22), (10, 9))])
+def test_nearest_centre_is_pillows(old, new):
+  x = np.random.default_rng(0).integers(0, 256, old).astype(np.uint8)
+  found = resize.nearest_centre(jnp.asarray(x)[..., None], new)[..., 0]
+  np.testing.assert_array_equal(found, images.resize_nearest(x, new))
+
+
+_resize_valid = {
+  align_corners: jax.jit(
+    jax.vmap(
+      lambda *a, align_corners=align_corners: resize.bilinear_valid(
+        *a, shape=(12, 13), align_corners=align_corners
+      )
+    )
+  )
+  for align_corners in (False, True)
+}
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-  st.tuples(st.integers(1, 8), st.integers(1, 9)), st.tuples(st.integers(1, 12), st.integers(1, 13))
+  st.tuples(st.integers(1, 8), st.integers(1, 9)),
+  st.tuples(st.integers(1, 12), st.integers(1, 13)),
+  st.booleans(),
 )
-def test_bilinear_valid_equals_bilinear_on_the_cut_out(old, new):
+def test_bilinear_valid_equals_bilinear_on_the_cut_out(old, new, align_corners):
   padded = np.stack([_image(8, 9)] * 2)
   # The second example has other sizes: under vmap each has its own.
   olds, news = np.array([old, (3, 4)], np.int32), np.array([new, (12, 5)], np.int32)
-  result = np.array(_resize_valid(padded, olds, news))
+  result = np.array(_resize_valid[align_corners](padded, olds, news))
   for x, (h, w), size, out in zip(padded, olds, news, result, strict=True):
     content = (slice(size[0]), slice(size[1]))
-    np.testing.assert_allclose(out[content], _bilinear(x[:h, :w], size), atol=2e-6)
+    expected = (_aligned if align_corners else _bilinear)(x[:h, :w], size)
+    np.testing.assert_allclose(out[content], expected, atol=2e-6)
     out[content] = 0
     assert not out.any()

@@ -1,103 +1,19 @@
 """The pages, from whole runs, from parts of runs and from damaged ones."""
 
-import html.parser
-
 import numpy as np
 import pytest
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
-from pnoc_jax.io import products, records
-from pnoc_jax.metrics import thresholds
-from pnoc_jax.report import build, examples, files
-
-CLASSES = ('background', 'cat', 'dog & <co>')
-
-
-class _Source:
-  """Eight images of 16 px with one square object each."""
-
-  info = info.DatasetInfo('toy', CLASSES[1:], CLASSES[0], ((0, 0, 0), (200, 0, 0), (0, 200, 0)))
-  split = 'train'
-  ids = tuple(f'img{i}' for i in range(8))
-  labels = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
-  has_masks = True
-
-  def example(self, index):
-    return {'image': np.full((16, 16, 3), 30 * index, np.uint8)}
-
-  def mask(self, index):
-    mask = np.zeros((16, 16), np.uint8)
-    mask[4:12, 4:12] = 1 + index % 2
-    return mask
-
-  def size(self, index):
-    return 16, 16
-
-
-def _open_source(config, split):
-  return _Source()
-
-
-def _write_run(workdir, quality=1.0):
-  source, generator = _Source(), np.random.default_rng(0)
-  config = {
-    'name': 'toy run',
-    'dataset': records.plain(info.DatasetConfig()),
-    'generator': {'method': 'pnoc', 'optim': {'rule': 'adam'}},
-  }
-  records.write_json(workdir / 'config.json', config)
-  with records.JsonLines(workdir / 'generator' / 'metrics.jsonl') as file:
-    for step in range(10, 60, 10):
-      log = {'loss/total': 1 / step, 'schedule/lr': 0.1, 'schedule/lambda_noc': step / 60}
-      file.write({'step': step, 'epoch': step / 10, 'time/step': 0.5, **log})
-      file.write({'step': step, 'epoch': step / 10, 'eval/miou': 40.0 + step / 10})
-  sums = thresholds.init_sums(3)
-  for i, image_id in enumerate(source.ids):
-    noise = generator.random((1, 16, 16)) * (1 - quality * (1 - i / 10))
-    high = np.maximum((source.mask(i) > 0)[None] * 0.9, noise).astype(np.float16)
-    keys = np.array([0, 1 + i % 2], np.int32)
-    low, logits = high[:, ::4, ::4].astype(np.float32), np.zeros(2, np.float32)
-    products.write_prior(workdir / 'priors' / 'train' / f'{image_id}.npz', keys, low, high, logits)
-    sums += thresholds.sweep(keys, high, source.mask(i), num_classes=3)
-  result = thresholds.best_score(sums, CLASSES) | {'classification': {'map': 91.25}}
-  products.write_json(workdir / 'evaluation' / 'priors_train.json', result)
-  return result
-
-
-class _Checker(html.parser.HTMLParser):
-  """Collects ids, alternative texts and addresses; fails on tags that do not close."""
-
-  VOID = frozenset({'meta', 'img', 'br', 'link'})
-
-  def __init__(self, text):
-    super().__init__()
-    self.ids, self.addresses, self.images, self.open = [], [], [], []
-    self.feed(text)
-    self.close()
-    assert not self.open
-
-  def handle_starttag(self, tag, attributes):
-    found = dict(attributes)
-    self.ids += [found['id']] if 'id' in found else []
-    self.addresses += [found[k] for k in ('src', 'href', 'xlink:href') if k in found]
-    self.images += [found.get('alt')] if tag == 'img' else []
-    if tag not in self.VOID:
-      self.open.append(tag)
-
-  def handle_startendtag(self, tag, attributes):
-    self.handle_starttag(tag, attributes)
-    if tag not in self.VOID:
-      self.open.pop()
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
+from pnoc_jax.io import records
+from pnoc_jax.report import build, confusion, examples, files, published, refinement, tables
+from tests.report import toy_run
 
 
 def test_a_whole_run_gives_one_self_contained_page(tmp_path):
-  result = _write_run(tmp_path)
-  text = build.build(tmp_path, open_source=_open_source).read_text()
-  found = _Checker(text)
+  result = toy_run.write_run(tmp_path)
+  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
+  found = toy_run.Checker(text)
   assert len(found.ids) == len(set(found.ids))
   assert all(address.startswith(('#', 'data:')) for address in found.addresses)
   # Of each of the 8 images: itself, mask, label map, one class.
@@ -107,27 +23,27 @@ def test_a_whole_run_gives_one_self_contained_page(tmp_path):
   assert 'dog &amp; &lt;co&gt;' in text and '<co>' not in text
   assert 'class="note"' not in text
   # The same files give the same page.
-  assert build.build(tmp_path, open_source=_open_source).read_text() == text
+  assert build.build(tmp_path, open_source=toy_run.open_source).read_text() == text
 
 
 def test_missing_and_damaged_files_become_notes(tmp_path):
   text = build.build(tmp_path).read_text()
-  _Checker(text)
+  toy_run.Checker(text)
   assert 'config.json does not exist' in text and 'not been evaluated' in text
-  _write_run(tmp_path)
+  toy_run.write_run(tmp_path)
   (tmp_path / 'config.json').write_text('{}')
   (tmp_path / 'evaluation' / 'priors_val.json').write_text('{"miou": 3')
   (tmp_path / 'evaluation' / 'priors_test.json').write_text('{"miou": 3}')
   with (tmp_path / 'generator' / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 70, "loss/total": NaN}\n{"step": 8')
   text = build.build(tmp_path).read_text()
-  _Checker(text)
+  toy_run.Checker(text)
   assert 'priors_val.json is not JSON' in text
   assert 'priors_test.json is not the result' in text
   assert 'the data set does not open' in text
   for path in (tmp_path / 'priors' / 'train').iterdir():
     path.write_bytes(path.read_bytes()[:100])
-  text = build.build(tmp_path, open_source=_open_source).read_text()
+  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
   assert 'no prior of train is there and whole' in text
   with pytest.raises(errors.UserError, match='no such directory'):
     build.build(tmp_path / 'none')
@@ -135,14 +51,17 @@ def test_missing_and_damaged_files_become_notes(tmp_path):
 
 def test_runs_are_set_side_by_side(tmp_path):
   for name, quality in (('a', 0.2), ('b', 0.9), ('c', 1.0)):
-    _write_run(tmp_path / name, quality)
+    toy_run.write_run(tmp_path / name, quality)
+  toy_run.write_refinement(tmp_path / 'c')
   runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
   output = tmp_path / 'report' / 'index.html'
-  assert build.build_comparison(runs, output, open_source=_open_source, images=6) == output
-  found = _Checker(output.read_text())
+  assert build.build_comparison(runs, output, open_source=toy_run.open_source, images=6) == output
+  found = toy_run.Checker(output.read_text())
   assert len(found.ids) == len(set(found.ids))
   # Of each of 6 images: itself, mask, one of each method.
   assert len(found.images) == 24
+  assert 'Pseudo masks of train</h2>' in output.read_text()
+  assert '<td>81.8</td><td>77.2</td>' in output.read_text()
 
 
 def test_the_data_set_opens_from_the_record_of_the_config():
@@ -164,4 +83,78 @@ def test_examples_are_the_best_the_middle_and_the_worst():
     '0',
     '2',
     '4',
+  ]
+
+
+def test_every_product_has_its_section(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  text = build.build(tmp_path, open_source=toy_run.open_source, images=6).read_text()
+  found = toy_run.Checker(text)
+  assert len(found.ids) == len(set(found.ids))
+  for name in ('Saliency', 'Affinity labels', 'Random walk', 'Pseudo masks', 'Predictions'):
+    assert f'{name} of train</h2>' in text
+  # Of 6 images: image, mask, prior, its class. Of 3 of them: image and mask; four of saliency; two
+  # of labels; four of the walk; mask and overlay; those and the prediction.
+  assert len(found.images) == 6 * 4 + 3 * (2 * 5 + 4 + 2 + 4 + 2 + 3)
+  assert '92.5 (of 2)' in text and '81.8' in text and '33.2' in text and '45.5' in text
+  assert text.count('Confusion matrix of') == 2 and 'mIoU of the predictions, train' in text
+  assert 'published' not in text and 'class="note"' not in text
+  assert build.build(tmp_path, open_source=toy_run.open_source, images=6).read_text() == text
+  printed = build.terminal_tables(tmp_path).splitlines()
+  assert printed[0].split() == ['mIoU', 'train'] and 'predictions of train' in printed
+
+
+def test_products_without_masks_are_shown(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  for path in (tmp_path / 'evaluation').iterdir():
+    path.unlink()
+  config = records.read_json(tmp_path / 'config.json')
+  records.write_json(tmp_path / 'config.json', {**config, 'priors': {'splits': ['train']}})
+  for path in (tmp_path / 'saliency' / 'train').iterdir():
+    path.write_bytes(path.read_bytes()[:20])
+  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
+  toy_run.Checker(text)
+  assert 'Predictions of train</h2>' in text and 'Confusion matrix' not in text
+  # A damaged picture is left out, and the others are there.
+  assert 'C2AM mask of img0' in text and 'saliency of img0' not in text
+
+
+def test_the_authors_figures_stand_beside_runs_on_their_data():
+  config = {'dataset': {'name': 'voc12'}, 'generator': {'method': 'pnoc', 'smoothing': 0.1}}
+  found = published.scores(config)
+  assert (found['priors'], found['pseudo_masks']) == ('63.7 train', '75.5 train')
+  assert found['predictions'] == '73.8 val'
+  config['generator'] = {'method': 'poc', 'smoothing': 0.0}
+  assert published.scores(config) == {'priors': '61.5 train', 'predictions': '71.4 val'}
+  assert published.scores({'dataset': {'name': 'shapes'}, 'generator': {'method': 'pnoc'}}) == {}
+
+
+def test_a_confusion_matrix_is_in_shares_of_the_true_class():
+  result = {'iou': {'background': 1, 'cat': 1}, 'confusion': [[3, 1, 0], [0, 0, 0]]}
+  percent, columns = confusion.shares(result)
+  assert percent.tolist() == [[75, 25], [0, 0]] and columns == ('background', 'cat')
+  result['confusion'][1] = [1, 0, 3]
+  percent, columns = confusion.shares(result)
+  assert percent[1].tolist() == [25, 0, 75] and columns[-1] == 'no class'
+  assert '25 % of background is taken for cat' in confusion.chart(result, name='x', what='x')
+  with pytest.raises(ValueError, match='2 classes'):
+    confusion.shares({**result, 'confusion': [[1, 2], [3, 4]]})
+
+
+def test_hints_tint_what_priors_are_sure_of():
+  image = np.full((1, 3, 3), 100, np.uint8)
+  tinted = refinement.hint_overlay(image, np.array([[0.4, 0.2, 0.05]]), strength=1.0)
+  assert tinted[0].tolist() == [[*refinement.FOREGROUND], [100] * 3, [*refinement.BACKGROUND]]
+
+
+def test_a_score_is_told_with_what_stands_beside_it():
+  result = {'iou': {'background': 90.0, 'salient': 80.0}, 'miou': 85.0, 'miou_fg': 80.0}
+  result |= {'maps': {'miou': 83.0, 'threshold': 0.35}, 'segmentation': {'miou': 70.0}}
+  lines = tables.score({**result, 'priors': {'miou': 60.0}}).splitlines()
+  assert lines[-3:] == [
+    '2-class mIoU of the maps 83.0 at 0.35',
+    'mIoU with the true classes 70.0',
+    'mIoU with the priors 60.0',
   ]

@@ -1,0 +1,59 @@
+"""Scores a folder of label maps `<id>.png`, this package's or any other tool's.
+
+`python launch/evaluate.py --pred=DIR --dataset=folder --root=ROOT --split=val --output=DIR`
+
+The PNGs, palette or grey, hold class numbers; 255 is no class. `--dataset` may also be the
+`config.json` of a run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the arguments, scores, prints and writes the result; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--pred', required=True, type=Path, help='the folder of <id>.png')
+  parser.add_argument('--dataset', required=True, help='its kind, or a config.json')
+  parser.add_argument('--root', help="the data set's directory")
+  parser.add_argument('--split', default='val', help='val by default')
+  parser.add_argument('--output', type=Path, help='where to write evaluation.json, confusion.png')
+  arguments = parser.parse_args(argv)
+  # Not before the arguments are read: `--help` and wrong arguments answer at once.
+  from pnoc_jax.data import info
+  from pnoc_jax.io import products, records
+  from pnoc_jax.report import confusion, files, tables
+  from pnoc_jax.stages import scores
+
+  try:
+    known = [name.value for name in info.DatasetName]
+    dataset = {'name': arguments.dataset}
+    if Path(arguments.dataset).is_file():
+      dataset = dict(records.read_json(arguments.dataset).get('dataset', {}))
+    elif arguments.dataset not in known:
+      raise UserError(f'--dataset={arguments.dataset}: known are {", ".join(known)}')
+    if arguments.root is not None:
+      dataset['root'] = arguments.root
+    source = files.open_source({'dataset': dataset}, arguments.split)
+    result = scores.score_folder(source, arguments.pred)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(f'{arguments.pred}, {arguments.split} of {source.info.name}:\n{tables.score(result)}')
+  if arguments.output is not None:
+    products.write_json(arguments.output / 'evaluation.json', result)
+    confusion.write_png(arguments.output / 'confusion.png', result)
+    print(f'written to {arguments.output}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

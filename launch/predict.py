@@ -1,0 +1,64 @@
+"""Segments any images with a finished run's network.
+
+`python launch/predict.py --run=runs/pnoc_shapes --input=FILE|DIR --output=DIR [--crf] [--overlay]`
+
+Writes `<name>.png`, a palette PNG of class numbers in the image's own size, and with `--overlay`
+also `overlays/<name>.png`. Files that cannot be read are listed in `skipped.csv`. The same command
+again makes what is missing.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the arguments and segments; returns 2 where nothing could be done."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
+  parser.add_argument('--input', required=True, type=Path, help='an image, or a directory of them')
+  parser.add_argument('--output', required=True, type=Path, help='the directory to write')
+  parser.add_argument('--crf', action='store_true', help='refine with a dense CRF, 10 steps')
+  parser.add_argument('--overlay', action='store_true', help='also lay labels over the images')
+  parser.add_argument('--scales', default='0.5,1,1.5,2', help='factors, separated by commas')
+  parser.add_argument('--max_side', default=1024, type=int, help='larger images are reduced to it')
+  arguments = parser.parse_args(argv)
+  # Not before the arguments are read: `--help` and wrong arguments answer at once.
+  from pnoc_jax.stages import predictions, trained
+
+  try:
+    scales = tuple(float(scale) for scale in arguments.scales.split(','))
+  except ValueError:
+    parser.error(f'--scales={arguments.scales}: numbers separated by commas')
+  config = predictions.PredictionsConfig(scales=scales, batch_size=1)
+  if arguments.crf:
+    config.crf.steps = 10
+  try:
+    if faults := predictions.faults(config):
+      raise UserError('; '.join(faults))
+    found = trained.predict_files(
+      trained.load(arguments.run),
+      arguments.input,
+      arguments.output,
+      config=config,
+      overlay=arguments.overlay,
+      max_side=arguments.max_side,
+    )
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}')
+  for file, why in found.skipped:
+    print(f'skipped {file}: {why}', file=sys.stderr)
+  return 0 if found.made or found.kept else 2
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,83 @@
+"""Packs a data set into ArrayRecord files, which a run reads instead of its many small files.
+
+`python launch/prepare.py --dataset=voc12 --root=DIR --output=DIR [--splits=train_aug,val]`
+
+`--output` may be `gs://bucket/...`, by TFDS's own means (for Google's that is `pip install gcsfs`).
+All images and masks are decoded first: what is broken is told and nothing is packed. A split that
+is there is passed over, so that the same command goes on after a stop. Then
+
+`python launch/run.py --config=... --config.dataset.source=tfds --config.dataset.root=OUTPUT`
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the arguments, checks and packs; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--dataset', required=True, help='its kind, e.g. voc12')
+  parser.add_argument('--root', default='', help="the data set's directory")
+  parser.add_argument('--output', required=True, help='the directory to pack into')
+  parser.add_argument('--splits', default='', help='separated by commas; those of the recipes')
+  for name, what in (
+    ('lists', 'directory of <split>.txt'),
+    ('labels', 'table id,labels'),
+    ('masks', 'directory of <id>.png'),
+  ):
+    parser.add_argument(f'--{name}', default='', help=f"{what}, in place of the data set's own")
+  arguments = parser.parse_args(argv)
+  # Not before the arguments are read: `--help` and wrong arguments answer at once.
+  from pnoc_jax.data import info
+
+  try:
+    known = [name.value for name in info.DatasetName]
+    if arguments.dataset not in known:
+      raise UserError(f'--dataset={arguments.dataset}: known are {", ".join(known)}')
+    config = info.DatasetConfig(
+      name=info.DatasetName(arguments.dataset),
+      root=arguments.root,
+      lists=arguments.lists,
+      labels=arguments.labels,
+      masks=arguments.masks,
+    )
+    _prepare(config, arguments.splits, arguments.output)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def _prepare(config, splits: str, output: str) -> None:
+  import tqdm
+
+  from pnoc_jax.data import checks, lists, sources, tfds
+
+  names = [x.strip() for x in splits.split(',') if x.strip()] or tfds.SPLITS[config.name]
+  # A split that cannot be opened stops the call before hours of work on the others.
+  opened = [sources.open_source(config, name) for name in names]
+  for source in opened:
+    with tqdm.tqdm(total=len(source), desc=f'checking {source.split}', unit='image') as bar:
+      problems = checks.check_source(source, on_progress=lambda done, _, bar=bar: bar.update())
+    if problems:
+      lines = [f'{x.id}: {x.what}' for x in problems]
+      raise UserError(lists.describe(source.info.name, lines) + '\nMend or remove these.')
+    with tqdm.tqdm(total=len(source), desc=f'packing {source.split}', unit='image') as bar:
+      packed = tfds.pack(
+        source, config.name, output, on_progress=lambda done, _, bar=bar: bar.update()
+      )
+    state = 'packed' if packed else 'there already'
+    masks = 'with masks' if source.has_masks else 'without masks'
+    print(f'{source.split}: {len(source)} images {masks}, {state}')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

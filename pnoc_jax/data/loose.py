@@ -1,0 +1,112 @@
+"""Image files without labels, wherever they lie: what a trained network is used on."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import images
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm')
+
+
+def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
+  """Names the image files at a path.
+
+  Args:
+    path: an image, or a directory that is searched with all below it.
+
+  Returns:
+    (name, file) by ascending name: the path below the directory without its suffix, or with it
+    where two files differ in that alone.
+
+  Raises:
+    UserError: there is nothing at the path, or no file that is named as an image.
+  """
+  path = pathlib.Path(path)
+  if path.is_file():
+    return [(path.stem, path)]
+  if not path.is_dir():
+    raise UserError(f'{path}: no such file or directory')
+  files = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file()]
+  if not files:
+    raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}')
+  stems = [file.relative_to(path).with_suffix('') for file in files]
+  named = {}
+  for file, stem in zip(files, stems, strict=True):
+    whole = stems.count(stem) > 1
+    named[(file.relative_to(path) if whole else stem).as_posix()] = file
+  return sorted(named.items())
+
+
+class LooseImages:
+  """Files as a `Source` without labels and masks; larger images are read smaller.
+
+  Attributes:
+    info: classes and normalisation of the network.
+    split: empty.
+    ids: the names.
+    labels: f32[N, K], zeros.
+    has_masks: False.
+  """
+
+  def __init__(
+    self,
+    files: Iterable[tuple[str, pathlib.Path]],
+    dataset: info.DatasetInfo,
+    *,
+    max_side: int,
+  ):
+    """Reads the headers.
+
+    Args:
+      files: (name, file) of images that can be read.
+      dataset: the network's classes and normalisation.
+      max_side: images with a longer side, in pixels, are reduced to it.
+
+    Raises:
+      UserError: a file is no image; the message names it.
+    """
+    self.info, self.split, self.has_masks = dataset, '', False
+    self.ids, self._files = zip(*files, strict=True)
+    self.labels = np.zeros((len(self.ids), dataset.num_classes), np.float32)
+    self._max_side = max_side
+    self._sizes = [self._fitted(images.image_size(file)) for file in self._files]
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, 3], 'label': f32[K], 'index': i32[]}."""
+    image = self.original(index)
+    if image.shape[:2] != self._sizes[index]:
+      image = images.resize_bicubic(image, self._sizes[index])
+    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+
+  def original(self, index: int) -> np.ndarray:
+    """u8[H, W, 3], in the file's own size."""
+    return images.read_image(self._files[index])
+
+  def original_size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the file."""
+    return images.image_size(self._files[index])
+
+  def mask(self, index: int) -> None:
+    """There is none."""
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the example."""
+    return self._sizes[index]
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The image."""
+    return (self._files[index],)
+
+  def _fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+    longest = max(size)
+    if longest <= self._max_side:
+      return size
+    return tuple(max(round(n * self._max_side / longest), 1) for n in size)

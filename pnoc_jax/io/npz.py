@@ -1,0 +1,34 @@
+"""Reads arrays of npz archives in any number of threads at once.
+
+numpy's own reader parses each array's header with `ast`, which in CPython before 3.11.8 now and
+then fails (SystemError) when two threads do so together, as those that load data do.
+"""
+
+import re
+import zipfile
+
+import numpy as np
+
+_HEADER = re.compile(
+  rb"\{'descr': '(?P<dtype>[<>|=]\w+)', 'fortran_order': (?P<fortran>True|False), "
+  rb"'shape': \((?P<shape>[\d, ]*)\),? *\}\s*"
+)
+
+
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+  """The array `name` of an open archive, as `numpy.load` gives it; never unpickles.
+
+  Raises:
+    KeyError: there is none of this name.
+    ValueError: it is no array of numbers, or cut short.
+  """
+  with archive.open(f'{name}.npy') as file:
+    version = np.lib.format.read_magic(file)
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), 'little')
+    header = file.read(length)
+    found = _HEADER.fullmatch(header)
+    if found is None:
+      raise ValueError(f'`{name}` has the header {header[:80]!r}')
+    shape = [int(n) for n in found['shape'].split(b',') if n.strip()]
+    flat = np.frombuffer(bytearray(file.read()), np.dtype(found['dtype'].decode()))
+    return flat.reshape(shape, order='F' if found['fortran'] == b'True' else 'C')

@@ -1,0 +1,93 @@
+"""What inference at several scales shares: mirror images, padded buckets, sums on one grid."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from pnoc_jax.ops import cam as cam_ops
+from pnoc_jax.ops import resize
+from pnoc_jax.types import Array
+
+
+def inside(size: Array, shape: tuple[int, int]) -> Array:
+  """Which cells are content: bool[B, *shape], the first `size` i32[B, 2] of each image."""
+  rows, columns = (jnp.arange(n) for n in shape)
+  return (rows[None, :, None] < size[:, 0, None, None]) & (
+    columns[None, None, :] < size[:, 1, None, None]
+  )
+
+
+def with_mirror(
+  forward: Callable[[Array, Array], Array],
+  image: Array,
+  size: Array,
+  *,
+  output_stride: int,
+  activation: Callable[[Array], Array] = jax.nn.relu,
+  flip: bool = True,
+) -> tuple[Array, Array]:
+  """Activated maps of one scale, summed over the image and its mirror image.
+
+  Args:
+    forward: (image, valid bool[B, H, W]) -> raw maps f32[B, h, w, K].
+    image: f32[B, H, W, C], normalised, content in the top-left corner, zero elsewhere.
+    size: i32[B, 2], height and width of the content.
+    output_stride: pixels to a cell of the maps.
+    activation: of the raw maps, cell by cell.
+    flip: whether the mirror image is added.
+
+  Returns:
+    f32[B, h, w, K], of which the first `ceil(size / output_stride)` cells count, zero elsewhere;
+    and the raw maps of the unflipped image, to be read where `inside` says.
+  """
+  chex.assert_rank(image, 4)
+  valid = inside(size, image.shape[1:3])
+  cells = -(-size // output_stride)
+  raw = forward(image, valid)
+  maps = activation(raw)
+  if flip:
+    mirrored = forward(cam_ops.flip(image, size[:, 1]), valid)
+    maps = maps + cam_ops.flip(activation(mirrored), cells[:, 1])
+  return jnp.where(inside(cells, raw.shape[1:3])[..., None], maps, 0.0), raw
+
+
+def enlarge(
+  maps: Array, size: Array, native: Array, *, output_stride: int, shape: tuple[int, int]
+) -> Array:
+  """Maps of one scale at the original images' sizes, rounded up to multiples of 16.
+
+  Args:
+    maps: f32[B, h, w, P].
+    size: i32[B, 2], the scaled images' heights and widths.
+    native: i32[B, 2], those of the original images.
+    output_stride: pixels to a cell of the maps.
+    shape: (H, W) of the bucket that holds the original images.
+
+  Returns:
+    f32[B, H', W', P], H' and W' the next multiples of 16; `crop` leaves the images of it.
+  """
+  return place(maps, -(-size // output_stride), _up16(native), tuple(_up16(n) for n in shape))
+
+
+def _up16(n):
+  return 16 * ((n - 1) // 16 + 1)
+
+
+def place(grid: Array, in_size: Array, out_size: Array, shape: tuple[int, int]) -> Array:
+  """`resize.bilinear_valid` of each image: f32[B, h, w, P] to f32[B, *shape, P]."""
+  return jax.vmap(
+    lambda x, size_in, size_out: resize.bilinear_valid(x, size_in, size_out, shape=shape)
+  )(grid, in_size, out_size)
+
+
+def crop(maps: Array, native: Array, *, shape: tuple[int, int]) -> Array:
+  """Cuts `enlarge`d maps to the bucket, zero outside of the images: f32[B, *shape, P]."""
+  maps = maps[:, : shape[0], : shape[1]]
+  return jnp.where(inside(native, shape)[..., None], maps, 0.0)
+
+
+def over_maximum(maps: Array, *, eps: float = 1e-5) -> Array:
+  """Maps f32[B, H, W, P] of no negative value, each divided by (its maximum + eps)."""
+  return maps / (maps.max(axis=(1, 2), keepdims=True) + eps)

@@ -1,0 +1,91 @@
+"""Pictures of confusion matrices: what each class is taken for."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+from pnoc_jax.io import products
+from pnoc_jax.report import curves
+
+_COLOUR = (0.23, 0.51, 0.96)
+
+
+def shares(result: Mapping[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
+  """What each true class is taken for.
+
+  Args:
+    result: of a score, with `iou` by class and `confusion`.
+
+  Returns:
+    f64[C, C] in percent of the true class's pixels, or f64[C, C+1] where some are predicted void;
+    the names of the columns. A class without pixels has zeros.
+  """
+  matrix = np.asarray(result['confusion'], np.float64)
+  names = tuple(result['iou'])
+  if matrix.shape != (len(names), len(names) + 1):
+    raise ValueError(f'the matrix is {matrix.shape}, but there are {len(names)} classes')
+  percent = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  if not matrix[:, -1].any():
+    return percent[:, :-1], names
+  return percent, (*names, 'no class')
+
+
+def figure(result: Mapping[str, Any], *, most_numbers: int = 12) -> matplotlib.figure.Figure:
+  """Draws the matrix: true classes below each other, predicted ones side by side.
+
+  Args:
+    result: as for `shares`.
+    most_numbers: up to so many classes, the cells also hold their numbers.
+  """
+  percent, columns = shares(result)
+  rows = columns[: len(percent)]
+  side = float(np.clip(0.55 * len(columns) + 1.6, 4.5, 13))
+  drawing = matplotlib.figure.Figure(figsize=(side, side * 0.95), layout='constrained')
+  axes = drawing.add_subplot()
+  # One colour that gets denser, over whatever the page's ground is.
+  cells = np.empty((*percent.shape, 4))
+  cells[..., :3], cells[..., 3] = _COLOUR, np.sqrt(percent / 100)
+  axes.imshow(cells, interpolation='nearest')
+  size = 9 if len(columns) <= 30 else 5
+  axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
+  axes.set_yticks(range(len(rows)), rows, fontsize=size)
+  axes.tick_params(colors=curves.INK, length=0)
+  axes.set_xlabel('predicted', color=curves.INK)
+  axes.set_ylabel('true', color=curves.INK)
+  axes.spines[:].set_visible(False)
+  if len(rows) <= most_numbers:
+    for (row, column), value in np.ndenumerate(percent):
+      text = f'{value:.0f}' if value >= 0.5 else ''
+      axes.text(column, row, text, ha='center', va='center', color=curves.INK, fontsize=9)
+  return drawing
+
+
+def chart(result: Mapping[str, Any], *, name: str, what: str) -> str:
+  """The matrix as an `<svg>`.
+
+  Args:
+    result: as for `shares`.
+    name: unique in the page.
+    what: was scored, for readers who do not see it.
+  """
+  percent, columns = shares(result)
+  others = percent[:, : len(percent)] - np.diag(np.diagonal(percent))
+  row, column = np.unravel_index(np.argmax(others), others.shape)
+  alt = (
+    f'Confusion matrix of {what}. The largest confusion: {others[row, column]:.0f} % of '
+    f'{columns[row]} is taken for {columns[column]}.'
+  )
+  return curves.svg(figure(result), name, alt)
+
+
+def write_png(path: str | pathlib.Path, result: Mapping[str, Any], *, dpi: int = 120) -> None:
+  """Writes the matrix as a PNG on white."""
+  drawing = figure(result)
+
+  def write(file):
+    drawing.savefig(file, format='png', dpi=dpi, facecolor='white', metadata={'Software': None})
+
+  products.write_atomic(path, write)

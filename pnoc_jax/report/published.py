@@ -1,0 +1,46 @@
+"""The authors' own results, to stand beside a run on their data sets.
+
+Source: README of the official code; predictions on COCO: the paper. Theirs are larger networks and
+longer trainings than most runs here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pnoc_jax.report import files, tables
+
+# data set -> stage -> mIoU in percent. Priors, saliency and pseudo masks are of the training split.
+_PRIORS = {
+  # By method, without and with label smoothing.
+  'voc12': {'vanilla': (53.7, 53.7), 'poc': (61.5, 61.9), 'pnoc': (62.9, 63.7)},
+  'coco14': {'vanilla': (33.7, 33.7), 'poc': (38.5, 37.3), 'pnoc': (40.7, 38.2)},
+}
+_PREDICTIONS = {'voc12': {'poc': 71.4, 'pnoc': 73.8}, 'coco14': {'pnoc': 48.1}}
+# With the maps of P-NOC, C2AM-H; of the two saliencies the mIoU with the true classes (Table 3).
+_SALIENCY = {'voc12': (67.9, 70.8), 'coco14': (70.5, 71.3)}
+_PSEUDO_MASKS = {'voc12': 75.5, 'coco14': 47.7}
+
+
+def scores(config: Mapping[str, Any]) -> dict[str, str]:
+  """What was published for a run's data set and method.
+
+  Args:
+    config: content of the run's `config.json`.
+
+  Returns:
+    Stage -> figure with its split; empty for data sets that are not the paper's.
+  """
+  dataset = files.lookup(config, 'dataset.name', '')
+  method = files.lookup(config, 'generator.method', '')
+  smoothed = (files.lookup(config, 'generator.smoothing', 0) or 0) > 0
+  found = {}
+  if method in _PRIORS.get(dataset, {}):
+    found['priors'] = f'{tables.number(_PRIORS[dataset][method][smoothed])} train'
+  if method in _PREDICTIONS.get(dataset, {}):
+    found['predictions'] = f'{tables.number(_PREDICTIONS[dataset][method])} val'
+  if method == 'pnoc' and dataset in _SALIENCY:
+    masks, maps = map(tables.number, _SALIENCY[dataset])
+    found['saliency_priors'] = f'{masks} with the true classes'
+    found['saliency'] = f'{maps} with the true classes'
+    found['pseudo_masks'] = f'{tables.number(_PSEUDO_MASKS[dataset])} train'
+  return found

@@ -1,0 +1,192 @@
+"""Stage `affinity`: the edge branch, from affinity labels of the training split."""
+
+import dataclasses
+from pathlib import Path
+
+from flax import linen as nn
+
+from pnoc_jax import states, trees
+from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.nn import affinity_net, backbones
+from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import arrays, hosts
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.stages import networks, settings, stage, trainer
+from pnoc_jax.updates import affinity as affinity_updates
+
+_SCRATCH = ('edges',)
+
+
+@dataclasses.dataclass(slots=True)
+class AffinityConfig(settings.StageTrainingConfig):
+  """Training of AffinityNet's edge branch; the backbone is frozen.
+
+  Source of the defaults: the released runner of VOC12 (3 epochs at batch 32, rate 0.1 without
+  momentum, polynomial decay of power 0.9, decay 1e-4 of all params, biases and norms too).
+
+  Attributes:
+    radius: pairs are closer than this, in cells of the edges' grid (a quarter of the crop).
+    width: channels that the branch gives to each stage of the backbone.
+  """
+
+  optim: settings.OptimConfig = dataclasses.field(
+    default_factory=lambda: settings.OptimConfig(lr=0.1, power=0.9, scratch_lr=1.0, bias_lr=1.0)
+  )
+  transform: transforms.TransformConfig = dataclasses.field(
+    default_factory=lambda: transforms.TransformConfig(
+      min_size=320, max_size=640, crop=512, augment=transforms.Augment.NONE
+    )
+  )
+  epochs: int = 3
+  batch_size: int = 32
+  eval_every: int = settings.field(0, product=False)
+  radius: int = 10
+  width: int = 32
+
+
+def faults(config: AffinityConfig) -> list[str]:
+  """What is wrong with the config, in words."""
+  if config.model.backbone not in backbones.names():
+    return []  # Said of all trainings.
+  found = []
+  if backbones.info(config.model.backbone).pool is backbones.Pool.CEIL:
+    found.append(
+      f'affinity.model.backbone is {config.model.backbone!r}, whose cells are not those of the '
+      'priors; take one whose stem rounds as they do, e.g. resnet50'
+    )
+  crop, pixels = config.transform.crop, stride(config)
+  if config.radius < 2:
+    found.append(f'affinity.radius is {config.radius}; from 2 on a cell has a neighbour')
+  elif -(-crop // pixels) < 2 * config.radius - 1:
+    found.append(
+      f'affinity.transform.crop is {crop}: on its grid of {-(-crop // pixels)} cells there are no '
+      f'pairs in radius {config.radius}; use a radius of at most {(crop // pixels + 1) // 2}'
+    )
+  if config.width < 4 or config.width % 4:
+    found.append(
+      f'affinity.width is {config.width}; it is a multiple of 4, the groups of its norms'
+    )
+  return found
+
+
+def build(config: AffinityConfig) -> affinity_net.AffinityNet:
+  """Makes the network; it is the same for any number of classes."""
+  return affinity_net.AffinityNet(networks.make_backbone(config.model), width=config.width)
+
+
+def stride(config: AffinityConfig) -> int:
+  """Pixels to a cell of the network's edges."""
+  return backbones.info(config.model.backbone).stem_stride
+
+
+def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+  """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  ours = config.affinity
+  source = runtime.source(config.dataset, config.dataset.train_split)
+  model, num_classes = build(ours), source.info.num_classes
+  target = _target(source, inputs)
+  variables = networks.start_variables(
+    model,
+    source.info,
+    runtime,
+    seed=config.seed,
+    name='affinity',
+    config=ours,
+    inputs=inputs,
+    scratch=_SCRATCH,
+  )
+  length = trainer.horizon(ours, source)
+  tx, rate = trainer.make_optimizer(
+    ours.optim, variables['params'], length.total, groups=groups(ours.optim)
+  )
+  state = compiler.jit(
+    lambda v: states.init_state(v, tx, ema=ours.optim.ema is not None), runtime.mesh
+  )(arrays.replicate(variables, runtime.mesh))
+  pure_update = affinity_updates.make_affinity_update(
+    model,
+    tx,
+    num_classes=num_classes,
+    radius=ours.radius,
+    update_ema=trainer.make_update_ema(ours.optim),
+  )
+  prepare = trainer.make_prepare(source.info)
+  compiled = compiler.jit(
+    lambda state, batch: pure_update(state, prepare(batch)),
+    runtime.mesh,
+    batch_args=(1,),
+    donate=(0,),
+  )
+
+  def batches(start: int):
+    return pipeline.train_batches(
+      source,
+      ours.transform,
+      batch_size=ours.batch_size,
+      seed=config.seed,
+      start_step=start,
+      process_index=hosts.process_index(),
+      process_count=hosts.process_count(),
+      workers=runtime.config.workers,
+      target=target,
+    )
+
+  trainer.run(
+    lambda state, batch, step: compiled(state, batch),
+    state,
+    batches,
+    horizon=length,
+    config=ours,
+    source=source,
+    out=out,
+    runtime=runtime,
+    name='affinity',
+    variables=lambda state: state.eval_variables,
+    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
+  )
+
+
+def groups(config: settings.OptimConfig) -> list[optimizer.Group]:
+  """The optimiser's groups: every param of the branch decays, its biases and norms too."""
+  decay = config.weight_decay
+  return [
+    optimizer.Group('backbone/.*', lr=0.0, frozen=True),
+    optimizer.Group('edges/.*/bias', lr=config.scratch_lr * config.bias_lr, weight_decay=decay),
+    optimizer.Group('edges/.*', lr=config.scratch_lr, weight_decay=decay),
+  ]
+
+
+def _target(source: info.Source, inputs: dict[str, Path]) -> joins.Maps:
+  directory = inputs['affinity_labels'] / source.split
+  return joins.label_maps(source, directory, num_classes=source.info.num_classes)
+
+
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+  ours = config.affinity
+  trainer.check_batch(ours, runtime, name='affinity')
+  model: nn.Module = build(ours)
+  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=_SCRATCH)
+  if 'affinity_labels' in inputs:
+    joins.check(_target(source, inputs), source, pipeline.labelled(source))
+
+
+def _describe(config, source: info.Source) -> str:
+  ours = config.affinity
+  params = networks.abstract_variables(build(ours), source.info)['params']
+  length = trainer.horizon(ours, source)
+  return (
+    f'{ours.model.backbone}, {trees.count(params["edges"]):,} parameters train; {ours.epochs} '
+    f'epochs of {length.epoch} = {length.total} steps at batch {ours.batch_size}'
+  )
+
+
+STAGE = stage.Stage(
+  name='affinity',
+  needs=lambda config: ('affinity_labels', *networks.start_needs(config.affinity)),
+  settings=lambda config: {
+    'affinity': config.affinity,
+    'affinity.init_digest': networks.init_digest(config.affinity.init),
+  },
+  run=run,
+  describe=_describe,
+  check=_check,
+)

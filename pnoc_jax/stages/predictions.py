@@ -1,0 +1,180 @@
+"""Stage `predictions`: the segmentation network's label map of every image."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.io import archives, products
+from pnoc_jax.ops import crf as crf_ops
+from pnoc_jax.parallel import hosts
+from pnoc_jax.predict import segmentation as predict
+from pnoc_jax.stages import crf as crf_stage
+from pnoc_jax.stages import maps, multi_scale, networks, per_image, segmentation, settings, stage
+
+SERVER_PATH = 'results/VOC2012/Segmentation/comp5_test_cls'
+"""Where the VOC evaluation server looks for label maps, in an archive."""
+
+
+@dataclasses.dataclass(slots=True)
+class PredictionsConfig:
+  """Inference of the segmentation network.
+
+  Attributes:
+    splits: the splits to segment, all images of them.
+    scales: factors on the image's size; their logits are averaged.
+    flip: also segment the mirror image.
+    crf: refines the probabilities. By default there is none; the released code refines with the
+      kernels that stand here, in 10 steps.
+    voc_server: also write what the VOC evaluation server takes, `<split>.tar.gz`, and the same
+      folders unpacked.
+    batch_size: images at a time, over this process's devices.
+    multiple: pixels that heights and widths of padded shapes are multiples of.
+    max_buckets: padded shapes at most, for each scale.
+  """
+
+  splits: tuple[str, ...] = ('val',)
+  scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+  flip: bool = True
+  crf: crf_stage.CrfConfig = dataclasses.field(
+    default_factory=lambda: crf_stage.CrfConfig(
+      steps=0, **dataclasses.asdict(crf_ops.PROBABILITIES)
+    )
+  )
+  voc_server: bool = False
+  batch_size: int = settings.field(8, product=False)
+  multiple: int = settings.field(32, product=False)
+  max_buckets: int = settings.field(4, product=False)
+
+
+def faults(config: PredictionsConfig) -> list[str]:
+  """What is wrong with the config, in words."""
+  found = crf_stage.faults('predictions.crf', config.crf)
+  if not config.scales or min(config.scales) <= 0:
+    found.append(f'predictions.scales is {config.scales}; name one or more positive scales')
+  if config.batch_size < 1:
+    found.append('predictions.batch_size must be at least 1')
+  if not config.splits:
+    found.append('predictions.splits is empty; name one or more splits')
+  return found
+
+
+def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+  """Writes `<out>/<split>/<id>.png` of every image; keeps what is there."""
+  ours, segment, made, start = config.predictions, None, 0, time.monotonic()
+  for split in ours.splits:
+    source = runtime.source(config.dataset, split)
+    if segment is None:
+      model = segmentation.build(config.segmentation, source.info.num_classes)
+      variables = networks.load(model, source.info, inputs['segmentation'])
+      segment = Segmenter(model, variables, source.info, ours, runtime)
+
+    def path(name: str, split=split) -> Path:
+      return per_image.image_path(out, split, name)
+
+    def results(indices, source=source, segment=segment, path=path) -> Iterator[per_image.Result]:
+      for index, labels in segment(source, indices):
+        target = path(source.ids[index])
+        yield index, functools.partial(maps.write_labels, target, labels, source.info)
+
+    made += per_image.make(
+      runtime,
+      source,
+      what=f'predictions of {split}',
+      among=range(len(source)),
+      exists=lambda name, path=path: maps.exists_png(path(name)),
+      results=results,
+    )
+    if ours.voc_server and hosts.is_main():
+      write_for_server(out, source)
+  hosts.barrier('predictions/server')
+  # This process's share of this call.
+  return {'images': made, 'images_per_second': made / (time.monotonic() - start)}
+
+
+class Segmenter:
+  """Compiled segmentation of any images; a new size compiles nothing in a bucket that was seen."""
+
+  def __init__(self, model, variables, dataset: info.DatasetInfo, config, runtime: stage.Runtime):
+    """Binds the network; compiles nothing.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      dataset: its classes and normalisation.
+      config: a `PredictionsConfig`.
+      runtime: where to run.
+    """
+    self._config, self._runtime = config, runtime
+
+    def scale(variables, image, size):
+      return predict.scale_logits(model, variables, image, size, flip=config.flip)
+
+    def fuse(parts, sizes, native, context, *, shape):
+      del context
+      logits = predict.fuse_logits(parts, sizes, native, shape=shape)
+      if config.crf.steps:
+        return jax.nn.softmax(logits)
+      return jnp.argmax(logits, -1).astype(jnp.uint8)
+
+    self._infer = multi_scale.Inference(scale, fuse, variables, dataset, config, runtime)
+
+  def __call__(self, source: info.Source, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (index, labels of 0..K, int[H, W]) of the images of these indices, in any order."""
+    found = (
+      (index, result[:height, :width])
+      for index, (height, width), result in self._infer(source, indices)
+    )
+    if not self._config.crf.steps:
+      yield from found
+      return
+    sizes = [source.size(i) for i in range(len(source))]
+    refine = crf_stage.SoftmaxCrf(self._config.crf, self._runtime, sizes)
+    yield from refine((i, source.example(i)['image'], soft) for i, soft in found)
+
+
+def write_for_server(out: Path, source: info.Source) -> None:
+  """Writes `<out>/voc_server/<split>/results/...` and, of the same files, `<split>.tar.gz`."""
+  server = out / 'voc_server'
+  members = []
+  for name in source.ids:
+    file = server / source.split / SERVER_PATH / f'{name}.png'
+    content = per_image.image_path(out, source.split, name).read_bytes()
+    products.write_atomic(file, lambda stream, content=content: stream.write(content))
+    members.append((f'{SERVER_PATH}/{name}.png', file))
+  archives.write_tar_gz(server / f'{source.split}.tar.gz', members)
+
+
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+  del runtime
+  if 'segmentation' in inputs:
+    model = segmentation.build(config.segmentation, source.info.num_classes)
+    networks.load(model, source.info, inputs['segmentation'])
+
+
+def _describe(config, source: info.Source) -> str:
+  del source
+  ours = config.predictions
+  refined = f', CRF of {ours.crf.steps} steps' if ours.crf.steps else ''
+  scales = ', '.join(f'{scale:g}' for scale in ours.scales)
+  return f'{" and ".join(ours.splits)}, scales {scales}{refined}'
+
+
+STAGE = stage.Stage(
+  name='predictions',
+  needs=lambda config: ('segmentation',),
+  settings=lambda config: {
+    'predictions': config.predictions,
+    'segmentation.model': config.segmentation.model,
+    'segmentation.head': config.segmentation.head,
+  },
+  run=run,
+  describe=_describe,
+  check=_check,
+)

@@ -1,0 +1,236 @@
+"""Stage `saliency`: PoolNet learns from the masks of C2AM and infers every image's saliency."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pnoc_jax import states, trees
+from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.nn import layers, saliency_net
+from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import arrays, hosts
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.stages import networks, saliency_images, settings, stage, trainer
+from pnoc_jax.types import Variables
+from pnoc_jax.updates import saliency
+
+SCRATCH = ('decoder',)
+
+
+@dataclasses.dataclass(slots=True)
+class InferenceConfig:
+  """Shapes of the inference; the maps do not depend on them.
+
+  Attributes:
+    batch_size: images at a time, over this process's devices.
+    multiple: pixels that heights and widths of padded shapes are multiples of.
+    max_buckets: padded shapes at most.
+  """
+
+  batch_size: int = settings.field(4, product=False)
+  multiple: int = settings.field(32, product=False)
+  max_buckets: int = settings.field(4, product=False)
+
+
+@dataclasses.dataclass(slots=True)
+class SaliencyConfig(settings.StageTrainingConfig):
+  """PoolNet; the defaults are its released code's: Adam with L2, single images, ten to a step.
+
+  `transform.resize` NONE keeps the images' sizes; `transform.crop` 0 is the side of a square that
+  holds the largest of them. A larger `batch_size` with fewer `optim.accumulate` is the same
+  training in another order: losses are summed over an image's pixels.
+
+  Attributes:
+    width: channels at the finest scale; the paper's network has 128.
+    tiny: images of this or fewer pixels in height or width are not trained on, and inferred at
+      twice their size.
+    inference: shapes of the inference.
+  """
+
+  model: settings.ModelConfig = dataclasses.field(
+    default_factory=lambda: settings.ModelConfig(backbone='resnet50_caffe', norm=layers.Norm.FROZEN)
+  )
+  optim: settings.OptimConfig = dataclasses.field(
+    default_factory=lambda: settings.OptimConfig(
+      rule=optimizer.Rule.ADAM,
+      lr=5e-5,
+      power=0.0,
+      weight_decay=5e-4,
+      scratch_lr=1.0,
+      bias_lr=1.0,
+      accumulate=10,
+      grad_mean=True,
+    )
+  )
+  transform: transforms.TransformConfig = dataclasses.field(
+    default_factory=lambda: transforms.TransformConfig(
+      resize=transforms.Resize.NONE, crop=0, augment=transforms.Augment.NONE
+    )
+  )
+  epochs: int = 9
+  batch_size: int = 1
+  eval_batches: int = settings.field(100, product=False)
+  width: int = saliency_net.PAPER_WIDTH
+  tiny: int = 100
+  inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+
+
+def faults(config: SaliencyConfig) -> list[str]:
+  """What is wrong with the config, in words."""
+  found = []
+  if config.width < 1:
+    found.append(f'saliency.width is {config.width}; it is at least 1')
+  if config.inference.batch_size < 1:
+    found.append('saliency.inference.batch_size must be at least 1')
+  if config.model.last_stage != 'layer4':
+    found.append(f'saliency.model.last_stage is {config.model.last_stage}; PoolNet reads layer4')
+  return found
+
+
+def build(config: SaliencyConfig) -> saliency_net.SaliencyNet:
+  """Makes the network."""
+  backbone = networks.make_backbone(config.model).clone(before_pool=True)
+  return saliency_net.SaliencyNet(backbone, width=config.width, dtype=backbone.dtype)
+
+
+def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, Any]:
+  """Leaves `<out>/weights` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
+  ours = config.saliency
+  model = build(ours)
+  variables = _train(config, model, inputs, out, runtime)
+  count, start = 0, time.monotonic()
+  for split in config.priors.splits:
+    source = runtime.source(config.dataset, split)
+    (out / split).mkdir(parents=True, exist_ok=True)
+    count += saliency_images.infer(ours, model, variables, source, out, runtime)
+  # Of this process, in this call; what it found done took no time.
+  return {'images': count, 'images_per_second': count / (time.monotonic() - start)}
+
+
+def _train(config, model, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> Variables:
+  ours = config.saliency
+  source = _training_source(config, runtime)
+  targets = joins.grey_maps(source, inputs['saliency_priors'] / source.split)
+  shown = pipeline.labelled(source)
+  joins.check(targets, source, shown)
+  transform, whole = _fit(ours.transform, [source.size(i) for i in shown])
+  variables = networks.start_variables(
+    model,
+    source.info,
+    runtime,
+    seed=config.seed,
+    name='saliency',
+    config=ours,
+    inputs=inputs,
+    scratch=SCRATCH,
+  )
+  length = trainer.horizon(ours, source)
+  # Differs from the reference: the bias of the score does not decay; because no bias does here.
+  tx, rate = trainer.make_optimizer(
+    ours.optim,
+    variables['params'],
+    length.total,
+    frozen=networks.frozen_patterns(ours.model),
+    scratch=SCRATCH,
+  )
+  ema = trainer.make_update_ema(ours.optim)
+  update = saliency.make_saliency_update(model, tx, update_ema=ema)
+  prepare = saliency_images.make_prepare(saliency_images.colours(ours, source.info), whole=whole)
+  step = compiler.jit(
+    lambda state, batch: update(state, prepare(batch)), runtime.mesh, batch_args=(1,), donate=(0,)
+  )
+  init = compiler.jit(lambda v: states.init_state(v, tx, ema=ema is not None), runtime.mesh)
+
+  def batches(start: int) -> pipeline.Batches:
+    return pipeline.train_batches(
+      source,
+      transform,
+      batch_size=ours.batch_size,
+      seed=config.seed,
+      start_step=start,
+      process_index=hosts.process_index(),
+      process_count=hosts.process_count(),
+      workers=runtime.config.workers,
+      target=targets,
+    )
+
+  measure = None
+  if ours.eval_every and source.has_masks:
+    measure = saliency_images.make_measure(model, source, ours, runtime)
+  return trainer.run(
+    lambda state, batch, _: step(state, batch),
+    init(arrays.replicate(variables, runtime.mesh)),
+    batches,
+    horizon=length,
+    config=ours,
+    source=source,
+    out=out,
+    runtime=runtime,
+    name='saliency',
+    variables=lambda state: state.eval_variables,
+    meta={'width': ours.width},
+    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
+    evaluate=measure,
+  )
+
+
+def _training_source(config, runtime: stage.Runtime) -> info.Source:
+  """The training images without the tiny ones."""
+  split = config.dataset.train_split
+  source = runtime.source(config.dataset, split)
+  left_out = frozenset(source.ids[i] for i in saliency_images.tiny_images(config.saliency, source))
+  if not left_out:
+    return source
+  quarantined = runtime.quarantined.get(split, frozenset()) | left_out
+  smaller = dataclasses.replace(runtime, quarantined={**runtime.quarantined, split: quarantined})
+  return smaller.source(config.dataset, split)
+
+
+def _fit(
+  config: transforms.TransformConfig, sizes: Sequence[tuple[int, int]]
+) -> tuple[transforms.TransformConfig, bool]:
+  """The transform with the size of its square, and whether every image fills it."""
+  largest = max(max(size) for size in sizes)
+  if config.crop == 0:
+    config = dataclasses.replace(config, crop=largest)
+  kept = config.resize is transforms.Resize.NONE
+  filled = min(min(size) for size in sizes) >= config.crop
+  return config, kept and filled and config.shift == 0
+
+
+def _describe(config, source: info.Source) -> str:
+  ours = config.saliency
+  count = trees.count(networks.abstract_variables(build(ours), source.info)['params'])
+  left_out = set(saliency_images.tiny_images(ours, source))
+  epoch = len(set(pipeline.labelled(source).tolist()) - left_out) // ours.batch_size
+  return (
+    f'PoolNet on {ours.model.backbone}, {count:,} parameters; {ours.epochs} epochs of {epoch} = '
+    f'{ours.epochs * epoch} steps at batch {ours.batch_size}'
+  )
+
+
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+  ours = config.saliency
+  trainer.check_batch(ours, runtime, name='saliency')
+  model = build(ours)
+  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=SCRATCH)
+  if 'saliency_priors' in inputs:
+    large = _training_source(config, runtime)
+    targets = joins.grey_maps(large, inputs['saliency_priors'] / large.split)
+    joins.check(targets, large, pipeline.labelled(large))
+
+
+STAGE = stage.Stage(
+  name='saliency',
+  needs=lambda config: (*networks.start_needs(config.saliency), 'saliency_priors'),
+  settings=lambda config: {
+    'saliency': config.saliency,
+    'saliency.init_digest': networks.init_digest(config.saliency.init),
+    'priors.splits': config.priors.splits,
+  },
+  run=run,
+  describe=_describe,
+  check=_check,
+)

@@ -1,0 +1,194 @@
+"""A finished run's segmentation network, ready for images of any origin."""
+
+import csv
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pnoc_jax.data import info, loose
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import images, products, weights
+from pnoc_jax.nn import deeplab
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.report import pictures
+from pnoc_jax.stages import maps, networks, per_image, predictions, segmentation, settings, stage
+from pnoc_jax.types import Variables
+
+SKIPPED = 'skipped.csv'
+OVERLAYS = 'overlays'
+
+
+class Trained(NamedTuple):
+  """A network and what there is to know about its use.
+
+  Attributes:
+    model: the network; its pure call is `predict.segmentation.probabilities`.
+    variables: its weights, float32 host arrays.
+    dataset: classes, palette and normalisation.
+    crop: side in pixels of the squares it was trained on.
+  """
+
+  model: deeplab.DeepLab
+  variables: Variables
+  dataset: info.DatasetInfo
+  crop: int
+
+
+def load(run: str | Path) -> Trained:
+  """Reads the network of a finished run.
+
+  Args:
+    run: the run's directory, or that of its stage `segmentation`.
+
+  Raises:
+    UserError: there is no such run, or it has not come to its segmentation network.
+  """
+  run = Path(run)
+  if not run.is_dir():
+    raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
+  directory = run / 'segmentation' if (run / 'segmentation').is_dir() else run
+  if not (directory / 'weights').is_dir():
+    raise UserError(
+      f'{run} holds no trained segmentation network ({directory / "weights"} is missing): run it '
+      'through the stage segmentation first'
+    )
+  _, meta = weights.load(directory / 'weights')
+  try:
+    model_config = stage.from_dict(settings.ModelConfig, meta['model'])
+    head = stage.from_dict(segmentation.HeadConfig, meta['head'])
+    known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
+    dataset = stage.from_dict(info.DatasetInfo, known)
+    crop = int(meta['crop'])
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{directory / "weights"} are not those of a segmentation network ({error!r})'
+    ) from error
+  config = segmentation.SegmentationConfig(model=model_config, head=head)
+  model = segmentation.build(config, dataset.num_classes)
+  return Trained(model, networks.load(model, dataset, directory), dataset, crop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What became of the files.
+
+  Attributes:
+    made: label maps made by this call.
+    kept: label maps that were there already.
+    skipped: (file, why) of what could not be read.
+  """
+
+  made: int
+  kept: int
+  skipped: tuple[tuple[Path, str], ...]
+
+
+def predict_files(
+  trained: Trained,
+  path: str | Path,
+  output: str | Path,
+  *,
+  config: predictions.PredictionsConfig,
+  overlay: bool = False,
+  max_side: int = 1024,
+  runtime: stage.Runtime | None = None,
+) -> Summary:
+  """Writes the label map of every image at a path, in the image's own size; keeps what is there.
+
+  Args:
+    trained: the network.
+    path: an image, or a directory of images.
+    output: directory of `<name>.png` and, with `overlay`, `overlays/<name>.png`; files that cannot
+      be read are listed in `skipped.csv` there.
+    config: scales, flips and CRF; its `splits` are not looked at.
+    overlay: also lay the labels over the images.
+    max_side: images with a longer side, in pixels, are segmented at this size, and their label maps
+      enlarged.
+    runtime: where to run; all devices of this process by default.
+
+  Returns:
+    How many were made, kept and skipped.
+
+  Raises:
+    UserError: there is no image at the path, or `output` is a file.
+  """
+  output = Path(output)
+  if output.is_file():
+    raise UserError(f'{output} is a file; name a directory for the label maps')
+  if max_side < 1:
+    raise UserError(f'the longest side to segment is {max_side} px; it is at least 1')
+  named, skipped = _readable(loose.find(path))
+  _write_skipped(output, skipped)
+  if not named:
+    return Summary(0, 0, tuple(skipped))
+  source = loose.LooseImages(named, trained.dataset, max_side=max_side)
+
+  def done(name: str) -> bool:
+    laid = not overlay or maps.exists_png(output / OVERLAYS / f'{name}.png')
+    return laid and maps.exists_png(output / f'{name}.png')
+
+  def results(indices: list[int]) -> Iterator[per_image.Result]:
+    for index, labels in segment(source, indices):
+      yield index, functools.partial(_write, source, index, labels, output, overlay)
+
+  runtime = runtime or local_runtime(output)
+  segment = predictions.Segmenter(
+    trained.model, trained.variables, trained.dataset, config, runtime
+  )
+  made = per_image.make(
+    runtime,
+    source,
+    what='predictions',
+    among=range(len(source)),
+    exists=done,
+    results=results,
+  )
+  return Summary(made, len(source) - made, tuple(skipped))
+
+
+def local_runtime(workdir: Path) -> stage.Runtime:
+  """A runtime on this process's devices, for work outside of a run."""
+  mesh = meshes.make_mesh(jax.local_devices())
+  return stage.Runtime(workdir, mesh, mesh, stage.RuntimeConfig())
+
+
+def _readable(named):
+  """Splits files into those that decode and (file, why) of the others."""
+  good, skipped = [], []
+  for name, file in named:
+    try:
+      images.read_image(file)
+      good.append((name, file))
+    except UserError as error:
+      skipped.append((file, str(error)))
+  return good, skipped
+
+
+def _write_skipped(output: Path, skipped) -> None:
+  path = output / SKIPPED
+  if not skipped:
+    path.unlink(missing_ok=True)
+    return
+  text = io.StringIO()
+  table = csv.writer(text)
+  table.writerow(('file', 'why'))
+  table.writerows(skipped)
+  products.write_text(path, text.getvalue())
+
+
+def _write(source: loose.LooseImages, index: int, labels: np.ndarray, output: Path, overlay: bool):
+  name, size = source.ids[index], source.original_size(index)
+  if labels.shape != size:
+    labels = images.resize_nearest(labels.astype(np.uint8), size)
+  if overlay:
+    path = output / OVERLAYS / f'{name}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.write_png(path, pictures.blend(source.original(index), labels, source.info.palette))
+  # Last: what is there is whole.
+  maps.write_labels(output / f'{name}.png', labels, source.info)

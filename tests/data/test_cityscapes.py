@@ -1,0 +1,90 @@
+"""Cityscapes is read from its folders; the ubiquitous classes are background."""
+
+import numpy as np
+import pytest
+from data import miniatures
+
+from pnoc_jax import errors
+from pnoc_jax.data import checks, files, info, sources
+from pnoc_jax.io import images
+
+TRAIN = ('aachen_000000_000001', 'aachen_000000_000002', 'bochum_000000_000001')
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def root(tmp_path):
+  return miniatures.write_cityscapes(tmp_path / 'cityscapes')
+
+
+def _open(root, split='train', **options):
+  config = info.DatasetConfig(name=info.DatasetName.CITYSCAPES, root=str(root), **options)
+  return sources.open_source(config, split)
+
+
+def _names(source):
+  return [[source.info.classes[k] for k in np.flatnonzero(row)] for row in source.labels]
+
+
+def test_masks_are_renumbered_and_tell_the_labels(root, monkeypatch):
+  source = _open(root)
+  assert source.ids == TRAIN and source.info.num_classes == 13
+  assert len(source.info.palette) == 14
+  assert _names(source) == [['car'], [], ['wall', 'bicycle']]
+  size = miniatures.CITYSCAPES_SIZE
+  # trainIds 13, 0 and 255: car is the 8th class, road background.
+  expected = miniatures.paint(size, (8, 4, 4, 8, 8), (0, 8, 0, 16, 32), (255, 0, 0, 2, 2))
+  np.testing.assert_array_equal(source.mask(0), expected)
+  assert set(np.unique(source.mask(2))) == {0, 1, 13}
+  assert source.example(0)['image'].shape == (*size, 3) and source.size(0) == size
+  assert checks.check_source(source) == []
+  # The labels were kept: no mask is read again.
+  monkeypatch.setattr(files.MaskFiles, 'read', None)
+  assert _names(_open(root)) == _names(source)
+
+
+def test_the_34_labels_are_as_good(root):
+  expected = _open(root, 'val').mask(0)
+  path = next(root.glob('gtFine/val/*/*.png'))
+  mask = images.read_mask(path)
+  path.unlink()
+  table = np.arange(256, dtype=np.uint8)
+  table[[0, 11]] = 7, 24  # road and person
+  images.write_png(path.with_name(path.name.replace('TrainIds', 'Ids')), table[mask])
+  source = _open(root, 'val')
+  np.testing.assert_array_equal(source.mask(0), expected)
+  assert _names(source) == [['person']]
+
+
+def test_the_test_split_has_neither_masks_nor_labels(root):
+  source = _open(root, 'test')
+  assert len(source) == 1 and not source.has_masks and not source.labels.any()
+
+
+def test_lists_may_carry_labels(root, tmp_path):
+  path = tmp_path / 'train.txt'
+  path.write_bytes(f'{TRAIN[2]},0|1|13|18\r\n{TRAIN[0]},10\r\n'.encode())
+  source = _open(root, lists=str(tmp_path))
+  assert source.ids == (TRAIN[2], TRAIN[0])
+  assert _names(source) == [['car', 'bicycle'], []] and source.has_masks
+  path.write_text(f'{TRAIN[2]}\n{TRAIN[0]}\n')
+  assert _names(_open(root, lists=str(tmp_path))) == [['wall', 'bicycle'], ['car']]
+  path.write_text(f'{TRAIN[2]},19\n{TRAIN[0]}\nbonn_1,\n')
+  with pytest.raises(errors.UserError) as caught:
+    _open(root, lists=str(tmp_path))
+  for part in ("has the label '19', expected 0 to 18", '1 of 3 lines', 'bonn_1_leftImg8bit.png is'):
+    assert part in str(caught.value)
+
+
+def test_missing_things_are_named(root, tmp_path):
+  next(root.glob('gtFine/train/bochum/*')).unlink()
+  with pytest.raises(errors.UserError, match=f'1 of 3 ids have no mask, the first is {TRAIN[2]}'):
+    _open(root)
+  with pytest.raises(errors.UserError, match='leftImg8bit/demo/ has no images'):
+    _open(root, 'demo')
+  with pytest.raises(errors.UserError, match='leftImg8bit not found'):
+    _open(tmp_path / 'cityscapes' / 'gtFine')

@@ -1,0 +1,174 @@
+"""VOC 2012 is read from its own layout: labels by the rules, masks of both origins."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from data import folders, miniatures
+
+from pnoc_jax import errors
+from pnoc_jax.data import checks, info, sources, voc
+
+AUG = ('2007_000001', '2007_000002', '2008_000004', '2009_000005')
+
+
+@pytest.fixture
+def root(tmp_path):
+  return miniatures.write_voc(tmp_path)
+
+
+@pytest.fixture
+def home(root):
+  return root / 'VOCdevkit' / 'VOC2012'
+
+
+def _open(root, split, **options):
+  exclude = options.pop('exclude', frozenset())
+  config = info.DatasetConfig(name=info.DatasetName.VOC12, root=str(root), **options)
+  return sources.open_source(config, split, exclude=exclude)
+
+
+def _message(root, split='train', **options):
+  with pytest.raises(errors.UserError) as caught:
+    _open(root, split, **options)
+  return str(caught.value)
+
+
+def _names(source):
+  return [[source.info.classes[k] for k in np.flatnonzero(row)] for row in source.labels]
+
+
+def test_reads_images_labels_and_masks(root, home):
+  source = _open(root, 'train')
+  assert source.ids == ('2007_000001', '2007_000002') and len(source) == 2
+  assert source.info.num_classes == 20 and source.info.classes[19] == 'tvmonitor'
+  assert source.labels.dtype == np.float32 and _names(source) == [['cat'], ['person']]
+  image = source.example(1)['image']
+  np.testing.assert_array_equal(image, miniatures.picture(home / 'again.jpg', (20, 30), 1))
+  assert source.size(1) == (20, 30)
+  mask = miniatures.paint((20, 30), (255, 4, 4, 12, 12), (15, 5, 5, 11, 11))
+  np.testing.assert_array_equal(source.mask(1), mask)
+  assert [x.name for x in source.files(0)] == ['2007_000001.jpg', '2007_000001.png']
+  copy = pickle.loads(pickle.dumps(source))
+  np.testing.assert_array_equal(copy.mask(1), mask)
+  assert checks.check_source(source) == []
+
+
+@pytest.mark.parametrize('place', ['', 'VOCdevkit', 'VOCdevkit/VOC2012'])
+def test_the_root_may_stand_above(root, place):
+  assert _open(root / place, 'val').ids == ('2008_000003',)
+
+
+def test_parts_and_boxes_without_area_are_no_labels(root):
+  source = _open(root, 'train_aug')
+  assert _names(source)[2] == ['boat', 'sheep']
+
+
+@pytest.mark.parametrize('aug_colors', [False, True])
+def test_train_aug_is_derived_from_the_masks(tmp_path, aug_colors):
+  root = miniatures.write_voc(tmp_path / 'x', aug_colors=aug_colors)
+  source = _open(root, 'train_aug')
+  assert source.ids == AUG and source.has_masks
+  assert set(np.unique(source.mask(0))) == {0, 8, 255}  # VOC's own mask, with void.
+  np.testing.assert_array_equal(source.mask(2), miniatures.paint((20, 30), (17, 4, 4, 12, 12)))
+  assert checks.check_source(source) == []
+  assert _open(root, 'trainval_aug').ids == (*AUG[:2], '2008_000003', *AUG[2:])
+
+
+def test_train_aug_is_derived_from_sbd_lists_or_merged_masks(root, home):
+  merged = home / 'SegmentationClass'
+  shutil.move(home / 'SegmentationClassAug', root / 'aug')
+  assert 'cannot be derived' in _message(root, 'train_aug')
+  sbd = root / 'SBD' / 'dataset'
+  sbd.mkdir(parents=True)
+  (sbd / 'train.txt').write_text('2008_000003\r\n2008_000004\r\n')
+  (sbd / 'val.txt').write_text('2009_000005\r\n')
+  source = _open(root, 'train_aug')
+  assert source.ids == AUG and not source.has_masks and source.mask(0) is None
+  shutil.rmtree(sbd)
+  for path in (root / 'aug').iterdir():
+    if not (merged / path.name).exists():
+      shutil.copy(path, merged)
+  assert _open(root, 'train_aug').ids == AUG
+
+
+def test_lists_of_the_field_are_read(root, home):
+  path = home / 'ImageSets' / 'Segmentation' / 'train_aug.txt'
+  path.write_bytes(
+    b'\xef\xbb\xbf/JPEGImages/2007_000001.jpg /SegmentationClassAug/2007_000001.png\r\n'
+    b'2009_000005 \r\n\r\n'
+  )
+  assert _open(root, 'train_aug').ids == ('2007_000001', '2009_000005')
+  excluded = _open(root, 'train_aug', exclude=frozenset({'2009_000005'}))
+  assert excluded.ids == ('2007_000001',)
+
+
+def test_own_lists_labels_and_masks_take_the_place(root, tmp_path):
+  (tmp_path / 'lists').mkdir()
+  (tmp_path / 'lists' / 'mine.txt').write_text('2009_000005\n2007_000001\n')
+  (tmp_path / 'labels.csv').write_text(
+    'id,labels\n2007_000001,cow horse\n2009_000005,\n2007_000002,car\n'
+  )
+  source = _open(
+    root,
+    'mine',
+    lists=str(tmp_path / 'lists'),
+    labels=str(tmp_path / 'labels.csv'),
+    masks=str(root / 'VOCdevkit/VOC2012/SegmentationClassAug'),
+  )
+  assert source.ids == ('2009_000005', '2007_000001')
+  assert _names(source) == [[], ['cow', 'horse']]
+  assert set(np.unique(source.mask(1))) == {0, 8}  # No void: SBD's.
+
+
+def test_test_has_neither_labels_nor_masks(root, home):
+  (home / 'ImageSets' / 'Segmentation' / 'test.txt').write_text('2010_000009\n')
+  miniatures.picture(home / 'JPEGImages' / '2010_000009.jpg', (20, 30))
+  source = _open(root, 'test')
+  assert not source.labels.any() and not source.has_masks
+
+
+def test_problems_are_listed_at_once(root, home):
+  annotations = home / 'Annotations'
+  folders.replace(annotations / '2007_000001.xml', '<name>cat<', '<name>Cat<')
+  (annotations / '2007_000002.xml').write_text('<annotation><object>')
+  (home / 'JPEGImages' / '2007_000002.jpg').unlink()
+  message = _message(root)
+  for part in (
+    '3 problems',
+    "2007_000001.xml has the unknown class 'Cat'; did you mean 'cat'?",
+    '2007_000002.xml cannot be read',
+    '2007_000002.jpg is missing',
+  ):
+    assert part in message
+  (annotations / '2008_000003.xml').unlink()
+  assert '2008_000003.xml is missing' in _message(root, 'val')
+  assert 'nowhere.txt is missing (splits found: train, val)' in _message(root, 'nowhere')
+  options = {'lists': 'x', 'labels': 'y.csv', 'masks': 'z'}
+  message = _message(root, 'val', **options)
+  assert 'val.txt is missing (dataset.lists)' in message and 'y.csv is missing' in message
+  assert '(dataset.masks) lacks the masks of 1 of 1 ids' in _message(root, 'val', masks='z')
+  assert 'dataset.root is empty' in _message('')
+  assert 'JPEGImages not found in ./, VOC2012/' in _message(home / 'Annotations')
+
+
+def test_a_mask_of_foreign_colours_is_refused(tmp_path):
+  root = miniatures.write_voc(tmp_path, aug_colors=True)
+  path = root / 'VOCdevkit/VOC2012/SegmentationClassAug/2009_000005.png'
+  miniatures.picture(path, (20, 30))
+  source = _open(root, 'train_aug')
+  with pytest.raises(errors.UserError, match=r'2009_000005\.png: \d+ pixels .* colours of no cla'):
+    source.mask(3)
+  assert [x.id for x in checks.check_source(source)] == ['2009_000005']
+
+
+def test_the_classes_are_alphabetical():
+  assert len(voc.CLASSES) == 20 and list(voc.CLASSES) == sorted(voc.CLASSES)
+  assert voc.IMAGES['train_aug'] + voc.IMAGES['val'] == voc.IMAGES['trainval_aug']
+
+
+def test_replacements_are_of_the_public_data_sets():
+  config = info.DatasetConfig(name=info.DatasetName.SHAPES, masks='x')
+  with pytest.raises(errors.UserError, match='shapes has its own masks'):
+    sources.open_source(config, 'train')

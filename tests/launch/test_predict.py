@@ -1,0 +1,190 @@
+"""Predicting files as a user has them: odd sizes and modes, broken ones, interrupted runs."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch import export as export_launcher
+from launch import predict
+from pnoc_jax.data import loose
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import images
+from pnoc_jax.predict import segmentation as pure
+from pnoc_jax.stages import trained
+from tests.launch import finished_run
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run."""
+  return finished_run.write(tmp_path_factory.mktemp('run'))
+
+
+def _photograph(height, width, seed=0):
+  rng = np.random.default_rng(seed)
+  coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
+  return images.resize_bicubic(coarse, (height, width))
+
+
+def _predict(run, path, output, *flags):
+  return predict.main(
+    [f'--run={run}', f'--input={path}', f'--output={output}', '--scales=1', *flags]
+  )
+
+
+@pytest.fixture(scope='module')
+def album(tmp_path_factory):
+  """A folder of what users have; every image shows the same scene where that is possible."""
+  folder = tmp_path_factory.mktemp('album')
+  scene = _photograph(40, 56)
+  grey = scene[..., 0]
+  (folder / 'below').mkdir()
+  Image.fromarray(scene).save(folder / 'plain.png')
+  Image.fromarray(scene).save(folder / 'below' / 'plain.png')
+  Image.fromarray(grey).save(folder / 'grey.png')
+  Image.fromarray(np.repeat(grey[..., None], 3, -1)).save(folder / 'grey_rgb.png')
+  Image.fromarray(np.dstack([scene, np.full(grey.shape, 9, np.uint8)])).save(folder / 'rgba.png')
+  Image.fromarray(grey.astype(np.uint16) * 257).save(folder / 'deep.png')
+  turned = Image.Exif()
+  turned[0x0112] = 6  # The viewer turns it by 90 degrees clockwise.
+  Image.fromarray(np.ascontiguousarray(np.rot90(scene))).save(folder / 'exif.png', exif=turned)
+  Image.fromarray(scene[:1, :1]).save(folder / 'one.png')
+  Image.fromarray(np.full((3000, 5000, 3), 90, np.uint8)).save(folder / 'large.png')
+  (folder / 'corrupt.jpg').write_bytes(b'\xff\xd8\xff\xe0 this is no photograph')
+  whole = folder / 'whole.jpg'
+  Image.fromarray(scene).save(whole)
+  (folder / 'cut.jpg').write_bytes(whole.read_bytes()[:-300])
+  (folder / 'notes.txt').write_text('no image')
+  return folder
+
+
+@pytest.fixture(scope='module')
+def predicted(run, album, tmp_path_factory):
+  """The album's label maps."""
+  output = tmp_path_factory.mktemp('predicted')
+  assert _predict(run, album, output, '--max_side=64', '--overlay') == 0
+  return output
+
+
+def _labels(output, name):
+  return images.read_mask(output / f'{name}.png')
+
+
+def test_label_maps_have_the_sizes_of_their_images(album, predicted):
+  for name in ('plain', 'below/plain', 'grey', 'rgba', 'deep', 'exif', 'one', 'large', 'whole'):
+    file = next(f for f in album.glob(f'{name}.*'))
+    assert _labels(predicted, name).shape == images.image_size(file), name
+    assert images.read_image(predicted / 'overlays' / f'{name}.png').shape[:2] == (
+      images.image_size(file)
+    )
+
+
+def test_modes_and_orientation_do_not_change_the_labels(predicted):
+  plain = _labels(predicted, 'plain')
+  assert len(np.unique(plain)) > 1
+  for name in ('below/plain', 'rgba', 'exif'):
+    np.testing.assert_array_equal(_labels(predicted, name), plain, err_msg=name)
+  for name in ('grey', 'deep'):
+    np.testing.assert_array_equal(_labels(predicted, name), _labels(predicted, 'grey_rgb'))
+
+
+def test_it_says_what_the_pure_call_says(run, predicted, album):
+  found = trained.load(run)
+  image = images.read_image(album / 'plain.png')
+  mean, std = np.array(found.dataset.mean), np.array(found.dataset.std)
+  normalized = ((image / 255 - mean) / std)[None].astype(np.float32)
+  size = np.array([image.shape[:2]], np.int32)
+  probabilities = pure.probabilities(
+    found.model, found.variables, [normalized], [size], size, shape=image.shape[:2]
+  )
+  expected = np.asarray(probabilities)[0].argmax(-1)
+  # Padding moves the last bits: a pixel between two labels may fall to either.
+  assert (_labels(predicted, 'plain') == expected).mean() > 0.998
+
+
+def test_unreadable_files_are_listed_and_the_others_made(predicted):
+  with open(predicted / 'skipped.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert sorted(pathlib.Path(row['file']).name for row in rows) == ['corrupt.jpg', 'cut.jpg']
+  assert all('cut.jpg' in row['why'] or 'corrupt.jpg' in row['why'] for row in rows)
+  assert not (predicted / 'cut.png').exists()
+
+
+def test_what_is_there_is_kept_and_what_is_missing_made(run, album, predicted, capsys):
+  before = (predicted / 'plain.png').stat().st_mtime_ns
+  content = (predicted / 'grey.png').read_bytes()
+  (predicted / 'grey.png').write_bytes(content[:40])
+  assert _predict(run, album, predicted, '--max_side=64', '--overlay') == 0
+  assert '1 label maps made, 9 kept' in capsys.readouterr().out
+  assert (predicted / 'plain.png').stat().st_mtime_ns == before
+  assert (predicted / 'grey.png').read_bytes() == content
+
+
+def test_bad_arguments_are_refused_with_a_line(run, tmp_path, capsys):
+  (tmp_path / 'empty').mkdir()
+  file = tmp_path / 'file'
+  file.write_text('x')
+  cases = (
+    ([run, tmp_path / 'empty', tmp_path / 'o'], 'holds no image'),
+    ([run, tmp_path / 'nowhere', tmp_path / 'o'], 'no such file or directory'),
+    ([tmp_path / 'norun', tmp_path, tmp_path / 'o'], 'no such directory'),
+    ([tmp_path, tmp_path, tmp_path / 'o'], 'no trained segmentation network'),
+    ([run, tmp_path, file], 'is a file'),
+    ([run, tmp_path, tmp_path / 'o', '--max_side=0'], 'at least 1'),
+    ([run, tmp_path, tmp_path / 'o', '--scales=0'], 'positive scales'),
+  )
+  for arguments, expected in cases:
+    assert _predict(*arguments) == 2, expected
+    assert expected in capsys.readouterr().err
+  assert not (tmp_path / 'o').exists()
+
+
+def test_files_that_differ_in_their_suffix_alone_keep_it(tmp_path):
+  for name in ('a.png', 'a.jpg', 'b.png'):
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / name)
+  assert [name for name, _ in loose.find(tmp_path)] == ['a.jpg', 'a.png', 'b']
+  assert [name for name, _ in loose.find(tmp_path / 'a.jpg')] == ['a']
+  with pytest.raises(UserError, match='no such file'):
+    loose.find(tmp_path / 'c')
+
+
+def test_the_exported_network_runs_without_this_package(run, album, tmp_path):
+  output = tmp_path / 'exported'
+  assert export_launcher.main([f'--run={run}', f'--output={output}']) == 0
+  assert export_launcher.main([f'--run={run}', f'--output={output}']) == 2
+  program = (
+    'import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__"); '
+    'assert not [name for name in sys.modules if name.startswith("pnoc_jax")]'
+  )
+  done = subprocess.run(
+    [sys.executable, '-I', '-c', program, output / 'example.py', album / 'plain.png', 'labels.png'],
+    cwd=tmp_path,
+    env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert len((output / 'example.py').read_text().splitlines()) <= 25
+  found = trained.load(run)
+  side = finished_run.CROP
+  image = np.asarray(
+    Image.open(album / 'plain.png').resize((side, side), Image.Resampling.BICUBIC), np.uint8
+  )
+  mean, std = np.array(found.dataset.mean), np.array(found.dataset.std)
+  batch = np.stack([((image / 255 - mean) / std).astype(np.float32)] * 3)
+  expected = np.asarray(jax.nn.softmax(found.model.apply(found.variables, batch, train=False)))
+  # Another batch size than the example's. The last layer is 30 times larger than usual, and so are
+  # the differences of rounding.
+  exported = jax.export.deserialize(bytearray((output / 'model.stablehlo').read_bytes()))
+  np.testing.assert_allclose(exported.call(np.stack([image] * 3)), expected, atol=1e-4)
+  labels = Image.fromarray(expected[0].argmax(-1).astype(np.uint8)).resize((56, 40), 0)
+  assert (images.read_mask(tmp_path / 'labels.png') == np.asarray(labels)).mean() > 0.998

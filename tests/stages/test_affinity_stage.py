@@ -1,0 +1,67 @@
+"""What the stage `affinity` refuses, and what of its network learns."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoc_jax import errors, trees
+from pnoc_jax.data import info
+from pnoc_jax.ops import affinity as affinity_ops
+from pnoc_jax.parallel import mesh as mesh_lib
+from pnoc_jax.stages import affinity, networks, stage, trainer
+
+
+def _config():
+  dataset = info.DatasetConfig()
+  dataset.shapes.size, dataset.shapes.train = 32, 8
+  config = types.SimpleNamespace(seed=0, dataset=dataset, affinity=affinity.AffinityConfig())
+  config.affinity.model.backbone = 'resnest_tiny'
+  config.affinity.model.last_stage = 'layer1'
+  config.affinity.batch_size = 4
+  return config
+
+
+def test_crops_whose_grid_holds_no_pair_are_refused():
+  config = _config().affinity
+  config.radius = 4
+
+  def pairs(cells):
+    edge = jax.ShapeDtypeStruct((1, cells, cells), jnp.float32)
+    return jax.eval_shape(lambda x: affinity_ops.affinities(x, radius=4), edge)
+
+  config.transform.crop = 14
+  assert not affinity.faults(config)
+  pairs(7)
+  config.transform.crop = 12
+  assert 'a radius of at most 3' in affinity.faults(config)[0]
+  with pytest.raises(ValueError, match='has no pairs in radius 4'):
+    pairs(6)
+
+
+def test_labels_that_are_missing_are_named_before_any_work(tmp_path):
+  config = _config()
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
+  runtime = stage.Runtime(tmp_path, mesh, mesh, stage.RuntimeConfig())
+  source = runtime.source(config.dataset, 'train')
+  inputs = {'affinity_labels': tmp_path / 'affinity_labels'}
+  with pytest.raises(errors.UserError, match=f'{source.ids[0]}.png: missing'):
+    affinity.STAGE.check(config, inputs, source, runtime)
+
+
+def test_the_branch_learns_at_one_rate_and_decays_and_the_backbone_does_neither():
+  config = _config()
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
+  source = stage.Runtime(None, mesh, mesh, stage.RuntimeConfig()).source(config.dataset, 'train')
+  template = networks.abstract_variables(affinity.build(config.affinity), source.info)
+  params = jax.tree.map(lambda x: np.ones(1, x.dtype), template['params'])
+  tx, rate = trainer.make_optimizer(
+    config.affinity.optim, params, 100, groups=affinity.groups(config.affinity.optim)
+  )
+  updates, _ = tx.update(params, tx.init(params), params)
+  assert float(rate(0)) == np.float32(0.1)
+  for name, update in trees.flatten_names(updates).items():
+    expected = 0.0 if name.startswith('backbone/') else -0.1 * (1 + 1e-4)
+    np.testing.assert_allclose(update, expected, rtol=1e-6, err_msg=name)

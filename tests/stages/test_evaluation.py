@@ -1,0 +1,204 @@
+"""Scores of products that were made up from the masks, and when they are taken."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from pnoc_jax import config as config_lib
+from pnoc_jax.data import sources as sources_lib
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import images, products, records
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.stages import evaluation, graph, runner, saliency_scores, scores, stage
+
+SIZE = 24
+
+
+@pytest.fixture
+def config():
+  result = config_lib.PipelineConfig()
+  result.dataset.shapes.size = SIZE
+  result.dataset.shapes.train, result.dataset.shapes.val = 6, 3
+  result.evaluation.of = evaluation.STAGES
+  return result
+
+
+@pytest.fixture
+def runtime(config, tmp_path):
+  mesh = meshes.make_mesh(jax.devices()[:1])
+  return stage.Runtime(tmp_path, mesh, mesh, config.runtime)
+
+
+@pytest.fixture
+def directories(config, tmp_path):
+  """Products of every stage that are right everywhere, but for the predictions."""
+  found = {name: tmp_path / name for name in evaluation.STAGES}
+  for split in ('train', 'val'):
+    source = sources_lib.open_source(config.dataset, split)
+    for index, image_id in enumerate(source.ids):
+      mask = source.mask(index)
+      keys = np.append(0, np.flatnonzero(source.labels[index]) + 1).astype(np.int32)
+      maps = np.float16(mask[None] == keys[1:, None, None])
+      low = maps[:, ::4, ::4].astype(np.float32)
+      logits = np.where(source.labels[index] > 0, 4, -4).astype(np.float32)
+      products.write_prior(found['priors'] / split / f'{image_id}.npz', keys, low, maps, logits)
+      products.write_walk(found['random_walk'] / split / f'{image_id}.npz', keys, maps)
+      salient = np.uint8(255 * (mask > 0))
+      undecided = np.where(np.arange(SIZE) < 6, 255, mask).astype(np.uint8)
+      for place, array in (
+        ('saliency_priors', salient),
+        ('saliency_priors/maps', salient),
+        ('saliency', salient),
+        ('affinity_labels', undecided),
+        ('pseudo_masks', mask),
+        ('predictions', np.zeros_like(mask)),
+      ):
+        _write(tmp_path / place / split / f'{image_id}.png', array)
+  for name, directory in found.items():
+    records.write_done(directory, {'of': name}, {}, {})
+  return found
+
+
+def _write(path, array):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  images.write_png(path, np.asarray(array, np.uint8))
+
+
+def test_every_product_has_its_score_in_a_file(config, runtime, directories, tmp_path, capsys):
+  config.evaluation.crf_splits = ('val',)
+  config.evaluation.crf.steps = 0
+  out = tmp_path / 'evaluation'
+  evaluation.run(config, directories, out, runtime)
+  results = {path.stem: records.read_json(path) for path in out.glob('*.json')}
+  both = ('priors', 'saliency_priors', 'saliency', 'random_walk', 'pseudo_masks')
+  expected = {f'{name}_{split}' for name in both for split in ('train', 'val')}
+  # What is made of one split only is scored there.
+  one = {'affinity_labels_train', 'priors_crf_val', 'predictions_val'}
+  assert set(results) == expected | one
+  for name, result in results.items():
+    if 'predictions' not in name:
+      assert result['fp'] == result['fn'] == 0 and result['iou']['background'] > 99.99, name
+  saliency = results['saliency_train']
+  assert set(saliency['iou']) == {'background', 'salient'}
+  assert saliency['miou'] == pytest.approx(100)
+  for name in ('segmentation', 'priors'):
+    assert saliency[name]['iou'] == pytest.approx(results['pseudo_masks_train']['iou'])
+  assert results['saliency_priors_train']['maps']['threshold'] == 0.05
+  assert results['affinity_labels_train']['undecided'] == pytest.approx(25)
+  matrix = np.array(results['predictions_val']['confusion'])
+  assert matrix.sum() == 3 * SIZE**2 and matrix[:, 0].sum() == matrix.sum()
+  done = records.read_done(directories['saliency'])
+  assert saliency['fingerprint'] == done.fingerprint
+  printed = capsys.readouterr().out
+  assert 'Pseudo masks of val:' in printed and 'undecided 25.0 %' in printed
+
+
+def test_scores_that_are_up_to_date_stay(config, runtime, directories, tmp_path):
+  out = tmp_path / 'evaluation'
+  evaluation.run(config, directories, out, runtime)
+  for path in out.iterdir():
+    path.write_text(json.dumps({**records.read_json(path), 'mark': True}))
+  records.write_done(directories['saliency'], {'of': 'another'}, {}, {})
+  evaluation.run(config, directories, out, runtime)
+  anew = {path.stem for path in out.iterdir() if 'mark' not in records.read_json(path)}
+  assert anew == {'saliency_train', 'saliency_val'}
+  # What is combined with the priors follows them too.
+  records.write_done(directories['priors'], {'of': 'another'}, {}, {})
+  evaluation.score_stage(config, 'saliency_priors', directories, out, runtime)
+  assert 'mark' not in records.read_json(out / 'saliency_priors_val.json')
+
+
+class _Reversed:
+  """A split in the other order."""
+
+  def __init__(self, source):
+    self.info, self.split, self.has_masks = source.info, source.split, True
+    self.ids, self.labels, self._source = source.ids[::-1], source.labels[::-1], source
+
+  def mask(self, index):
+    return self._source.mask(len(self.ids) - 1 - index)
+
+
+def test_draws_do_not_depend_on_the_order(config, directories):
+  source = sources_lib.open_source(config.dataset, 'train')
+  for image_id in source.ids:  # All of it is salient: the background's classes are drawn.
+    _write(directories['saliency'] / 'train' / f'{image_id}.png', np.full((SIZE, SIZE), 255))
+  results = [
+    saliency_scores.score_saliency(scores.Split(x, seed), directories)
+    for x, seed in ((source, 0), (_Reversed(source), 0), (source, 1))
+  ]
+  assert results[0] == results[1]
+  assert results[0]['segmentation'] != results[2]['segmentation']
+  assert results[0]['segmentation']['iou']['background'] == 0
+
+
+def _damage_missing(path):
+  path.unlink()
+
+
+def _damage_size(path):
+  _write(path, np.zeros((SIZE + 1, SIZE)))
+
+
+def _damage_label(path):
+  _write(path, np.full((SIZE, SIZE), 99))
+
+
+def _damage_cut(path):
+  path.write_bytes(path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+  ('name', 'damage', 'message'),
+  [
+    ('saliency', _damage_missing, '1 products of saliency of val are missing.*val_00001'),
+    ('saliency_priors/maps', _damage_size, r'val_00001.png: is \(25, 24\), but the image'),
+    ('pseudo_masks', _damage_label, 'val_00001.png: holds the value 99; classes are 0..6'),
+    ('predictions', _damage_cut, 'val_00001.png: this mask cannot be read'),
+  ],
+)
+def test_a_foreign_product_is_named(config, runtime, directories, tmp_path, name, damage, message):
+  damage(tmp_path / name / 'val' / 'val_00001.png')
+  out = tmp_path / 'evaluation'
+  with pytest.raises(UserError, match=message):
+    evaluation.score_stage(config, name.partition('/')[0], directories, out, runtime)
+  assert not (out / f'{name.partition("/")[0]}_val.json').exists()
+
+
+def test_the_score_of_a_stage_follows_it(config, runtime, directories, tmp_path):
+  out = tmp_path / 'evaluation'
+
+  def planned(status):
+    stages = [
+      graph.Planned(stage.Stage(name, None, None, None, None), directory, status, {}, {})
+      for name, directory in directories.items()
+    ]
+    return [*stages, graph.Planned(evaluation.STAGE, out, status, {}, {})]
+
+  config.evaluation.of = ('priors', 'pseudo_masks')
+  runner._score(config, 'saliency', planned(graph.Status.RUN), runtime)
+  assert not out.exists()
+  runner._score(config, 'priors', planned(graph.Status.RUN), runtime)
+  assert sorted(path.name for path in out.iterdir()) == ['priors_train.json', 'priors_val.json']
+  # Of an evaluation that will run again, the old scores are kept elsewhere, once.
+  again = planned(graph.Status.RERUN)
+  for name in ('priors', 'pseudo_masks'):
+    runner._score(config, name, again, runtime)
+  assert len(list(out.iterdir())) == 4
+  assert len(list((tmp_path / 'evaluation.old1').iterdir())) == 2
+  assert not (tmp_path / 'evaluation.old2').exists()
+  # One that is no part of this call keeps what it has.
+  records.write_done(out, {}, {}, {})
+  (out / 'priors_train.json').unlink()
+  runner._score(config, 'priors', planned(graph.Status.DONE), runtime)
+  assert not (out / 'priors_train.json').exists()
+
+
+def test_an_unknown_stage_is_refused(config):
+  config.evaluation.of = ('priors', 'prior')
+  with pytest.raises(
+    UserError, match=r'evaluation\.of names prior; known: priors, saliency_priors'
+  ):
+    config_lib.validate(config)
