@@ -2,14 +2,17 @@
 
     python benchmarks/crf.py --images=voc/images --priors=runs/voc/priors/val --number=20
 
-Labels are the argmax of the priors against a constant background. Per photograph: seconds of
-pydensecrf2 and of the compiled `ops.crf.dense_crf` (both with their lattices' construction), pixels
-with equal labels, mean and largest difference of the marginals. All photographs are padded to one
-shape, so that one program serves them. CPU seconds count all threads: they say more than the clock
-on a machine that does other things, too. Needs pydensecrf2, jax, numpy and Pillow.
+Labels are the argmax of the priors against a constant background. Per photograph: milliseconds of
+pydensecrf2 and of the compiled `ops.crf.dense_crf` (both with their lattices' construction), turn
+by turn, the median of each; pixels with equal labels, mean and largest difference of the marginals.
+As in the stages, photographs are padded to few shapes (`--buckets`) and their labels to a power of
+two, so that few programs serve them all. CPU time counts all threads: it says more than the clock
+on a machine that does other things, too. `--batch` then compares a batch under `jax.vmap` with its
+photographs one after the other. Needs pydensecrf2, jax, numpy and Pillow.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rows
+from pnoc_jax.data import buckets
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf
 
@@ -70,68 +74,97 @@ def main(argv: list[str] | None = None) -> list[dict]:
   add('--threshold', type=float, default=0.3, help='of the background')
   add('--confidence', type=float, default=0.7, help='in the labels')
   add('--steps', type=int, default=10, help='of mean field')
+  add('--turns', type=int, default=7, help='of each measurement')
+  add('--buckets', type=int, default=4, help='shapes that photographs are padded to')
+  add('--batch', type=int, default=4, help='photographs at once, 0 for none')
   settings = parser.parse_args(argv)
   scenes = load(settings)
-  size = np.max([labels.shape for _, _, labels, _ in scenes], axis=0)
-  most = max(k for *_, k in scenes)
+  shapes = buckets.plan_buckets(
+    [labels.shape for _, _, labels, _ in scenes], max_buckets=settings.buckets
+  )
 
   @jax.jit
   def infer(labels, image, valid, present):
-    unary = crf.label_unary(labels, most, settings.confidence, present=present)
+    unary = crf.label_unary(labels, present.size, settings.confidence, present=present)
     return crf.dense_crf(unary, image, valid, steps=settings.steps)
 
-  print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, {size[0]} x {size[1]}, K {most}')
   print(
-    f'{"image":>14}  K  {"s: theirs":>9}   ours  ratio  {"CPU s: theirs":>13}   ours  ratio', end=''
+    f'{jax.devices()[0].device_kind}, jax {jax.__version__}, {len(os.sched_getaffinity(0))}', end=''
   )
-  print('  equal labels %  mean diff.  largest')
-  found = []
+  print(f' core(s), load {os.getloadavg()[0]:.1f}; padded to {shapes}')
+  print(
+    f'{"image":>14}  K  {"ms: theirs":>10}   ours  ratio  {"CPU ms: theirs":>14}   ours  ratio'
+    '  equal labels %  mean diff.  largest'
+  )
+  found, batches = [], {}
   for name, image, labels, k in scenes:
-    pad = [(0, a - b) for a, b in zip(size, labels.shape, strict=True)]
-    arguments = (
-      np.pad(labels, pad),
-      np.pad(image, (*pad, (0, 0))),
-      np.pad(np.ones(labels.shape, bool), pad),
-      np.arange(most) < k,
+    arguments = _pad(image, labels, k, buckets.choose(labels.shape, shapes))
+    batches.setdefault((arguments[0].shape, arguments[3].size), []).append(arguments)
+    (theirs, their_times), (ours, our_times) = _timed(
+      settings.turns,
+      lambda a=image, b=labels, c=k: pydensecrf(a, b, c, settings),
+      lambda a=arguments: jax.block_until_ready(infer(*a)),
     )
-    if not found:
-      jax.block_until_ready(infer(*arguments))
-    theirs, *their_times = _timed(lambda a=image, b=labels, c=k: pydensecrf(a, b, c, settings))
-    ours, *our_times = _timed(lambda a=arguments: jax.block_until_ready(infer(*a)))
     ours = np.asarray(ours)[: labels.shape[0], : labels.shape[1], :k]
     difference = np.abs(ours - theirs)
     row = {
       'image': name,
-      'seconds': (their_times[0], our_times[0]),
+      'ms': (their_times[0], our_times[0]),
       'cpu': (their_times[1], our_times[1]),
       'equal': 100 * (ours.argmax(-1) == theirs.argmax(-1)).mean(),
       'mean': difference.mean(),
       'largest': difference.max(),
     }
     found.append(row)
-    cells = [f'{b:7.2f} {c:6.2f}  {c / b:5.2f}' for b, c in (row['seconds'], row['cpu'])]
-    print(f'{name:>14}  {k}  {cells[0]:>23}  {cells[1]:>27}', end='  ')
+    cells = [f'{b:.0f} {c:6.0f}  {c / b:5.2f}' for b, c in (row['ms'], row['cpu'])]
+    print(f'{name:>14}  {k}  {cells[0]:>24}  {cells[1]:>28}', end='  ')
     print(f'{row["equal"]:14.3f}  {row["mean"]:10.1e}  {row["largest"]:7.1e}', flush=True)
-  ratios = [[b / a for a, b in (row[key] for row in found)] for key in ('seconds', 'cpu')]
+  ratios = [[b / a for a, b in (row[key] for row in found)] for key in ('ms', 'cpu')]
   print(
-    f'median ratio {rows.median(ratios[0]):.2f} by the clock, {rows.median(ratios[1]):.2f} of CPU; '
+    f'median ratio {rows.median(ratios[0]):.2f} by the clock (largest {max(ratios[0]):.2f}), '
+    f'{rows.median(ratios[1]):.2f} of CPU (largest {max(ratios[1]):.2f}); '
     f'least equal labels {min(row["equal"] for row in found):.3f} %, '
     f'largest mean difference {max(row["mean"] for row in found):.1e}'
   )
+  most = max(batches.values(), key=len)[: settings.batch]
+  if most:
+    stacked = [np.stack(parts) for parts in zip(*most, strict=True)]
+    many = jax.jit(jax.vmap(infer))
+    (singles, alone), (batch, together) = _timed(
+      settings.turns,
+      lambda: [jax.block_until_ready(infer(*arguments)) for arguments in most],
+      lambda: jax.block_until_ready(many(*stacked)),
+    )
+    clock, cpu = ([x / len(most) for x in pair] for pair in zip(together, alone, strict=True))
+    print(
+      f'{len(most)} photographs at once, ms of each (one after the other): '
+      f'clock {clock[0]:.0f} ({clock[1]:.0f}), CPU {cpu[0]:.0f} ({cpu[1]:.0f}); '
+      f'largest difference {np.abs(batch - np.stack(singles)).max():.1e}'
+    )
   return found
 
 
-def _timed(run, turns: int = 3):
-  """Returns the result, and the best seconds and CPU seconds of some turns."""
-  best = (float('inf'),) * 2
+def _pad(image: np.ndarray, labels: np.ndarray, k: int, shape: tuple[int, int]) -> tuple:
+  """Returns the arguments of the compiled function."""
+  pad = [(0, a - b) for a, b in zip(shape, labels.shape, strict=True)]
+  return (
+    np.pad(labels, pad),
+    np.pad(image, (*pad, (0, 0))),
+    np.pad(np.ones(labels.shape, bool), pad),
+    np.arange(1 << (k - 1).bit_length()) < k,
+  )
+
+
+def _timed(turns: int, *runs):
+  """Returns (result, (ms, CPU ms)) of each, in the median of turns after one that is not timed."""
+  results, times = [run() for run in runs], [[] for _ in runs]
   for _ in range(turns):
-    start = (time.perf_counter(), time.process_time())
-    result = run()
-    best = (
-      min(best[0], time.perf_counter() - start[0]),
-      min(best[1], time.process_time() - start[1]),
-    )
-  return result, *best
+    for run, mine in zip(runs, times, strict=True):
+      start = (time.perf_counter(), time.process_time())
+      run()
+      mine.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+  medians = [tuple(1e3 * rows.median(column) for column in zip(*mine)) for mine in times]
+  return list(zip(results, medians, strict=True))
 
 
 if __name__ == '__main__':

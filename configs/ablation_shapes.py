@@ -23,6 +23,8 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   words = _base.parse(argument, {'smoke': 'one epoch, one seed'})
   config = pnoc_shapes.get_config(argument)
   config.name = 'ablation_shapes_smoke' if 'smoke' in words else 'ablation_shapes'
+  # The maps alone.
+  config.evaluation.of, config.evaluation.crf_splits = ('priors',), ()
   variants = []
   for seed in SEEDS[:1] if 'smoke' in words else SEEDS:
     trained = f'{{workdir}}/poc-{seed}/classifier'

@@ -2,7 +2,9 @@
 
 `python launch/prepare.py --dataset=voc12 --root=DIR --output=DIR [--splits=train_aug,val]`
 
-`--output` may be `gs://bucket/...`, by TFDS's own means (for Google's that is `pip install gcsfs`).
+`--output` may be `gs://bucket/...`, by TFDS's own means (`pip install gcsfs`): a split is then
+packed into the directory of temporary files (TMPDIR) and copied.
+
 All images and masks are decoded first: what is broken is told and nothing is packed. A split that
 is there is passed over, so that the same command goes on after a stop. Then
 
@@ -59,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(config, splits: str, output: str) -> None:
   import tqdm
 
-  from pnoc_jax.data import checks, lists, sources, tfds
+  from pnoc_jax.data import checks, lists, packing, sources, tfds
 
-  names = [x.strip() for x in splits.split(',') if x.strip()] or tfds.SPLITS[config.name]
+  names = [x.strip() for x in splits.split(',') if x.strip()] or packing.SPLITS[config.name]
   # A split that cannot be opened stops the call before hours of work on the others.
   opened = [sources.open_source(config, name) for name in names]
   for source in opened:

@@ -52,7 +52,7 @@ def check_source(
     return []
   problems = []
   with futures.ThreadPoolExecutor(threads) as pool:
-    for done, what in enumerate(pool.map(lambda i: _check(source, i), range(len(source)))):
+    for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], range(len(source)))):
       problems += [Problem(source.ids[done], x) for x in what]
       if on_progress is not None:
         on_progress(done + 1, len(source))
@@ -108,23 +108,34 @@ def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
   _write(path, text.getvalue())
 
 
-def _check(source, index):
-  """The problems of one example."""
-  problems = []
+def examine(
+  source: info.Source, index: int
+) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:
+  """Decodes one example.
+
+  Args:
+    source: the examples.
+    index: which one.
+
+  Returns:
+    What is wrong with it, in words; its image; its mask. None for what there is not or cannot be
+    read.
+  """
   try:
     image = source.example(index)['image']
   except errors.UserError as error:
-    return [str(error)]
+    return [str(error)], None, None
   try:
     mask = source.mask(index)
   except errors.UserError as error:
-    return [str(error)]
+    return [str(error)], image, None
   if mask is None:
-    return problems
-  file = source.files(index)[-1]
+    return [], image, None
+  problems, files = [], source.files(index)
+  where = f'{files[-1]}: ' if files else ''
   if mask.shape != image.shape[:2]:
     problems.append(
-      f'{file}: the mask is {mask.shape[1]}x{mask.shape[0]} px, '
+      f'{where}the mask is {mask.shape[1]}x{mask.shape[0]} px, '
       f'its image {image.shape[1]}x{image.shape[0]}'
     )
   values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -132,9 +143,9 @@ def _check(source, index):
   wrong = [int(x) for x in values if last < x < info.VOID]
   if wrong:
     problems.append(
-      f'{file}: the mask has the values {wrong}, expected 0 to {last} and {info.VOID} (void)'
+      f'{where}the mask has the values {wrong}, expected 0 to {last} and {info.VOID} (void)'
     )
-  return problems
+  return problems, image, mask
 
 
 def _digest(source):

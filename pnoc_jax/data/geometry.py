@@ -14,6 +14,8 @@ class Resize(enum.Enum):
   """The short side (bicubic): a crop of at most the least size is always full."""
   SQUARE = 'square'
   """Both sides: the image is squeezed (bilinear)."""
+  PERCENT = 'percent'
+  """The image, in hundredths: 50..200 halves to doubles both sides (bicubic)."""
   NONE = 'none'
   """Nothing: images keep their sizes."""
 
@@ -30,7 +32,7 @@ def draw_size(
 
   Args:
     size: its (H, W).
-    rng: draws a uniform whole number of px, except where the bounds of LONG_SIDE are equal.
+    rng: draws a uniform whole number, except where the bounds of LONG_SIDE are equal.
     min_size: the least.
     max_size: the largest, inclusive.
     resize: what the number is of.
@@ -45,7 +47,8 @@ def draw_size(
   drawn = int(rng.integers(min_size, max_size, endpoint=True))
   if resize is Resize.SQUARE:
     return (drawn, drawn), True
-  scale = drawn / (max(size) if resize is Resize.LONG_SIDE else min(size))
+  sides = {Resize.LONG_SIDE: max(size), Resize.SHORT_SIDE: min(size), Resize.PERCENT: 100}
+  scale = drawn / sides[resize]
   return (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)), False
 
 

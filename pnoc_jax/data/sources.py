@@ -43,3 +43,8 @@ def open_source(
   if config.name is info.DatasetName.FOLDER:
     return folder.FolderSource(config.root, split, exclude=exclude)
   return _PUBLIC[config.name].open_source(config, split, exclude=exclude)
+
+
+def known_images(name: info.DatasetName, split: str) -> int | None:
+  """Images of a published split; None where nothing is published of that name."""
+  return getattr(_PUBLIC.get(name), 'IMAGES', {}).get(split)

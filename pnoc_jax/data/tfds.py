@@ -13,27 +13,18 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import hpa, info, lists
+from pnoc_jax.data import hpa, info, lists, packing
 from pnoc_jax.io import images
 
-SPLITS = {
-  info.DatasetName.SHAPES: ('train', 'val'),
-  info.DatasetName.FOLDER: ('train', 'val'),
-  info.DatasetName.VOC12: ('train', 'train_aug', 'val'),
-  info.DatasetName.COCO14: ('train2014', 'val2014'),
-  info.DatasetName.CITYSCAPES: ('train', 'val'),
-  info.DatasetName.DEEPGLOBE: ('train75', 'test'),
-  info.DatasetName.HPA: ('train', 'val'),
-}
-"""The splits that the recipes use."""
-
 _VERSION = '1.0.0'
+_LAST = 'dataset_info.json'  # Of a builder's files: where it is, the others are.
 
 
 def pack(
@@ -64,9 +55,32 @@ def pack(
   if (old := _find(output, name, source.split)) is not None:
     _check_same(_open(old, source.split), source, old)
     return False
+  if not _is_remote(output):
+    _build(source, name, output, on_progress)
+    return True
+  # ArrayRecord reads buckets but writes local files only; TFDS's paths copy them.
+  with tempfile.TemporaryDirectory(prefix='pnoc_jax_') as local:
+    _build(source, name, local, on_progress)
+    _copy(_directory(local, name, source.split), _directory(output, name, source.split))
+  return True
+
+
+def _is_remote(path):
+  return '://' in path
+
+
+def _directory(root, name, split):
+  """Of the builder."""
   import tensorflow_datasets as tfds
 
-  for left in (tfds.core.Path(output) / name.value / source.split).glob(f'incomplete.*{_VERSION}'):
+  return tfds.core.Path(root).expanduser() / name.value / split / _VERSION
+
+
+def _build(source, name, output, on_progress):
+  import tensorflow_datasets as tfds
+
+  place = _directory(output, name, source.split)
+  for left in place.parent.glob(f'incomplete.*{_VERSION}'):
     left.rmtree()
   builder = _make_builder(source, name, on_progress)(
     data_dir=output, config=source.split, file_format='array_record'
@@ -77,7 +91,14 @@ def pack(
     contextlib.redirect_stdout(io.StringIO()),  # Of downloads, where there are none.
   ):
     builder.download_and_prepare(download_dir=downloads)
-  return True
+
+
+def _copy(there, place):
+  """Copies a builder's files; the one that `_find` looks for last."""
+  place.mkdir(parents=True, exist_ok=True)
+  for path in sorted(there.iterdir(), key=lambda x: x.name == _LAST):
+    with path.open('rb') as source, (place / path.name).open('wb') as target:
+      shutil.copyfileobj(source, target, 1 << 24)
 
 
 def _make_builder(source, name, on_progress):
@@ -104,7 +125,9 @@ def _make_builder(source, name, on_progress):
             'mask': data,
           }
         ),
-        metadata=tfds.core.MetadataDict(_metadata(source, name)),
+        metadata=tfds.core.MetadataDict(
+          packing.metadata(source, upright=name is info.DatasetName.FOLDER)
+        ),
         disable_shuffling=True,  # Record i is of the i-th id.
       )
 
@@ -114,43 +137,13 @@ def _make_builder(source, name, on_progress):
 
     def _generate_examples(self):
       for index, key in enumerate(source.ids):
-        files, mask = _contents(source, index)
+        files, mask = packing.contents(source, index)
         yield index, {'id': key, 'files': files, 'label': source.labels[index], 'mask': mask}
         if on_progress is not None:
           on_progress(index + 1, len(source))
 
   Packed.name = name.value
   return Packed
-
-
-def _metadata(source, name):
-  described = {x: getattr(source.info, x) for x in info.DatasetInfo.__slots__}
-  return {
-    'info': described,
-    'upright': name is info.DatasetName.FOLDER,
-    'has_masks': bool(source.has_masks),
-    'ids': list(source.ids),
-    'labels': [np.flatnonzero(x).tolist() for x in source.labels],
-    'sizes': [[int(n) for n in source.size(i)] for i in range(len(source))],
-  }
-
-
-def _contents(source, index):
-  """Bytes of the image's files, and of the mask's or none."""
-  files = source.files(index)
-  paths = files[: len(files) - bool(source.has_masks)]
-  found = [path.read_bytes() for path in paths]
-  if not found:
-    found = [images.encode_png(source.example(index)['image'])]
-  if not source.has_masks:
-    return found, b''
-  mask = source.mask(index)
-  if files and files[-1].suffix == '.png':
-    stored = files[-1].read_bytes()
-    with contextlib.suppress(errors.UserError):  # Colours.
-      if np.array_equal(images.read_mask(stored), mask):
-        return found, stored
-  return found, images.encode_png(mask, palette=np.array(source.info.palette, np.uint8))
 
 
 def _check_same(there, source, path):
@@ -195,10 +188,8 @@ def open_source(
 
 def _find(root, name, split):
   """The builder's directory, or None."""
-  import tensorflow_datasets as tfds
-
-  path = tfds.core.Path(root).expanduser() / name.value / split / _VERSION
-  return os.fspath(path) if (path / 'dataset_info.json').exists() else None
+  path = _directory(root, name, split)
+  return os.fspath(path) if (path / _LAST).exists() else None
 
 
 def _open(path, split, exclude=frozenset()):

@@ -57,7 +57,7 @@ class TransformConfig:
   """Numbers of the training transform; the defaults are those of VOC12 images."""
 
   min_size: int = 320
-  """The image is resized to a whole number of px, uniform in min_size..max_size."""
+  """The image is resized to a whole number, uniform in min_size..max_size: px, but of PERCENT."""
   max_size: int = 640
   resize: Resize = Resize.LONG_SIDE
   """What that number is of; LONG_SIDE with equal bounds squeezes to a square."""

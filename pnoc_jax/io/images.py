@@ -101,6 +101,16 @@ def image_size(file: str | os.PathLike, *, upright: bool = True) -> tuple[int, i
     return (width, height) if turned else (height, width)
 
 
+def image_mode(file: str | os.PathLike) -> str:
+  """Pillow's name of an image's colours, from the header: RGB, L (grey), CMYK, ...
+
+  Raises:
+    UserError: the file is missing or no image.
+  """
+  with _open(file, 'image') as image:
+    return image.mode
+
+
 def png_header(file: str | os.PathLike) -> tuple[str, tuple[int, int]]:
   """Mode and (H, W) of a PNG that is there to its last byte; no pixel is decoded.
 

@@ -27,7 +27,7 @@ from pnoc_jax.types import Variables
 
 FILE = 'variables.npz'
 _META = '__meta__'  # The npz member that holds the meta as JSON: the file is whole by itself.
-_TORCH = ('.pth', '.pt', '.pyth', '.ckpt', '.bin')
+_TORCH = ('.pth', '.pt', '.pyth', '.ckpt', '.bin', '.tar')  # `.pth.tar`, not an archive.
 
 
 def save(

@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pnoc_jax import types
-from pnoc_jax.nn import layers, resnest, resnet, trunk
+from pnoc_jax.nn import layers, resnest, resnet, resnet38d, trunk
 
 Norm = layers.Norm
 Pool = layers.Pool
@@ -38,6 +38,7 @@ class Family(enum.Enum):
   RESNET = 'resnet'
   RESNET_CAFFE = 'resnet_caffe'
   RESNEST = 'resnest'
+  RESNET38D = 'resnet38d'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ class BackboneInfo:
     expansion: see `widths`.
     stem_width: channels of the stem's first convolution.
     pool: how the stem ends: at stride 4, or without a pool at stride 2.
+    output_strides: those that it can have.
     mean: mean of the images the released weights were trained on, in [0, 1].
     std: standard deviation of these images.
   """
@@ -63,19 +65,27 @@ class BackboneInfo:
   expansion: int = 4
   stem_width: int = 64
   pool: Pool = Pool.FLOOR
+  output_strides: tuple[int, ...] = (8, 16, 32)
   mean: tuple[float, float, float] = IMAGENET_MEAN
   std: tuple[float, float, float] = IMAGENET_STD
 
   @property
   def channels(self) -> dict[str, int]:
     """Number of channels of each stage's features."""
-    stem = self.stem_width * (2 if self.family is Family.RESNEST else 1)
+    doubled = self.family in (Family.RESNEST, Family.RESNET38D)
+    stem = self.stem_width * (2 if doubled else 1)
     return dict(zip(STAGES, (stem, *(w * self.expansion for w in self.widths)), strict=True))
 
   @property
   def stem_stride(self) -> int:
-    """Pixels to a cell of the stem's grid, which is layer1's."""
+    """Pixels to a cell of the stem's grid, which is layer1's unless that strides."""
     return 2 if self.pool is Pool.NONE else 4
+
+  def plan(self, output_stride: int) -> tuple[tuple[int, int], ...]:
+    """Returns (stride, dilation) of layer1 to layer4."""
+    if self.family is Family.RESNET38D:
+      return resnet38d.PLAN
+    return tuple(trunk.plan_strides(self.stem_stride, output_stride))
 
 
 def _info(name: str, family: Family, blocks: Sequence[int], **rest: Any) -> BackboneInfo:
@@ -108,6 +118,15 @@ _TABLE = {
     _info('resnest101', Family.RESNEST, (3, 4, 23, 3), stem_width=64),
     _info('resnest200', Family.RESNEST, (3, 24, 36, 3), stem_width=64),
     _info('resnest269', Family.RESNEST, (3, 30, 48, 8), stem_width=64),
+    _info(
+      'resnet38d',
+      Family.RESNET38D,
+      (3, 6, 3, 2),
+      widths=(256, 512, 1024, 4096),
+      expansion=1,
+      pool=Pool.NONE,
+      output_strides=(8,),
+    ),
     # For small images on a CPU: 0.35 M parameters, no released weights.
     _info(
       'resnest_tiny',
@@ -126,18 +145,21 @@ _STEMS = {
   Family.RESNET: resnet.Stem,
   Family.RESNET_CAFFE: resnet.Stem,
   Family.RESNEST: resnest.DeepStem,
+  Family.RESNET38D: resnet38d.Stem,
 }
 _FIRST_DILATIONS = {
   Family.RESNET_BASIC: resnet.first_dilation,
   Family.RESNET: resnet.first_dilation,
   Family.RESNET_CAFFE: resnet.same_dilation,
   Family.RESNEST: resnest.first_dilation,
+  Family.RESNET38D: resnet.same_dilation,
 }
 _BLOCKS = {
   Family.RESNET_BASIC: resnet.BasicBlock,
   Family.RESNET: resnet.Bottleneck,
   Family.RESNET_CAFFE: resnet.CaffeBottleneck,
   Family.RESNEST: resnest.Block,
+  Family.RESNET38D: resnet38d.Block,
 }
 
 
@@ -179,7 +201,8 @@ def make_backbone(
 
   Args:
     name: one of `names()`.
-    output_stride: 8, 16 or 32; a stage beyond it is dilated instead of strided.
+    output_stride: 8, 16 or 32, of resnet38d 8 alone; a stage beyond it is dilated instead of
+      strided.
     last_stage: 'layer1' to 'layer4'; later stages are not built ('layer3' is a "C4" trunk).
     norm: statistics that batch normalisation uses in training.
     frozen_stages: so many of (stem, layer1, ...) use the running statistics and get no gradient.
@@ -207,20 +230,22 @@ def make_backbone(
     row = dataclasses.replace(row, stem_width=stem_width)
   if len(row.blocks) != 4 or len(row.widths) != 4:
     raise types.UserError(f'blocks={row.blocks} and widths={row.widths} must have four numbers.')
-  if output_stride not in (8, 16, 32):
-    raise types.UserError(f'output_stride is {output_stride}; it must be 8, 16 or 32.')
+  if output_stride not in row.output_strides:
+    known = ' or '.join(map(str, row.output_strides))
+    raise types.UserError(f'output_stride is {output_stride}; of {name} it must be {known}.')
   if last_stage not in STAGES[1:]:
     raise types.UserError(f'last_stage is {last_stage!r}; it must be one of {STAGES[1:]}.')
   if not 0 <= frozen_stages <= len(STAGES):
     raise types.UserError(f'frozen_stages is {frozen_stages}; it must be in 0..{len(STAGES)}.')
-  return trunk.Backbone(
+  module = resnet38d.ResNet38d if row.family is Family.RESNET38D else trunk.Backbone
+  return module(
     stem=_STEMS[row.family](row.stem_width, dtype),
     pool=row.pool,
     block=_BLOCKS[row.family],
     blocks=row.blocks,
     widths=row.widths,
     expansion=row.expansion,
-    plan=tuple(trunk.plan_strides(row.stem_stride, output_stride)),
+    plan=row.plan(output_stride),
     first_dilation=_FIRST_DILATIONS[row.family],
     last_stage=last_stage,
     norm=norm,

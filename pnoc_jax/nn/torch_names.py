@@ -14,9 +14,13 @@ from pnoc_jax.nn import backbones
 # Networks that were trained on images in the order blue, green, red.
 _BGR = (backbones.Family.RESNET_CAFFE,)
 # What checkpoints of whole classifiers put before the backbone's names.
-_PREFIX = re.compile(r'(module\.)?(backbone\.|model\.)?')
-# ImageNet's head, and counters of batches.
-_IGNORED = re.compile(r'fc\.(weight|bias)|.*\.num_batches_tracked|num_batches_tracked')
+_PREFIX = re.compile(r'(module\.)?(backbone\.|model\.|encoder_q\.)?')
+# ImageNet's head or MoCo's, counters of batches, and what MoCo compares with.
+_IGNORED = re.compile(
+  r'fc\.(\d\.)?(weight|bias)|(.*\.)?num_batches_tracked|encoder_k\..*|queue(_ptr)?'
+)
+# Names of a head that is a 1 x 1 convolution without bias.
+_HEADS = ('classifier.weight', 'fc8.weight')
 # Checkpoints of PuzzleCAM and its descendants hold the backbone twice: `model.*` and `stage1.*`.
 _ALIASES = re.compile(r'stage[1-5]\..*')
 
@@ -47,6 +51,35 @@ _MODULES = {
   ),
 }
 _MODULES[backbones.Family.RESNET_CAFFE] = _MODULES[backbones.Family.RESNET]
+
+# Of the wide ResNet-38: in a block, and the block itself.
+_PREACTIVATED = (
+  (r'(bn|conv)_branch2a', r'\g<1>1'),
+  (r'(bn|conv)_branch2b1', r'\g<1>2'),
+  (r'(bn|conv)_branch2b2', r'\g<1>3'),
+  (r'conv_branch1', 'shortcut_conv'),
+)
+_WIDE = {
+  'b2': 'stem/block0',
+  **{f'b2_{k}': f'stem/block{k}' for k in (1, 2)},
+  'b3': 'layer1/block0',
+  **{f'b3_{k}': f'layer1/block{k}' for k in (1, 2)},
+  'b4': 'layer2/block0',
+  **{f'b4_{k}': f'layer2/block{k}' for k in range(1, 6)},
+  'b5': 'layer3/block0',
+  **{f'b5_{k}': f'layer3/block{k}' for k in (1, 2)},
+  'b6': 'layer4/block0',
+  'b7': 'layer4/block1',
+}
+_MODULES[backbones.Family.RESNET38D] = (
+  ('conv1a', 'stem/conv1'),
+  ('bn7', 'layer4/block1/bn4'),
+  *(
+    (rf'{block}\.{pattern}', f'{path}/{replacement}')
+    for block, path in _WIDE.items()
+    for pattern, replacement in _PREACTIVATED
+  ),
+)
 _CONV = {'weight': 'params/{}/kernel', 'bias': 'params/{}/bias'}
 _NORM = {
   'weight': 'params/{}/scale',
@@ -74,13 +107,13 @@ def from_torch(
   """Converts a state dict.
 
   Args:
-    tensors: torch names to arrays in torch's layouts; `module.`, `backbone.` and `model.` before
-      the names are ignored, so are `fc.*` and `num_batches_tracked`.
+    tensors: torch names to arrays in torch's layouts; `module.`, `backbone.`, `model.` and
+      `encoder_q.` (MoCo) before the names are ignored, so are `fc.*` and `num_batches_tracked`.
     family: the backbone's family.
 
   Returns:
     Our arrays by name, `params/backbone/stem/conv1/kernel`, with `params/classifier/kernel` where
-    there is a `classifier.weight`; and the torch names that fit nothing.
+    there is a `classifier.weight` (or `fc8.weight`); and the torch names that fit nothing.
   """
   ours, unknown = {}, []
   for torch_name, value in tensors.items():
@@ -88,7 +121,7 @@ def from_torch(
     name = torch_name[short.end() :]
     if _IGNORED.fullmatch(name) or _ALIASES.fullmatch(name):
       continue
-    if name == 'classifier.weight':
+    if name in _HEADS:
       ours['params/classifier/kernel'] = _to_hwio(value)
       continue
     ours_name = our_name(name, family)

@@ -2,11 +2,12 @@
 
 Mean field over Potts compatibilities with one spatial and one bilateral Gaussian kernel, each
 normalised symmetrically; by default the same numbers as pydensecrf's. All functions take one image;
-`jax.vmap` makes them take batches, whose images the lattice then goes through one by one.
+`jax.vmap` makes them take batches, whose images then go through the lattice one by one.
 """
 
 import dataclasses
 import enum
+import functools
 import math
 
 import chex
@@ -158,20 +159,26 @@ def dense_crf(
   if valid is None:
     valid = jnp.ones((height, width), bool)
   chex.assert_shape(valid, (height, width))
-  valid = valid.reshape(-1)
-  energy = jnp.where(valid[:, None], unary.reshape(-1, k).astype(jnp.float32), 0.0)
-  messages = _messages(
-    image, valid, kernels, {Filter.LATTICE: lattice, Filter.EXACT: gaussian}[filter]
-  )
+  method = {Filter.LATTICE: lattice, Filter.EXACT: gaussian}[filter]
+  infer = method.one_by_one(functools.partial(_mean_field, method, steps, kernels))
+  energy = jnp.where(valid[..., None], unary.astype(jnp.float32), 0.0)
+  q = infer(energy.reshape(-1, k), image, valid)
+  return jnp.where(valid[..., None], q.reshape(unary.shape), 0.0)
+
+
+def _mean_field(method, steps, kernels, energy, image, valid):
+  """Returns Q, f32[H * W, K], of energies of that shape."""
+  messages = _messages(method, kernels, image, valid.reshape(-1))
+  # Labels first: CPUs are slow at a softmax over a short last axis.
+  energy = energy.T
 
   def step(q, _):
-    return jax.nn.softmax(-energy + sum(message(q) for message in messages)), None
+    return jax.nn.softmax(-energy + sum(message(q.T).T for message in messages), axis=0), None
 
-  q, _ = jax.lax.scan(step, jax.nn.softmax(-energy), length=steps)
-  return jnp.where(valid[:, None], q, 0.0).reshape(height, width, k)
+  return jax.lax.scan(step, jax.nn.softmax(-energy, axis=0), length=steps)[0].T
 
 
-def _messages(image, valid, kernels, method):
+def _messages(method, kernels, image, valid):
   """Returns the functions Q -> w D^-1/2 K D^-1/2 Q of the two kernels."""
   height, width = image.shape[:2]
   y, x = jnp.indices((height, width), jnp.float32)

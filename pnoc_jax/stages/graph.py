@@ -109,14 +109,13 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
     UserError: an unknown stage is named; a stage was made, or begun, with other settings; a stage
       that is not to run is needed and not done.
   """
-  only, rerun = _named(config.only, 'only'), _named(config.rerun, 'rerun')
-  until = _named(config.until, 'until')
-  wanted = only or names()[: names().index(until[0]) + 1 if until else None]
-  needed = _closure(config, wanted, explicit=bool(only))
-  data = dataset_settings(config.dataset, sources)
+  rerun, wanted, present = _named(config.rerun, 'rerun'), _wanted(config), needed(config)
+  # A split that only predictions read must not change what the other stages are known by.
+  known = {config.dataset.train_split, *config.priors.splits}
+  data = dataset_settings(config.dataset, {k: x for k, x in sources.items() if k in known})
   planned, again, faults = {}, set(), []
   for entry in STAGES:
-    if entry.name not in needed:
+    if entry.name not in present:
       continue
     graft = getattr(config.inputs, entry.name, '')
     # What a grafted stage was made from may be no part of this run.
@@ -147,6 +146,22 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
   if faults:
     raise UserError(_explain(workdir, faults))
   return list(planned.values())
+
+
+def needed(config) -> set[str]:
+  """Names of the stages that the run has.
+
+  Raises:
+    UserError: an unknown stage is named.
+  """
+  return _closure(config, _wanted(config), explicit=bool(config.only))
+
+
+def _wanted(config) -> list[str]:
+  """The stages that are asked for: by name, or all up to one."""
+  until = _named(config.until, 'until')
+  end = names().index(until[0]) + 1 if until else None
+  return _named(config.only, 'only') or names()[:end]
 
 
 def _named(text: str, field: str) -> list[str]:

@@ -19,12 +19,14 @@ class Config(Protocol):
 
   Attributes:
     scales: factors on the image's size.
+    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
     batch_size: images at a time, over this process's devices.
     multiple: pixels that heights and widths of padded shapes are multiples of.
     max_buckets: padded shapes at most, for each scale.
   """
 
   scales: tuple[float, ...]
+  resize_to: int
   batch_size: int
   multiple: int
   max_buckets: int
@@ -87,6 +89,7 @@ class Inference:
       source,
       indices,
       scales=config.scales,
+      resize_to=config.resize_to or None,
       batch_size=-(-config.batch_size // devices) * devices,
       buckets=buckets.plan_buckets(
         [source.size(i) for i in range(len(source))],

@@ -51,9 +51,9 @@ def make_backbone(
 
 def stride(config: settings.ModelConfig) -> int:
   """Pixels to a cell of the network's maps: `output_stride`, or less where it ends before that."""
-  total = backbones.info(config.backbone).stem_stride
-  plan = trunk.plan_strides(total, config.output_stride)
-  return total * math.prod(step for step, _ in plan[: backbones.STAGES.index(config.last_stage)])
+  row = backbones.info(config.backbone)
+  plan = row.plan(config.output_stride)[: backbones.STAGES.index(config.last_stage)]
+  return row.stem_stride * math.prod(step for step, _ in plan)
 
 
 def frozen_patterns(

@@ -29,6 +29,7 @@ class PredictionsConfig:
   Attributes:
     splits: the splits to segment, all images of them.
     scales: factors on the image's size; their logits are averaged.
+    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
     flip: also segment the mirror image.
     crf: refines the probabilities. By default there is none; the released code refines with the
       kernels that stand here, in 10 steps.
@@ -41,6 +42,7 @@ class PredictionsConfig:
 
   splits: tuple[str, ...] = ('val',)
   scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+  resize_to: int = 0
   flip: bool = True
   crf: crf_stage.CrfConfig = dataclasses.field(
     default_factory=lambda: crf_stage.CrfConfig(

@@ -20,6 +20,7 @@ class PriorsConfig:
   Attributes:
     splits: the splits to infer.
     scales: factors on the image's size; their maps are summed.
+    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
     flip: also infer the mirror image.
     batch_size: images at a time, over this process's devices.
     multiple: pixels that heights and widths of padded shapes are multiples of.
@@ -28,6 +29,7 @@ class PriorsConfig:
 
   splits: tuple[str, ...] = ('train', 'val')
   scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+  resize_to: int = 0
   flip: bool = True
   batch_size: int = settings.field(8, product=False)
   multiple: int = settings.field(32, product=False)

@@ -105,6 +105,8 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
 
 def _open(config: PipelineConfig, runtime: stage.Runtime) -> dict[str, info.Source]:
   splits = (config.dataset.train_split, *config.priors.splits)
+  if 'predictions' in graph.needed(config):
+    splits += config.predictions.splits
   return {split: runtime.source(config.dataset, split) for split in dict.fromkeys(splits)}
 
 

@@ -118,6 +118,7 @@ class _Shapes:
   batch_size: int
   multiple: int
   max_buckets: int
+  resize_to: int = 0
 
 
 def infer(

@@ -23,6 +23,7 @@ class SaliencyPriorsConfig:
 
   Attributes:
     scales: factors on the image's size; their maps are averaged.
+    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
     flip: also infer the mirror image.
     activation: what a logit contributes to the map.
     threshold: theta, the background's constant map: what is above it is foreground.
@@ -33,6 +34,7 @@ class SaliencyPriorsConfig:
   """
 
   scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+  resize_to: int = 0
   flip: bool = True
   activation: saliency.Activation = saliency.Activation.RELU
   threshold: float = 0.2

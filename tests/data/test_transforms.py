@@ -104,6 +104,10 @@ def test_the_drawn_size_is_of_the_side_asked_for():
   assert all(width == round(56 * height / 40) and not squared for (height, width), squared in short)
   square = _sizes(transforms.Resize.SQUARE, 20, 23)
   assert set(square) == {((n, n), True) for n in (20, 21, 22, 23)}
+  percent = _sizes(transforms.Resize.PERCENT, 50, 200)
+  assert all((20, 28) <= size <= (80, 112) and not squared for size, squared in percent)
+  assert len({height for (height, _), _ in percent}) > 20
+  assert set(_sizes(transforms.Resize.PERCENT, 50, 50)) == {((20, 28), False)}
   # Equal bounds squeeze to a square, as in the reference; a short side stays one.
   assert set(_sizes(transforms.Resize.LONG_SIDE, 20, 20)) == {((20, 20), True)}
   assert set(_sizes(transforms.Resize.SHORT_SIDE, 20, 20)) == {((20, 28), False)}
@@ -120,6 +124,8 @@ def test_image_and_target_are_resized_as_pillow_does(resize, flip):
     size, ours = (42, 30), Image.Resampling.BICUBIC
   elif resize is transforms.Resize.NONE:
     size = (56, 40)
+  elif resize is transforms.Resize.PERCENT:
+    size, ours = (17, 12), Image.Resampling.BICUBIC
   target = NOISE[..., 1]
   for resample in transforms.Resample:
     image, (y0, x0, y1, x1), mapped = transforms.train_pair(

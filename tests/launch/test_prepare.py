@@ -1,5 +1,6 @@
 """A packed data set reads back as its files do: same ids, bytes, labels and masks."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,8 +14,9 @@ import pytest
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import coco, files, info, sources
+from pnoc_jax.data import info, pipeline, sources, tfds, transforms
 from pnoc_jax.io import images
+from pnoc_jax.stages import graph
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -161,8 +163,9 @@ def test_the_bytes_are_those_of_the_files(packed):
 
 def test_ids_are_left_out_and_missing_splits_explained(packed):
   root, _, _ = packed
-  whole, part = _open(root, 'voc12', 'train_aug'), _open(
-    root, 'voc12', 'train_aug', exclude=frozenset(['2007_000001'])
+  whole, part = (
+    _open(root, 'voc12', 'train_aug'),
+    _open(root, 'voc12', 'train_aug', exclude=frozenset(['2007_000001'])),
   )
   assert part.ids == whole.ids[1:]
   assert (part.example(0)['image'] == whole.example(1)['image']).all()
@@ -172,6 +175,37 @@ def test_ids_are_left_out_and_missing_splits_explained(packed):
   config = info.DatasetConfig(info.DatasetName.VOC12, str(root), info.Storage.TFDS, masks='x')
   with pytest.raises(errors.UserError, match='what is packed has its own masks'):
     sources.open_source(config, 'val')
+
+
+def test_a_bucket_gets_a_copy_of_what_is_packed_here(packed, monkeypatch):
+  root, sets, _ = packed
+  config = info.DatasetConfig(info.DatasetName.FOLDER, str(sets['folder'][0]))
+  source, bucket = sources.open_source(config, 'train'), root / 'bucket'
+  monkeypatch.setattr(tfds, '_is_remote', lambda path: True)
+  assert tfds.pack(source, config.name, str(bucket))
+  config = info.DatasetConfig(info.DatasetName.FOLDER, str(bucket), info.Storage.TFDS)
+  copy = sources.open_source(config, 'train')
+  assert _facts(copy) == _facts(source)
+  assert not list(bucket.rglob('incomplete*'))
+  assert not tfds.pack(source, info.DatasetName.FOLDER, str(bucket))
+
+
+def test_batches_and_fingerprints_are_those_of_the_files(packed):
+  root, sets, _ = packed
+  config = info.DatasetConfig(info.DatasetName.VOC12, str(sets['voc12'][0]))
+  theirs, ours = sources.open_source(config, 'train'), _open(root, 'voc12', 'train')
+  transform = transforms.TransformConfig(min_size=16, max_size=24, crop=16)
+  batches = [
+    next(pipeline.train_batches(x, transform, batch_size=2, seed=3)) for x in (theirs, ours)
+  ]
+  for name, array in batches[0].items():
+    np.testing.assert_array_equal(array, batches[1][name])
+  # A run that was begun on files goes on from packed ones.
+  packed_config = dataclasses.replace(config, source=info.Storage.TFDS, root='elsewhere')
+  settings = [
+    graph.dataset_settings(x, {'train': y}) for x, y in ((config, theirs), (packed_config, ours))
+  ]
+  assert settings[0] == settings[1]
 
 
 def test_the_same_command_goes_on_and_another_data_set_is_refused(packed, capsys, monkeypatch):
@@ -197,9 +231,3 @@ def test_the_same_command_goes_on_and_another_data_set_is_refused(packed, capsys
   path.write_bytes(path.read_bytes()[:-300])
   assert prepare.main(calls[0]) == 2
   assert 'a.png' in capsys.readouterr().err
-
-
-def test_painted_masks_are_not_files():
-  # The rule that a mask's bytes are kept goes by the file's ending.
-  assert files.MaskFiles([pathlib.Path('x.png')]).files(0)[-1].suffix == '.png'
-  assert coco.RegionMasks(None, [0], pathlib.Path('instances.json')).files(0)[0].suffix != '.png'

@@ -61,6 +61,7 @@ def train_step(model, variables, image):
     ('resnet18', 11_689_512),
     ('resnet34', 21_797_672),
     ('resnet50', 25_557_032),
+    ('resnet50_caffe', 25_557_032),
     ('resnet101', 44_549_160),
     ('resnet152', 60_192_808),
     ('resnest14', 10_611_688),
@@ -96,7 +97,7 @@ def test_cam_sizes(output_stride, size):
 
 
 def test_features_of_every_stage_are_named():
-  for arch in ('resnest_tiny', 'resnet34', 'resnest50'):
+  for arch in ('resnest_tiny', 'resnet34', 'resnest50', 'resnet38d'):
     info = backbones.info(arch)
     backbone = backbones.make_backbone(arch, output_stride=8, last_stage='layer3')
     (features, valids), variables = jax.eval_shape(
@@ -112,7 +113,7 @@ def test_features_of_every_stage_are_named():
 
 @pytest.mark.parametrize(
   ('arch', 'output_stride'),
-  [('resnet18', 16), ('resnet50', 8), ('resnest50', 8), ('resnest50', 16)],
+  [('resnet18', 16), ('resnet50', 8), ('resnest50', 8), ('resnest50', 16), ('resnet38d', 8)],
 )
 def test_padded_equals_alone(arch, output_stride):
   model = make(arch, blocks=(1, 2, 1, 2), output_stride=output_stride)
@@ -218,10 +219,23 @@ def test_bfloat16_keeps_parameters_statistics_and_head_in_float32():
   np.testing.assert_allclose(half, full, atol=0.05 * np.abs(full).max())
 
 
+def test_the_wide_resnet_drops_channels_where_it_is_handed_a_key():
+  model = make('resnet38d', blocks=(1, 1, 1, 2), output_stride=8)
+  variables, image = init(model), images(2, 16, 16)
+  plain = model.apply(variables, image)
+  first, again, other = (
+    model.apply(variables, image, rngs={'dropout': jax.random.key(i)}) for i in (0, 0, 1)
+  )
+  assert np.array_equal(first, again)
+  assert not np.allclose(first, plain) and not np.allclose(first, other)
+
+
 def test_mistakes_are_named():
   with pytest.raises(types.UserError, match="Did you mean 'resnest50'"):
     backbones.make_backbone('resnst50')
   with pytest.raises(types.UserError, match='output_stride is 4'):
     backbones.make_backbone('resnest50', output_stride=4)
+  with pytest.raises(types.UserError, match='of resnet38d it must be 8'):
+    backbones.make_backbone('resnet38d', output_stride=16)
   with pytest.raises(types.UserError, match='last_stage'):
     backbones.make_backbone('resnest50', last_stage='layer5')

@@ -1,5 +1,6 @@
 """DeepLabV3+ against PyTorch (tools/record_deeplab_fixture.py), and padded against unpadded."""
 
+import functools
 import json
 import pathlib
 
@@ -131,19 +132,24 @@ def test_padded_equals_unpadded(small):
   assert not logits[~valid].any()
 
 
-def test_dropout_is_of_the_key_and_of_training_alone(small):
-  model, variables = small
-  image = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
+def test_dropout_is_of_the_key_and_of_training_alone():
+  unit = functools.partial(deeplab.Unit, norm=deeplab.HeadNorm.GROUP)
+  pyramid = deeplab.Pyramid(unit, 8, (1,), dropout=0.5)
+  x = np.random.default_rng(1).normal(size=(2, 4, 4, 8)).astype(np.float32)
+  variables = jax.jit(lambda: pyramid.init(jax.random.key(0), x, None, False))()
 
   @jax.jit
   def train(key):
-    return model.apply(
-      variables, image, train=True, mutable=['batch_stats'], rngs={'dropout': key}
-    )[0]
+    return pyramid.apply(variables, x, None, True, rngs={'dropout': key})
 
   first, again, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
   np.testing.assert_array_equal(first, again)
-  assert np.abs(first - other).max() > 1e-3
+  whole = np.asarray(jax.jit(pyramid.apply, static_argnums=3)(variables, x, None, False))
+  for found in (first, other):
+    kept = np.asarray(found) != 0
+    np.testing.assert_allclose(found[kept], 2 * whole[kept], rtol=1e-5, atol=1e-5)
+    assert 0.3 < kept[whole > 0].mean() < 0.7
+  assert np.any((first == 0) != (other == 0))
 
 
 def test_a_backbone_that_ends_with_the_stem_is_refused():

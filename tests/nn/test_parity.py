@@ -46,11 +46,12 @@ def assert_close(ours, theirs, tolerance=1e-4):
     'resnest50',
     'resnest_small_os16',
     'resnest_small_os8',
+    'resnet38d_small',
   ],
 )
 def test_evaluation_equals_torch(name):
   arrays, backbone, variables = load(name, scan=True)
-  sizes = {key.split('/')[0] for key in arrays}
+  sizes = {key.split('/')[0] for key in arrays if '/' in key}
   for size in sizes:
     height, width = map(int, size.split('x'))
     image = seeded_tensors.image((1, height, width, 3))
@@ -60,6 +61,15 @@ def test_evaluation_equals_torch(name):
       channels = features[stage].shape[-1]
       kept = np.linspace(0, channels - 1, theirs.shape[-1]).astype(int)
       assert_close(np.asarray(features[stage])[..., kept], theirs)
+
+
+def test_the_wide_resnet_has_the_parameters_of_the_released_one():
+  with np.load(FIXTURES / 'resnet38d_small.npz') as file:
+    count = int(file['count'])
+  backbone = backbones.make_backbone('resnet38d', output_stride=8)
+  variables = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  assert trees.count(variables['params']) == count
+  assert variables['params']['layer4']['block1']['bn4']['scale'].shape == (4096,)
 
 
 def test_training_equals_torch():

@@ -21,6 +21,46 @@ def test_names():
   assert {name: torch_names.our_name(name, RESNEST) for name in expected} == expected
 
 
+def test_names_of_the_wide_resnet():
+  expected = {
+    'conv1a.weight': 'params/stem/conv1/kernel',
+    'b2_1.conv_branch2a.weight': 'params/stem/block1/conv1/kernel',
+    'b3.conv_branch1.weight': 'params/layer1/block0/shortcut_conv/kernel',
+    'b4_5.bn_branch2b1.running_mean': 'batch_stats/layer2/block5/bn2/mean',
+    'b5.bn_branch2a.bias': 'params/layer3/block0/bn1/bias',
+    'b6.conv_branch2b2.weight': 'params/layer4/block0/conv3/kernel',
+    'bn7.running_var': 'batch_stats/layer4/block1/bn4/var',
+    'b8.conv_branch2a.weight': None,
+    'b5_3.conv_branch2a.weight': None,
+  }
+  family = backbones.Family.RESNET38D
+  assert {name: torch_names.our_name(name, family) for name in expected} == expected
+  head = np.ones((20, 4096, 1, 1), np.float32)
+  ours, unknown = torch_names.from_torch({'fc8.weight': head}, family)
+  assert ours['params/classifier/kernel'].shape == (1, 1, 4096, 20) and not unknown
+
+
+def test_checkpoints_of_moco():
+  kernel, vector = np.zeros((64, 3, 7, 7), np.float32), np.zeros(64, np.float32)
+  tensors = {
+    'module.encoder_q.conv1.weight': kernel,
+    'module.encoder_q.layer1.0.bn1.weight': vector,
+    'module.encoder_q.bn1.num_batches_tracked': np.zeros(()),
+    'module.encoder_q.fc.0.weight': np.zeros((8, 8), np.float32),
+    'module.encoder_q.fc.2.bias': vector,
+    'module.encoder_k.conv1.weight': kernel + 1,
+    'module.queue': np.zeros((128, 65536), np.float32),
+    'module.queue_ptr': np.zeros(1, np.int64),
+  }
+  ours, unknown = torch_names.from_torch(tensors, backbones.Family.RESNET)
+  assert not unknown
+  assert set(ours) == {
+    'params/backbone/stem/conv1/kernel',
+    'params/backbone/layer1/block0/bn1/scale',
+  }
+  assert not ours['params/backbone/stem/conv1/kernel'].any()
+
+
 def test_checkpoints_of_whole_classifiers():
   kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
   head = np.zeros((5, 2, 1, 1), np.float32)

@@ -1,0 +1,35 @@
+"""OC-CSE on PASCAL VOC 2012, to the priors: an ordinary classifier judges erased images, no tiles.
+
+    python launch/run.py --config=configs/occse_voc.py --config.dataset.root=ROOT
+    python launch/run.py --config=configs/occse_voc.py:smoke --config.dataset.root=ROOT
+
+Batch normalisation and stem are frozen and the output stride is 8, as in the released runner; the
+original's network is `backbone=resnet38d`. Data, weights, words (`:paper`, `:journal`, `:head`,
+`backbone=`, `:smoke`) and resuming are those of configs/pnoc_voc.py.
+
+Obtained: nothing yet, it was not run; and nothing is published of this recipe.
+"""
+
+import dataclasses
+
+from configs import _presets, _recipes
+from pnoc_jax import config as config_lib
+from pnoc_jax.stages import generator
+
+
+def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
+  """The config; words are those of `_presets.WORDS`."""
+  return _presets.build(
+    'occse_voc',
+    _recipes.VOC,
+    argument,
+    method=generator.Method.OCCSE,
+    scored=_presets.TO_PRIORS,
+    change=_change,
+  )
+
+
+def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
+  # Labels are smoothed from P-OC on; P-OC's runner behind the tables set no accumulation.
+  changes = {'text': {'smoothing': 0.0}, 'paper': {'smoothing': 0.0, 'accumulate': 1}}
+  return dataclasses.replace(numbers, **changes.get(recipe, {}))

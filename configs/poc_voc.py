@@ -1,0 +1,40 @@
+"""P-OC on PASCAL VOC 2012, from image labels to DeepLabV3+: the classifier that judges stays fixed.
+
+    python launch/run.py --config=configs/poc_voc.py --config.dataset.root=ROOT \\
+      --config.saliency.init=resnet50_caffe.pth
+    python launch/run.py --config=configs/poc_voc.py:smoke --config.dataset.root=ROOT
+
+Data, weights, words (`:paper`, `:journal`, `:head`, `backbone=`, `:smoke`) and resuming are those
+of configs/pnoc_voc.py; the classifier of such a run serves here with
+`--config.inputs.classifier=runs/pnoc_voc/classifier`.
+
+Obtained: nothing yet, it was not run. Published with `:journal`: priors 61.9 mIoU on train (61.5
+without label smoothing), DeepLabV3+ 71.4 on val.
+"""
+
+import dataclasses
+
+from configs import _presets, _recipes
+from pnoc_jax import config as config_lib
+from pnoc_jax.stages import generator
+
+
+def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
+  """The config; words are those of `_presets.WORDS`."""
+  return _presets.build(
+    'poc_voc',
+    _recipes.VOC,
+    argument,
+    method=generator.Method.POC,
+    scored=_presets.TO_PREDICTIONS,
+    change=_change,
+  )
+
+
+def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
+  if recipe != 'paper':
+    return numbers
+  # Its runner of P-OC set no accumulation, and refined with other numbers than that of P-NOC.
+  return dataclasses.replace(
+    numbers, accumulate=1, c2am_threshold=0.4, foreground=0.4, label_confidence=0.9
+  )

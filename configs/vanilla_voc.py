@@ -1,0 +1,25 @@
+"""An ordinary classifier on PASCAL VOC 2012, to the priors: the tables' row "RA".
+
+    python launch/run.py --config=configs/vanilla_voc.py --config.dataset.root=ROOT
+    python launch/run.py --config=configs/vanilla_voc.py:smoke --config.dataset.root=ROOT
+
+Its maps are what the other methods improve on. Data, weights, words (`:paper`, `:journal`, `:head`,
+`backbone=`, `:smoke`) and resuming are those of configs/pnoc_voc.py.
+
+Obtained: nothing yet, it was not run. Published with `:journal`: priors 53.7 mIoU on train.
+"""
+
+from configs import _presets, _recipes
+from pnoc_jax import config as config_lib
+from pnoc_jax.stages import generator
+
+
+def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
+  """The config; words are those of `_presets.WORDS`."""
+  return _presets.build(
+    'vanilla_voc',
+    _recipes.VOC,
+    argument,
+    method=generator.Method.VANILLA,
+    scored=_presets.TO_PRIORS,
+  )

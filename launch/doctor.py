@@ -1,0 +1,55 @@
+"""Checks a data set, an installation and a directory before a day-long run; changes nothing.
+
+`python launch/doctor.py --config=configs/pnoc_voc.py --config.dataset.root=DIR [--workdir=DIR]`
+
+Decodes every image and mask of the run's splits. Exits with 0 where nothing stands against a run, 1
+with warnings, 2 with faults.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax import config_flags
+from pnoc_jax.errors import UserError
+
+_CONFIG = config_flags.define_config('config')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's directory; by default runs/<name of the config>."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags, looks, and prints the summary."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.config import validate
+  from pnoc_jax.stages import doctor
+
+  logging.set_verbosity(logging.WARNING)
+  config = _CONFIG.value
+  workdir = Path(_WORKDIR.value or f'runs/{config.name}')
+  try:
+    report = doctor.examine(config, workdir, validate=validate, progress=_progress)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+  print(report.text())
+  sys.exit(report.exit_code)
+
+
+@contextlib.contextmanager
+def _progress(split, count):
+  import tqdm
+
+  with tqdm.tqdm(total=count, desc=f'looking at {split}', unit='image') as bar:
+    yield lambda done, total: bar.update()
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flags.make_parser('config'))

@@ -1,0 +1,90 @@
+"""What was found wrong, or worth knowing, before a run; and how it is told."""
+
+import contextlib
+import dataclasses
+import enum
+from collections.abc import Iterator
+
+from pnoc_jax import errors
+
+
+class Level(enum.Enum):
+  """How much a finding matters."""
+
+  FACT = 'facts'
+  """Good to know."""
+  WARNING = 'warnings'
+  """A run is possible, and perhaps not what is wanted."""
+  FAULT = 'faults'
+  """A run would stop, or would be worth nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+  """Something found: how much it matters, what it is about, and a sentence."""
+
+  level: Level
+  about: str
+  what: str
+
+
+_VERDICTS = ('nothing stands against a run', 'look at the warnings', 'a run would not work')
+
+
+@dataclasses.dataclass
+class Report:
+  """What was found.
+
+  Attributes:
+    findings: in the order of the looks.
+  """
+
+  findings: list[Finding] = dataclasses.field(default_factory=list)
+
+  def add(self, level: Level, about: str, what: str) -> None:
+    """Adds a finding."""
+    self.findings.append(Finding(level, about, what))
+
+  @contextlib.contextmanager
+  def catch(self, about: str) -> Iterator[None]:
+    """A user's error inside becomes faults."""
+    try:
+      yield
+    except errors.UserError as error:
+      self.add_error(about, error)
+
+  def add_error(self, about: str, error: errors.UserError) -> None:
+    """Adds the faults that an error tells: of a heading with lines below it, one a line.
+
+    What is told already, e.g. of a table that two splits share, is not told again.
+    """
+    first, *rest = str(error).splitlines()
+    indented = [x.strip() for x in rest if x.startswith('  ')]
+    told = {x.what for x in self.findings}
+    for what in indented if first.endswith(':') and indented else [str(error)]:
+      if what not in told:
+        self.add(Level.FAULT, about, what)
+
+  def of(self, level: Level) -> list[Finding]:
+    """The findings of a level."""
+    return [x for x in self.findings if x.level is level]
+
+  @property
+  def exit_code(self) -> int:
+    """2 with faults, 1 with warnings, else 0."""
+    return 2 if self.of(Level.FAULT) else 1 if self.of(Level.WARNING) else 0
+
+  def text(self) -> str:
+    """The summary: faults, warnings, facts, and a verdict."""
+    lines = []
+    for level in (Level.FAULT, Level.WARNING, Level.FACT):
+      found = self.of(level)
+      if found:
+        lines.append(f'{level.value} ({len(found)})')
+        for x in found:
+          first, *rest = f'{x.about}: {x.what}'.splitlines()
+          lines += [f'  {first}', *(f'      {line}' for line in rest)]
+        lines.append('')
+    faults, warnings = len(self.of(Level.FAULT)), len(self.of(Level.WARNING))
+    count = f'{faults} fault{"s" * (faults != 1)}, {warnings} warning{"s" * (warnings != 1)}'
+    return '\n'.join([*lines, f'{count}: {_VERDICTS[self.exit_code]}'])

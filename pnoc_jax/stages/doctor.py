@@ -1,0 +1,258 @@
+"""Looks at a data set, an installation and a run's directory before the run; changes nothing."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pnoc_jax.data import info, sources, statistics, survey
+from pnoc_jax.data.findings import Level, Report
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import records
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.stages import estimates, graph, stage, sweep
+
+FAULT, WARNING, FACT = Level.FAULT, Level.WARNING, Level.FACT
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
+_SLOW_ON_CPU = 20_000_000
+"""Parameters from which on a training on a CPU is remarked on."""
+_FULL = 0.9
+"""Share of a device's memory, or of the disk, that an estimate may fill without a remark."""
+
+# (split, images) -> called with (examples done, examples), in a with statement.
+Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int, int], None]]]
+
+
+@contextlib.contextmanager
+def _silent(split: str, count: int) -> Iterator[Callable[[int, int], None]]:
+  yield lambda done, total: None
+
+
+def examine(
+  config, workdir: Path, *, validate: Callable[[Any], None], progress: Progress = _silent
+) -> Report:
+  """Looks at everything that a run of `config` in `workdir` would need.
+
+  Args:
+    config: the run's; of a sweep, its first run is looked at.
+    workdir: its directory; may not exist.
+    validate: raises UserError for a config that cannot run.
+    progress: shows how far the look at a split is.
+
+  Returns:
+    The findings.
+
+  Raises:
+    UserError: there is no device at all.
+  """
+  report = Report()
+  with report.catch('config'):
+    validate(config)
+  if config.sweep:
+    first = config.sweep[0]
+    report.add(FACT, 'config', f'a sweep of {len(config.sweep)} runs; looked at: {first.name}')
+    config = sweep.override(config, {**first.overrides, 'sweep': ()}, workdir)
+    workdir = workdir / first.name
+  runtime = _installation(config, workdir, report)
+  looked = _data(config, workdir, runtime, report, progress)
+  plan = _plan(config, workdir, runtime, looked, report)
+  train = looked.get(config.dataset.train_split)
+  needs = {}
+  if train is not None:
+    needs = _memory(config, plan, train[0].info, runtime, report)
+  _disk(config, workdir, plan, looked, needs, report)
+  return report
+
+
+def _installation(config, workdir: Path, report: Report) -> stage.Runtime:
+  versions = []
+  for name in _PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions.append(f'{name} {importlib.metadata.version(name)}')
+  report.add(FACT, 'installation', f'Python {platform.python_version()}, {", ".join(versions)}')
+  try:
+    devices = jax.local_devices()
+  except RuntimeError as error:
+    raise UserError(f'JAX finds no device to work on: {error}') from error
+  kinds = f'{len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
+  room = estimates.readable(_device_memory())
+  report.add(
+    FACT,
+    'installation',
+    f'{kinds} of {room} each; {os.cpu_count()} CPU cores, '
+    f'{estimates.readable(_host_memory())} of memory',
+  )
+  return stage.Runtime(
+    workdir=workdir,
+    mesh=meshes.make_mesh(),
+    local_mesh=meshes.make_mesh(devices),
+    config=config.runtime,
+  )
+
+
+def _host_memory() -> int:
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def _device_memory() -> int:
+  """Bytes that a program can have on a device; the devices of a CPU share its memory."""
+  devices = jax.local_devices()
+  stats = devices[0].memory_stats() or {}
+  return stats.get('bytes_limit') or _host_memory() // len(devices)
+
+
+Looked = dict[str, tuple[info.Source, survey.Survey]]
+
+
+def _data(config, workdir: Path, runtime: stage.Runtime, report: Report, progress) -> Looked:
+  dataset = config.dataset
+  train, val = dataset.train_split, dataset.val_split
+  wanted = list(dict.fromkeys((train, val, *config.priors.splits, *config.predictions.splits)))
+  report.findings += survey.line_ends(dataset, wanted)
+  looked = {}
+  for split in wanted:
+    about = f'split {split}'
+    try:
+      source = runtime.source(dataset, split)
+    except UserError as error:
+      report.add_error(about, error)
+      report.add(FACT, about, 'its images were not looked at; mend the faults and call again')
+      continue
+    with progress(split, len(source)) as on_progress:
+      seen = survey.look(source, on_progress=on_progress)
+    skips = dataset.on_error is info.OnError.SKIP
+    report.findings += survey.judge(
+      source,
+      seen,
+      trains=split == train,
+      known=sources.known_images(dataset.name, split),
+      own_list=bool(dataset.lists),
+      broken=WARNING if skips else FAULT,
+    )
+    iou = _iou(workdir, split, source.info)
+    text = statistics.table(seen.statistics(source), source.info, iou)
+    report.add(FACT, f'classes of {split}', f'images with it, Table 8\n{text}')
+    if skips:
+      runtime.quarantined[split] = frozenset(x.id for x in seen.problems)
+    looked[split] = source, seen
+  if train in looked and val in looked and train != val:
+    report.findings += survey.compare(looked[train][0], looked[val][0])
+  return looked
+
+
+def _iou(workdir: Path, split: str, dataset: info.DatasetInfo) -> np.ndarray | None:
+  """IoU of the run's priors, where they were scored already."""
+  path = workdir / 'evaluation' / f'priors_{split}.json'
+  if not path.is_file():
+    return None
+  scored = records.read_json(path).get('iou', {})
+  found = [scored.get(name) for name in (dataset.background, *dataset.classes)]
+  return np.array([np.nan if x is None else x for x in found], np.float64)
+
+
+def _plan(config, workdir, runtime, looked: Looked, report: Report) -> list[graph.Planned]:
+  """What of the run is there, and what the stages say against the rest."""
+  needed = list(dict.fromkeys((config.dataset.train_split, *config.priors.splits)))
+  if not all(split in looked for split in needed):
+    report.add(FACT, 'run', 'not planned, as a split of it cannot be opened')
+    return []
+  _check_workdir(workdir, report)
+  plan = []
+  with report.catch('run'):
+    opened = {split: looked[split][0] for split in needed}
+    if any(runtime.quarantined.values()):
+      opened = {split: runtime.source(config.dataset, split) for split in needed}
+    plan = graph.make_plan(config, workdir, opened)
+  there = {item.stage.name: item.directory for item in plan if not item.runs}
+  for item in plan:
+    about, source = f'stage {item.stage.name}', looked[needed[0]][0]
+    if item.runs:
+      with report.catch(about):
+        item.stage.check(config, there, source, runtime)
+        report.add(FACT, about, f'{item.status.value}: {item.stage.describe(config, source)}')
+    else:
+      report.add(FACT, about, f'{item.status.value}: {item.directory}')
+  return plan
+
+
+def _check_workdir(workdir: Path, report: Report) -> None:
+  if workdir.exists() and not workdir.is_dir():
+    report.add(FAULT, 'run', f'--workdir is {workdir}, which is a file')
+    return
+  parent = _existing(workdir)
+  if not os.access(parent, os.W_OK):
+    report.add(FAULT, 'run', f'{workdir} cannot be written: {parent} belongs to someone else')
+  state = 'is there already' if workdir.exists() else 'is new'
+  report.add(FACT, 'run', f'{workdir} {state}')
+  if (workdir / '.lock').is_file():
+    with open(workdir / '.lock', 'rb') as file:
+      try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except OSError:
+        report.add(WARNING, 'run', f'another run is at work in {workdir}')
+
+
+def _existing(path: Path) -> Path:
+  """The path, or the nearest directory above it that is there."""
+  path = path.absolute()
+  return path if path.is_dir() or path == path.parent else _existing(path.parent)
+
+
+def _memory(config, plan, dataset, runtime, report: Report) -> dict[str, estimates.Memory]:
+  room, found = _device_memory(), {}
+  on_cpu = jax.local_devices()[0].platform == 'cpu'
+  for item in plan:
+    name = item.stage.name
+    if not item.runs or name not in estimates.TRAINED:
+      continue
+    need = estimates.memory(name, config, dataset, devices=runtime.mesh.size)
+    found[name] = need
+    size = estimates.readable
+    text = (
+      f'about {size(need.total)} on a device at batch {getattr(config, name).batch_size}: '
+      f'variables {size(need.variables)}, optimiser {size(need.optimizer)}, '
+      f'gradients {size(need.gradients)}, activations at most {size(need.activations)}'
+    )
+    if need.total > _FULL * room:
+      report.add(
+        WARNING,
+        f'memory of {name}',
+        f'{text}; there are {size(room)}. Lower {name}.batch_size and raise '
+        f'{name}.optim.accumulate, or set {name}.model.remat, or model.precision=bfloat16',
+      )
+    else:
+      report.add(FACT, f'memory of {name}', text)
+    if on_cpu and need.count > _SLOW_ON_CPU:
+      what = f'{need.count:,} parameters, and there is no GPU or TPU: a step takes minutes'
+      report.add(WARNING, f'stage {name}', what)
+  return found
+
+
+def _disk(config, workdir, plan, looked: Looked, needs, report: Report) -> None:
+  wanted = {}
+  for item in plan:
+    if item.runs:
+      name = item.stage.name
+      wanted[name] = sum(
+        estimates.product_bytes(name, config, split, source.labels, seen.sizes)
+        for split, (source, seen) in looked.items()
+      )
+      if name in needs:
+        # One more than are kept while the newest is written, and the weights.
+        wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
+  free = shutil.disk_usage(_existing(workdir)).free
+  total = sum(wanted.values())
+  parts = ', '.join(f'{k} {estimates.readable(x)}' for k, x in wanted.items() if x)
+  text = f'about {estimates.readable(total)} for products and checkpoints'
+  text += f' ({parts})' if parts else ''
+  text += f'; free are {estimates.readable(free)}'
+  level = FAULT if total > free else WARNING if total > _FULL * free else FACT
+  report.add(level, 'disk', text)

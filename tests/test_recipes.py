@@ -1,0 +1,189 @@
+"""The presets have the recipes' step counts and schedules, and docs/recipes.md says so."""
+
+import itertools
+import pathlib
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import _recipes
+from pnoc_jax import config as config_lib
+from pnoc_jax import config_flags, trees
+from pnoc_jax.data import coco, voc
+from pnoc_jax.stages import generator, stage, trainer
+
+ROOT = pathlib.Path(__file__).parents[1]
+PRESETS = (
+  'pnoc_voc',
+  'pnoc_coco',
+  'poc_voc',
+  'puzzle_voc',
+  'occse_voc',
+  'vanilla_voc',
+  'supervised_voc',
+  'pnoc_deepglobe',
+  'pnoc_cityscapes',
+  'pnoc_hpa',
+)
+VOC, COCO = voc.IMAGES['train_aug'], coco.IMAGES['train2014']
+COCO_LABELLED = coco.IMAGES['train2014_labelled']
+
+
+def load(name, words=None):
+  return config_flags.load(str(ROOT / 'configs' / f'{name}.py'), words)
+
+
+def horizon(training, images):
+  source = types.SimpleNamespace(labels=np.ones((images, 1), np.float32))
+  return trainer.horizon(training, source)
+
+
+@pytest.mark.parametrize(
+  ('preset', 'words', 'training', 'images', 'epoch', 'total', 'optimiser_steps'),
+  [
+    ('vanilla_voc', None, 'generator', VOC, 330, 4950, 4950),
+    ('pnoc_voc', None, 'classifier', VOC, 330, 4950, 4950),
+    ('pnoc_voc', None, 'generator', VOC, 661, 9915, 4957),
+    ('pnoc_voc', 'paper', 'generator', VOC, 661, 9915, 4957),
+    ('poc_voc', 'paper', 'generator', VOC, 661, 9915, 9915),
+    ('puzzle_voc', 'head', 'generator', VOC, 661, 9915, 4957),
+    ('pnoc_voc', None, 'c2am', VOC, 330, 3300, 3300),
+    ('pnoc_voc', 'journal', 'c2am', VOC, 165, 1650, 825),
+    ('pnoc_voc', 'head', 'c2am', VOC, 165, 1650, 825),
+    ('pnoc_voc', None, 'affinity', VOC, 330, 990, 990),
+    ('pnoc_voc', None, 'segmentation', VOC, 330, 16500, 16500),
+    ('supervised_voc', 'journal', 'segmentation', VOC, 330, 16500, 16500),
+    ('pnoc_voc', 'head', 'segmentation', VOC, 330, 4950, 4950),
+    # As the reference counts, and without the images that have no label.
+    ('pnoc_coco', None, 'classifier', COCO, 2586, 38790, 38790),
+    ('pnoc_coco', None, 'generator', COCO, 5173, 77595, 38797),
+    ('pnoc_coco', None, 'classifier', COCO_LABELLED, 2565, 38475, 38475),
+    ('pnoc_coco', None, 'generator', COCO_LABELLED, 5130, 76950, 38475),
+    # One of the 603 images of DeepGlobe is background alone.
+    ('pnoc_deepglobe', None, 'classifier', 602, 18, 270, 270),
+    ('pnoc_cityscapes', None, 'classifier', 2975, 92, 1380, 1380),
+    ('pnoc_cityscapes', None, 'generator', 2975, 92, 1380, 1380),
+  ],
+)
+def test_steps(preset, words, training, images, epoch, total, optimiser_steps):
+  ours = getattr(load(preset, words), training)
+  assert horizon(ours, images) == trainer.Horizon(epoch, total)
+  params = {'backbone': {'kernel': jnp.zeros(1)}, 'classifier': {'kernel': jnp.zeros(1)}}
+  _, rate = trainer.make_optimizer(ours.optim, params, total)
+  at = np.array([0, 0.5, 0.9, 1]) * optimiser_steps
+  expected = ours.optim.lr * np.array([1, 0.5, 0.1, 0]) ** ours.optim.power
+  np.testing.assert_allclose(rate(at), expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize('words', [None, 'paper', 'journal', 'head'])
+def test_rates_decay_as_the_recipe_says(words):
+  config = load('pnoc_voc', words)
+  half, late = (1 / 2, 1 / 10) if words is None else (0.5359, 0.1259)
+  for training in (config.classifier, config.generator):
+    assert [0.5**training.optim.power, 0.1**training.optim.power] == pytest.approx(
+      [half, late], abs=1e-4
+    )
+  # The rates of the stages that follow decay so in the text's code, too.
+  for training in (config.c2am, config.affinity, config.segmentation):
+    assert training.optim.power == 0.9
+
+
+def test_coefficients_of_the_losses():
+  ours = load('pnoc_voc', 'paper').generator
+  total = horizon(ours, VOC).total
+  ramps = [generator._ramp(x, total) for x in (ours.lambda_re, ours.lambda_cse, ours.lambda_noc)]
+  at = np.array([0, 0.25, 0.5, 1]) * total
+  expected = [[0, 2, 4, 4], [0.3, 0.475, 0.65, 1], [0, 0.25, 0.5, 1]]
+  np.testing.assert_allclose([ramp(at) for ramp in ramps], expected, atol=1e-6)
+  # What the noc learns at, lambda_noc times the rate: Fig. 7.
+  for words, peak, where in (('paper', 0.2686, 0.526), (None, 0.25, 0.5)):
+    optim = load('pnoc_voc', words).generator.optim
+    t = np.linspace(0, 1, 2001)
+    effective = t * (1 - t) ** optim.power
+    assert effective.max() == pytest.approx(peak, abs=1e-4)
+    assert t[effective.argmax()] == pytest.approx(where, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('preset', 'words', 'training', 'scratch', 'factors'),
+  [
+    # Two micro-batches whose gradients are summed.
+    ('pnoc_voc', None, 'generator', 'classifier', (2, 4, 20, 40)),
+    ('pnoc_voc', 'journal', 'classifier', 'classifier', (1, 2, 10, 20)),
+    ('pnoc_voc', 'paper', 'c2am', 'head', (1, 2, 1, 2)),
+    ('pnoc_voc', 'paper', 'segmentation', 'aspp', (1, 2, 10, 20)),
+    # Nesterov's first step is 1.9 gradients.
+    ('pnoc_voc', None, 'segmentation', 'aspp', (1.9, 3.8, 19, 38)),
+  ],
+)
+def test_factors_of_the_rate(preset, words, training, scratch, factors):
+  optim = getattr(load(preset, words), training).optim
+  module = {'kernel': jnp.zeros(1), 'bias': jnp.zeros(1)}
+  params = {'backbone': {'conv': module}, scratch: module}
+  tx, _ = trainer.make_optimizer(optim, params, 100, scratch=(scratch,))
+  state, ones = tx.init(params), jax.tree.map(jnp.ones_like, params)
+  for _ in range(optim.accumulate):
+    updates, state = tx.update(ones, state, params)
+  names = [f'{part}/{leaf}' for part in ('backbone/conv', scratch) for leaf in ('kernel', 'bias')]
+  moved = trees.flatten_names(updates)
+  found = [-float(moved[name][0]) for name in names]
+  np.testing.assert_allclose(np.array(found) / optim.lr, factors, rtol=1e-5)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_all_words_go_together(preset):
+  for recipe, backbone, smoke in itertools.product(
+    (None, *_recipes.RECIPES), (None, 'backbone=resnet38d', 'backbone=resnet50'), (None, 'smoke')
+  ):
+    words = ','.join(filter(None, (recipe, backbone, smoke)))
+    config = load(preset, words)
+    config_lib.validate(config)
+    assert config.name == '_'.join([preset, *words.replace('backbone=', '').split(',')]).strip('_')
+
+
+def _tables():
+  """Yields (preset, field, cells of the four recipes) of docs/recipes.md."""
+  text = (ROOT / 'docs' / 'recipes.md').read_text(encoding='utf-8')
+  for section in text.split('\n## ')[1:]:
+    preset = re.match(r'`(\w+)`', section)
+    for line in section.splitlines() if preset else ():
+      cells = [cell.strip() for cell in line.strip('|').split('|')]
+      if line.startswith('| `'):
+        yield preset.group(1), cells[0].strip('`'), cells[1:5]
+
+
+def test_the_document_says_what_the_configs_have():
+  found = {
+    (preset, words): stage.as_dict(load(preset, words))
+    for preset in PRESETS
+    for words in (None, *_recipes.RECIPES)
+  }
+  rows = list(_tables())
+  assert {preset for preset, _, _ in rows} == set(PRESETS)
+  wrong = []
+  for preset, field, cells in rows:
+    for words, cell in zip((None, *_recipes.RECIPES), cells, strict=True):
+      value = found[preset, words]
+      for name in field.split('.'):
+        value = value[name]
+      if str(value) != cell:
+        wrong.append(f'{preset}:{words} {field} is {value}, the document says {cell}')
+  assert not wrong
+
+
+def test_the_document_lists_all_that_the_recipes_change_on_voc():
+  """Fields that differ between the recipes of pnoc_voc have a row there, or are beside one."""
+  plain = trees.flatten_names(stage.as_dict(load('pnoc_voc')))
+  listed = {field for preset, field, _ in _tables() if preset == 'pnoc_voc'}
+  changed = set()
+  for words in _recipes.RECIPES:
+    other = trees.flatten_names(stage.as_dict(load('pnoc_voc', words)))
+    changed |= {name.replace('/', '.') for name in plain if other[name] != plain[name]}
+  # The generator's network sees what the classifier's does; a square has one size.
+  same = {field.replace('classifier.', 'generator.') for field in listed}
+  implied = {'name', 'c2am.transform.max_size', 'segmentation.optim.nesterov'}
+  assert changed - listed - same == implied
