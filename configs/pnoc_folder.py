@@ -21,6 +21,7 @@ from configs import _base
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, transforms
 from pnoc_jax.optim import optimizer
+from pnoc_jax.stages import evaluation, maps, settings
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -28,36 +29,75 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   words = _base.parse(argument, {'smoke': 'one epoch of each network'})
   config = _base.base_config('pnoc_folder')
   config.dataset.name = info.DatasetName.FOLDER
-  for training in (config.classifier, config.generator):
-    training.model.backbone = 'resnet18'
-    training.model.last_stage = 'layer3'
-    # Stem and layer1 keep their ImageNet weights: half the time of a step, and few images to fit.
-    training.model.frozen_stages = 2
-    training.batch_size = 16
-    training.smoothing = 0.0
-    training.eval_size = 224
-    training.eval_batches = 12
-    training.eval_every = 3
-    training.optim.rule = optimizer.Rule.ADAMW
-    training.optim.lr = 1e-4
-    training.optim.power = 0.9
-    training.optim.warmup = 20
-    # The trunk's features are small: a head at 10 x its rate learns slowly.
-    training.optim.scratch_lr = 50.0
-    training.optim.bias_lr = 1.0
-    training.optim.accumulate = 1
-    training.transform.min_size = 160
-    training.transform.max_size = 320
-    training.transform.crop = 160
-    training.transform.augment = transforms.Augment.COLORJITTER
+  trainings = (
+    config.classifier,
+    config.generator,
+    config.c2am,
+    config.affinity,
+    config.segmentation,
+  )
+  for training in trainings:
+    _small(training)
+  for following in trainings[2:]:
+    following.start = settings.Start.GENERATOR
+  config.classifier.smoothing = config.generator.smoothing = 0.0
   config.classifier.epochs = 6
   config.generator.epochs = 12
-  # Training shows objects at 0.5 to 1 of their size; a scale of 2 would double the time.
-  config.priors.scales = (0.5, 1.0, 1.5)
   # 4, the paper's end, was chosen for deep networks trained long.
   config.generator.lambda_re.end = 1.0
+  # Training shows objects at 0.5 to 1 of their size; a scale of 2 would double the time.
+  for inference in (config.priors, config.saliency_priors, config.predictions):
+    inference.scales = (0.5, 1.0, 1.5)
+  _refine(config)
+  config.segmentation.epochs = 8
+  config.segmentation.head.width, config.segmentation.head.low_width = 128, 32
+  config.segmentation.head.rates = (2, 4, 6)
+  config.predictions.crf.steps = 10
+  config.evaluation.of = tuple(name for name in evaluation.STAGES if name != 'saliency')
   if 'smoke' in words:
     config.name = 'pnoc_folder_smoke'
-    config.classifier.epochs = config.generator.epochs = 1
-    config.priors.scales = (1.0,)
+    for training in trainings:
+      training.epochs = 1
+    config.c2am.min_hint_mean = 0.0
+    for inference in (config.priors, config.saliency_priors, config.predictions):
+      inference.scales = (1.0,)
   return config
+
+
+def _small(training: settings.TrainingConfig) -> None:
+  training.model.backbone = 'resnet18'
+  training.model.last_stage = 'layer3'
+  # Stem and layer1 keep their ImageNet weights: half the time of a step, and few images to fit.
+  training.model.frozen_stages = 2
+  training.batch_size = 16
+  training.eval_size = 224
+  training.eval_batches = 12
+  training.eval_every = 3
+  training.optim.rule = optimizer.Rule.ADAMW
+  training.optim.lr = 1e-4
+  training.optim.power = 0.9
+  training.optim.warmup = 20
+  # The trunk's features are small: a head at 10 x its rate learns slowly.
+  training.optim.scratch_lr = 50.0
+  training.optim.bias_lr = 1.0
+  training.optim.accumulate = 1
+  training.transform.min_size = 160
+  training.transform.max_size = 320
+  training.transform.crop = 160
+  training.transform.augment = transforms.Augment.COLORJITTER
+
+
+def _refine(config: config_lib.PipelineConfig) -> None:
+  """What turns priors into pseudo masks, for networks that end with layer3."""
+  config.c2am.epochs = 4
+  config.c2am.features = ('layer3',)
+  config.c2am.lambda_h = 4.0
+  # PoolNet reads layer4: the masks of C2AM-H themselves tell what is salient.
+  config.affinity_labels.saliency = maps.Saliency.PRIORS
+  config.affinity.epochs, config.affinity.eval_every = 4, 0
+  config.affinity.radius = 5
+  config.affinity.optim.rule, config.affinity.optim.lr = optimizer.Rule.ADAM, 1e-2
+  config.affinity.optim.scratch_lr = 1.0
+  config.affinity.transform.augment = transforms.Augment.NONE
+  # 80 cells in width where the paper's photographs have 125.
+  config.random_walk.exp_times = 7

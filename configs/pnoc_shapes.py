@@ -13,7 +13,7 @@ from configs import _base
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, transforms
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation, maps, settings
+from pnoc_jax.stages import evaluation, maps, saliency, settings
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -82,9 +82,12 @@ def _refine(config: config_lib.PipelineConfig) -> None:
   config.c2am.optim.lr, config.c2am.optim.warmup = 1e-3, 0
   # 1, the paper's, leaves this small net with less of the objects.
   config.c2am.lambda_h = 4.0
-  config.saliency.epochs, config.saliency.width = 6, 8
-  config.saliency.optim.lr = 2e-3
+  config.saliency.epochs, config.saliency.width = 4, 8
+  config.saliency.optim.lr, config.saliency.optim.warmup = 2e-3, 0
+  config.saliency.optim.weight_decay = 5e-4
+  config.saliency.transform = saliency.SaliencyConfig().transform
   config.saliency.tiny = 0
+  config.saliency.inference.batch_size = 32
   config.affinity_labels.saliency = maps.Saliency.NETWORK
   config.affinity.epochs, config.affinity.radius = 4, 5
   config.affinity.optim.lr = 3e-2
@@ -92,8 +95,14 @@ def _refine(config: config_lib.PipelineConfig) -> None:
   # The grid is 32 cells wide where a photograph's has 125: 8 steps reach as far as 256 do there.
   config.random_walk.exp_times = 3
   config.pseudo_masks.threshold = 0.2
-  for crf in (config.affinity_labels.crf, config.pseudo_masks.crf, config.evaluation.crf):
+  for refining in (
+    config.saliency_priors,
+    config.affinity_labels,
+    config.pseudo_masks,
+    config.evaluation,
+  ):
     # Objects are a tenth of a photograph's in width, and striped.
+    crf = refining.crf
     crf.bilateral_sxy, crf.bilateral_srgb = 30.0, 13.0
   # The default, one step at .9, is for maps of a walk on large photographs.
   config.pseudo_masks.crf.steps, config.pseudo_masks.crf.confidence = 10, 0.7

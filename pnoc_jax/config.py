@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pnoc_jax.data import info
+from pnoc_jax.data import info, mixing
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones
 from pnoc_jax.stages import affinity as affinity_stage
@@ -11,6 +11,7 @@ from pnoc_jax.stages import c2am as c2am_stage
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import evaluation as evaluation_stage
 from pnoc_jax.stages import generator as generator_stage
+from pnoc_jax.stages import lpcam, stage
 from pnoc_jax.stages import predictions as predictions_stage
 from pnoc_jax.stages import priors as priors_stage
 from pnoc_jax.stages import pseudo_masks as pseudo_masks_stage
@@ -19,7 +20,6 @@ from pnoc_jax.stages import report as report_stage
 from pnoc_jax.stages import saliency as saliency_stage
 from pnoc_jax.stages import saliency_priors as saliency_priors_stage
 from pnoc_jax.stages import segmentation as segmentation_stage
-from pnoc_jax.stages import stage
 
 
 @dataclasses.dataclass(slots=True)
@@ -163,6 +163,8 @@ def _training_faults(name: str, config) -> list[str]:
     faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
   if not 0 <= getattr(config, 'smoothing', 0.0) < 1:
     faults.append(f'{name}.smoothing is {config.smoothing}; it lies in [0, 1)')
+  if hasattr(config, 'mix'):
+    faults += [f'{name}.mix.{fault}' for fault in mixing.faults(config.mix)]
   if transform.min_size > transform.max_size:
     faults.append(
       f'{name}.transform.min_size {transform.min_size} is above max_size {transform.max_size}'
@@ -201,4 +203,4 @@ def _priors_faults(config: priors_stage.PriorsConfig) -> list[str]:
     faults.append('priors.batch_size must be at least 1')
   if not config.splits:
     faults.append('priors.splits is empty; name one or more splits')
-  return faults
+  return faults + lpcam.faults(config.lpcam)

@@ -4,6 +4,7 @@ import copy
 import fcntl
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,12 +15,32 @@ import pytest
 from pnoc_jax import config_flags
 from pnoc_jax.data import info, sources
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, records, weights
-from pnoc_jax.stages import networks, runner
+from pnoc_jax.io import images, products, records, weights
+from pnoc_jax.stages import evaluation, graph, networks, runner
 from tests.data import folders
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = ROOT / 'tests' / 'configs' / 'tiny.py'
+# Programs of this size take longer to compile well than to run.
+FLAGS = (
+  '--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0 '
+  '--xla_llvm_disable_expensive_passes=true'
+)
+# A signal, what it comes in the middle of, the stage, and which of its steps or files.
+DEATHS = (
+  'SIGKILL:step:generator:5',
+  'SIGTERM:step:generator:8',
+  'SIGKILL:file:priors:6',
+  'SIGTERM:step:c2am:2',
+  'SIGKILL:file:saliency_priors:30',
+  'SIGKILL:step:saliency:5',
+  'SIGTERM:file:affinity_labels:5',
+  'SIGKILL:step:affinity:4',
+  'SIGKILL:file:random_walk:8',
+  'SIGKILL:file:pseudo_masks:6',
+  'SIGTERM:step:segmentation:4',
+  'SIGKILL:file:predictions:3',
+)
 
 
 def _start(*command: object) -> subprocess.CompletedProcess:
@@ -28,21 +49,16 @@ def _start(*command: object) -> subprocess.CompletedProcess:
   return subprocess.run(
     [sys.executable, *map(str, command), f'--config.runtime.compilation_cache={cache}'],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=1'},
+    env=os.environ | {'XLA_FLAGS': FLAGS},
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=900,
     check=False,
   )
 
 
 def _run(workdir, *flags):
   return _start('launch/run.py', f'--config={CONFIG}', f'--workdir={workdir}', *flags)
-
-
-def _die(signal, moment, count, workdir):
-  flags = f'--config={CONFIG}', f'--workdir={workdir}'
-  return _start('tests/dying_run.py', signal, moment, count, *flags)
 
 
 def _tree(workdir):
@@ -65,55 +81,56 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_all_products(whole):
   workdir, printed = whole
-  for name in ('classifier', 'generator', 'priors', 'evaluation', 'report'):
+  for name in graph.names():
     assert records.read_done(workdir / name) is not None
     assert f'{name} done in' in printed
   found = records.read_json(workdir / 'evaluation' / 'priors_val.json')
   assert {'miou', 'miou_fg', 'iou', 'fp', 'fn', 'threshold', 'thresholds', 'mious'} <= set(found)
-  assert 0 < found['miou'] < 100
-  assert len(list((workdir / 'priors' / 'train').glob('*.npz'))) == 24
-  assert len(list((workdir / 'priors' / 'val').glob('*.npz'))) == 8
+  scored = {path.stem for path in (workdir / 'evaluation').glob('*.json')}
+  for name in set(evaluation.STAGES) - {'affinity_labels', 'predictions'}:
+    assert {f'{name}_train', f'{name}_val'} <= scored
+  assert {'priors_crf_val', 'affinity_labels_train', 'predictions_val'} <= scored
+  for name, suffix in (('priors', 'npz'), ('random_walk', 'npz'), ('saliency_priors', 'png')):
+    assert len(list((workdir / name / 'train').glob(f'*.{suffix}'))) == 24
+    assert len(list((workdir / name / 'val').glob(f'*.{suffix}'))) == 8
   steps = [x['step'] for x in records.read_jsonl(workdir / 'generator' / 'metrics.jsonl')]
   assert steps == list(range(1, 13))
   assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
 
 
 def test_a_run_that_dies_anywhere_ends_as_one_that_does_not(whole, tmp_path):
-  """SIGKILL in the generator, SIGTERM later, SIGKILL in the middle of writing a prior."""
+  """In mid-training of every network, and in mid-writing of every image's product."""
   workdir = tmp_path / 'run'
-  killed = _die('SIGKILL', 'step', 5, workdir)
-  assert killed.returncode == -9
-  assert not (workdir / 'generator' / 'DONE').exists()
-  stopped = _die('SIGTERM', 'step', 8, workdir)
-  assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-  assert 'saved at step 8; the same command resumes' in stopped.stdout
-  assert 'Traceback' not in stopped.stderr
-  assert (workdir / 'generator' / 'checkpoints' / '8').is_dir()
-  killed = _die('SIGKILL', 'prior', 6, workdir)
-  assert killed.returncode == -9
-  written = len(list((workdir / 'priors').rglob('[!.]*.npz')))
-  assert 0 < written < 32
-  done = _run(workdir)
+  done = _start('tests/dying_run.py', *DEATHS, '--', f'--config={CONFIG}', f'--workdir={workdir}')
   assert done.returncode == 0, done.stdout + done.stderr
-  for name in ('classifier', 'generator'):
-    expected, _ = weights.load(whole[0] / name / 'weights')
-    found, _ = weights.load(workdir / name / 'weights')
-    assert _same(found, expected), name
-  priors = sorted(path.relative_to(whole[0]) for path in (whole[0] / 'priors').rglob('*.npz'))
-  assert len(priors) == 32
-  for path in priors:
-    assert (workdir / path).read_bytes() == (whole[0] / path).read_bytes(), path
-  lines = [
-    [{k: v for k, v in x.items() if 'time/' not in k} for x in records.read_jsonl(path)]
-    for path in (d / 'generator' / 'metrics.jsonl' for d in (workdir, whole[0]))
-  ]
-  assert lines[0] == lines[1]
+  for moment in DEATHS:
+    name, _, stage, _ = moment.split(':')
+    code = -9 if name == 'SIGKILL' else 0
+    assert f'[{moment}] exit {code}, {stage} is not done' in done.stdout
+  assert 'saved at step 8; the same command resumes' in done.stdout
+  assert 'Traceback' not in done.stderr
+  found, expected = _lasting(workdir), _lasting(whole[0])
+  assert found.keys() == expected.keys()
+  assert [path for path, content in found.items() if content != expected[path]] == []
 
 
-def _same(found, expected):
-  if isinstance(expected, dict):
-    return found.keys() == expected.keys() and all(_same(found[k], expected[k]) for k in expected)
-  return found.dtype == expected.dtype and np.array_equal(found, expected)
+def _lasting(workdir):
+  """{path: content} of all that a run leaves for good, without what clocks have written."""
+  result = {}
+  for path, (_, content) in _tree(workdir).items():
+    stage, _, rest = path.partition('/')
+    if stage == 'report' or rest.startswith('checkpoints/'):
+      continue
+    if rest == records.DONE:
+      done = records.read_done(workdir / stage)
+      clocks = {'seconds', 'images', 'images_per_second'}
+      facts = {name: x for name, x in done.products.items() if name not in clocks}
+      content = done.fingerprint, facts
+    elif rest == 'metrics.jsonl':
+      lines = records.read_jsonl(workdir / path)
+      content = [{k: x for k, x in line.items() if 'time/' not in k} for line in lines]
+    result[path] = content
+  return result
 
 
 @pytest.fixture
@@ -129,6 +146,34 @@ def test_a_finished_run_does_nothing(whole, config):
   changed = {path for path, x in _tree(whole[0]).items() if x != before.get(path)}
   # What gathers the others may be written anew.
   assert {path.partition('/')[0] for path in changed} <= {'report', 'config.json'}
+
+
+def _copy(whole, tmp_path):
+  """A finished run to change."""
+  copied = tmp_path / 'run'
+  shutil.copytree(whole[0], copied, ignore=shutil.ignore_patterns('checkpoints'))
+  return copied
+
+
+def test_a_stage_runs_again_with_all_that_follows(whole, config, tmp_path, monkeypatch):
+  workdir, again, names = _copy(whole, tmp_path), [], graph.names()
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      runner, '_run_stage', lambda config, item, *_: again.append((item.stage.name, item.status))
+    )
+    patch.setattr(runner, '_score', lambda *_: None)
+    config.rerun = 'c2am'
+    runner.execute(config, workdir)
+  assert again == [(name, graph.Status.RERUN) for name in names[names.index('c2am') :]]
+  done = _run(workdir, '--config.rerun=c2am', '--config.until=saliency_priors')
+  assert done.returncode == 0, done.stdout + done.stderr
+  made, expected = _lasting(workdir), _lasting(whole[0])
+  for name in ('c2am', 'saliency_priors'):
+    assert f'{name} done in' in done.stdout
+    assert (workdir / f'{name}.old1' / records.DONE).exists()
+  made = {path: x for path, x in made.items() if '.old1' not in path and path != 'config.json'}
+  assert made == {path: expected[path] for path in made}
+  assert expected.keys() - made.keys() == {'config.json'}
 
 
 def test_another_config_is_refused_and_nothing_is_lost(whole):
@@ -167,8 +212,7 @@ def _refused(config, workdir, message):
   """The run ends before any stage begins."""
   with pytest.raises(UserError, match=message):
     runner.execute(config, workdir)
-  stages = {'classifier', 'generator', 'priors', 'evaluation', 'report'}
-  assert not stages & {path.name for path in workdir.iterdir()}
+  assert not set(graph.names()) & {path.name for path in workdir.iterdir()}
 
 
 @pytest.fixture
@@ -244,3 +288,71 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
   _refused(config, tmp_path / 'run', 'does not fit the model')
   config.generator.init = str(tmp_path / 'nowhere')
   _refused(config, tmp_path / 'run', 'no weights at')
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[:-20])
+
+
+def _make_foreign(path):
+  np.savez(path, other=np.zeros(3))
+
+
+def _make_small(path):
+  images.write_png(path, np.zeros((9, 9), np.uint8))
+
+
+def _make_of_nine_classes(path):
+  prior = products.read_prior(path)
+  products.write_prior(path, prior.keys, prior.low, prior.high, np.zeros(9, np.float32))
+
+
+def _graft(whole, config, name, tmp_path, damaged=None):
+  """Lets the config run a stage alone, on the whole run's products; one of them is copied."""
+  config.only = name
+  stage = next(entry for entry in graph.STAGES if entry.name == name)
+  for needed in stage.needs(config):
+    setattr(config.inputs, needed, str(whole[0] / needed))
+  if damaged is None:
+    return None
+  copied = tmp_path / 'grafts' / damaged
+  shutil.copytree(whole[0] / damaged, copied, ignore=shutil.ignore_patterns('checkpoints'))
+  setattr(config.inputs, damaged, str(copied))
+  return copied
+
+
+@pytest.mark.parametrize(
+  ('stage', 'product', 'pattern', 'damage', 'message'),
+  [
+    ('random_walk', 'priors', 'val/*.npz', _cut, 'cut short or not a prior'),
+    ('c2am', 'priors', 'train/*.npz', _make_foreign, 'cut short or not a prior'),
+    ('affinity_labels', 'priors', 'train/*.npz', _make_of_nine_classes, 'a prior of 9 classes'),
+    ('affinity_labels', 'saliency', 'train/*.png', _make_small, '9x9 px, but its image is 32x32'),
+    ('saliency', 'saliency_priors', 'train/*.png', _cut, 'cut short'),
+    ('affinity', 'affinity_labels', 'train/*.png', pathlib.Path.unlink, 'missing'),
+    ('pseudo_masks', 'random_walk', 'train/*.npz', _cut, 'cut short or not a walk'),
+    ('segmentation', 'pseudo_masks', 'val/*.png', _make_small, '9x9 px, but its image is 32x32'),
+    ('priors', 'generator', 'weights/variables.npz', _cut, 'weights'),
+    ('saliency_priors', 'c2am', 'weights/variables.npz', _cut, 'weights'),
+    ('predictions', 'segmentation', 'DONE', pathlib.Path.unlink, 'not a finished stage'),
+  ],
+)
+def test_bad_products_are_refused_before_work(
+  whole, config, tmp_path, stage, product, pattern, damage, message
+):
+  copied = _graft(whole, config, stage, tmp_path, product)
+  path = sorted(copied.glob(pattern))[0]
+  damage(path)
+  _refused(config, tmp_path / 'run', f'(?s){path.name}.*{message}|{message}.*{path.name}')
+
+
+def test_a_split_that_does_not_exist_is_refused(whole, config, tmp_path):
+  _graft(whole, config, 'predictions', tmp_path)
+  config.predictions.splits = ('val', 'tset')
+  _refused(config, tmp_path / 'run', 'tset')
+
+
+def test_images_that_are_all_tiny_are_refused(whole, config, tmp_path):
+  _graft(whole, config, 'saliency', tmp_path)
+  config.saliency.tiny = 32
+  _refused(config, tmp_path / 'run', '0 of the 24 .* larger than saliency.tiny = 32 px')

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, joins, positions, transforms
+from pnoc_jax.data import info, joins, mixing, positions, sampling, transforms
 
 _THREADS = 2  # Decoding and resizing release the interpreter's lock.
 
@@ -40,6 +40,8 @@ def train_batches(
   workers: int = 0,
   target: joins.Maps | None = None,
   images: Images = Images.LABELLED,
+  mix: mixing.MixConfig | None = None,
+  draw: sampling.Sampling = sampling.Sampling.UNIFORM,
 ) -> 'Batches':
   """The endless training stream of one process.
 
@@ -54,29 +56,49 @@ def train_batches(
     workers: processes that prepare batches; 0 for threads of this process.
     target: a map beside each image, resized, mirrored and cropped with it.
     images: which images are shown.
+    mix: how images and their labels are mixed, if at all; not together with `target`.
+    draw: which images an epoch shows.
 
   Returns:
     An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
-    where 'index' is the example's place in `source`; with `target` also 'target': u8[b, S, S].
+    where 'index' is the example's place in `source` (of a mixed one, that of its first image); with
+    `target` also 'target': u8[b, S, S].
 
   Raises:
     UserError: fewer images than a batch, the batch does not divide by the processes, or the
-      transform cannot work.
+      transform or the mixing cannot work.
   """
   transforms.validate(transform, paired=target is not None, channels=len(source.info.mean))
+  indices = shown(source, images)
+  mixer = _make_mixer(source, indices, transform, mix, seed=seed, paired=target is not None)
+  weights = None
+  if draw is sampling.Sampling.BALANCED:
+    weights = sampling.example_weights(source.labels[indices])
   rows = share(batch_size, process_count)
   rows_of = positions.TrainPositions(
-    shown(source, images),
+    indices,
     batch_size=batch_size,
     rows=rows,
     seed=seed,
     start_step=start_step,
     process_index=process_index,
+    weights=weights,
   )
   steps_per_epoch(source, batch_size, images=images)
-  load = _Train(source, transform, seed, target)
+  load = _Train(source, transform, seed, target, mixer)
   dataset = grain.MapDataset.source(rows_of).map(load).batch(rows)
   return Batches(dataset, workers=workers)
+
+
+def _make_mixer(source, indices, transform, mix, *, seed, paired):
+  if mix is None or mix.kind is mixing.Mix.NONE:
+    return None
+  wrong = mixing.faults(mix)
+  if paired:
+    wrong.append(f'kind is {mix.kind.value}, but images with a target cannot be mixed: use none')
+  if wrong:
+    raise errors.UserError('The mixing cannot work: ' + '; '.join(wrong) + '.')
+  return mixing.Mixer(source, indices, transform, mix, seed=seed)
 
 
 def valid_batches(
@@ -224,8 +246,9 @@ def _own(tree):
 class _Train:
   """Reads and transforms one training example."""
 
-  def __init__(self, source, config, seed, target):
+  def __init__(self, source, config, seed, target, mixer):
     self._source, self._config, self._seed, self._target = source, config, seed, target
+    self._mixer = mixer
 
   def __call__(self, at):
     position, index = at
@@ -234,6 +257,9 @@ class _Train:
     entries = {'label': example['label'], 'index': np.int32(index)}
     if self._target is None:
       image, box = transforms.train(example['image'], rng, self._config)
+      if self._mixer:
+        image, box, label = self._mixer(image, box, example['label'], position=position)
+        entries['label'] = label
       return {'image': image, 'box': box, **entries}
     pair = transforms.train_pair(
       example['image'],

@@ -2,17 +2,21 @@
 
 import numpy as np
 
-SHUFFLE, TRANSFORM = 0, 1
-"""Separate the two uses of a stream's seed."""
+SHUFFLE, TRANSFORM, MIX = 0, 1, 2
+"""Separate the uses of a stream's seed."""
 
 _MANY_STEPS = 1 << 40  # A training stream has no end; grain wants a length.
 
 
 class TrainPositions:
-  """Maps this process's row number to (global position, index in the source)."""
+  """Maps this process's row number to (global position, index in the source).
 
-  def __init__(self, indices, *, batch_size, rows, seed, start_step, process_index):
+  An epoch is a permutation of the indices or, with weights, as many draws with replacement.
+  """
+
+  def __init__(self, indices, *, batch_size, rows, seed, start_step, process_index, weights=None):
     self._indices = indices
+    self._chances = None if weights is None else weights / weights.sum()
     self._batch_size = batch_size
     self._rows = rows
     self._seed = seed
@@ -40,7 +44,10 @@ class TrainPositions:
     known, order = self._order
     if known != epoch:
       rng = np.random.default_rng([SHUFFLE, self._seed, epoch])
-      order = rng.permutation(self._indices)
+      if self._chances is None:
+        order = rng.permutation(self._indices)
+      else:
+        order = rng.choice(self._indices, len(self._indices), p=self._chances)
       self._order = (epoch, order)
     return order
 

@@ -171,8 +171,8 @@ def _labels(source, survey, about, trains):
   return [*found, Finding(Level.FACT, about, what)]
 
 
-def _agreement(source, survey, about, tolerance=0.01):
-  """Labels against masks; up to `tolerance` of the images may differ, as in the field's sets."""
+def _agreement(source, survey, about, tolerance=0.02):
+  """Labels against masks; in the field's sets a percent or so of the images differ."""
   if survey.areas is None:
     return []
   label, shown = source.labels > 0, survey.areas[:, 1:] > 0

@@ -1,7 +1,7 @@
 """Image transforms on the host: u8 in, u8 out; normalisation happens on the device.
 
-The order is resize, flip, colours, RandAugment, crop. A crop that is larger than its image leaves
-a border, which the returned box tells apart: after normalisation it must be exactly zero.
+The order is resize, flip, tones, colours, RandAugment, crop. A crop that is larger than its image
+leaves a border, which the returned box tells apart: after normalisation it must be exactly zero.
 
 A target is a map beside the image (labels, saliency, hints): it goes through the same resize, flip
 and crop, and through no colour change.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import colors, geometry, info, randaugment
+from pnoc_jax.data import colors, equalization, geometry, info, randaugment
 from pnoc_jax.io import images
 
 Resize = geometry.Resize
@@ -29,6 +29,20 @@ class Augment(enum.Enum):
   COLORJITTER = 'colorjitter'
   RANDAUGMENT = 'randaugment'
   COLORJITTER_RANDAUGMENT = 'colorjitter-randaugment'
+
+
+class Tones(enum.Enum):
+  """How the tones of a training image are made alike, before its colours change at random.
+
+  As the reference: training images alone; images are measured and inferred as they are.
+  """
+
+  NONE = 'none'
+  QUANTILE = 'quantile'
+  """Each channel is stretched until 1 % of its pixels are white (for microscopy)."""
+  CLAHE = 'clahe'
+  """Contrast-limited equalisation of the lightness in 8 x 8 tiles, clip limit 2 (for streets)."""
+  QUANTILE_CLAHE = 'quantile_clahe'
 
 
 class Resample(enum.Enum):
@@ -68,6 +82,7 @@ class TransformConfig:
   moves by up to this in each direction."""
   flip: bool = True
   """Mirror half of the images."""
+  tones: Tones = Tones.NONE
   augment: Augment = Augment.RANDAUGMENT
   brightness: float = 0.3
   """LIGHT and COLORJITTER: the factor is uniform in 1 +- this."""
@@ -112,6 +127,11 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
       f'augment is {config.augment.value}, which is of red, green and blue, but the images have '
       f'{channels} channels: use none or light'
     )
+  if channels != 3 and config.tones in _LIGHTNESS:
+    wrong.append(
+      f'tones is {config.tones.value}, which is of red, green and blue, but the images have '
+      f'{channels} channels: use none or quantile'
+    )
   if wrong:
     raise errors.UserError('The transform cannot work: ' + '; '.join(wrong) + '.')
 
@@ -155,6 +175,21 @@ def train_pair(
   Returns:
     The pair.
   """
+  image, target = _before_crop(image, target, rng, config, resample)
+  place = geometry.draw_place(image.shape[:2], rng, crop=config.crop, shift=config.shift)
+  if target is not None:
+    target = geometry.paste(target, place, crop=config.crop, fill=fill)
+  image = geometry.paste(image, place, crop=config.crop, fill=0)
+  return Pair(image, geometry.box(place), target)
+
+
+def uncropped(image: np.ndarray, rng: np.random.Generator, config: TransformConfig) -> np.ndarray:
+  """What `train` does before it crops: u8[H, W, 3] to u8[H', W', 3]."""
+  return _before_crop(image, None, rng, config, Resample.NEAREST)[0]
+
+
+def _before_crop(image, target, rng, config, resample):
+  """The image and its target, resized, mirrored and coloured."""
   shape, square = geometry.draw_size(
     image.shape[:2],
     rng,
@@ -168,12 +203,11 @@ def train_pair(
   if config.flip and rng.random() < 0.5:
     image = image[:, ::-1]
     target = None if target is None else target[:, ::-1]
-  image = _augment(image, rng, config)
-  place = geometry.draw_place(image.shape[:2], rng, crop=config.crop, shift=config.shift)
-  if target is not None:
-    target = geometry.paste(target, place, crop=config.crop, fill=fill)
-  image = geometry.paste(image, place, crop=config.crop, fill=0)
-  return Pair(image, geometry.box(place), target)
+  if config.tones in (Tones.QUANTILE, Tones.QUANTILE_CLAHE):
+    image = equalization.normalize_quantile(image)
+  if config.tones in _LIGHTNESS:
+    image = equalization.clahe(image)
+  return _augment(image, rng, config), target
 
 
 def _augment(image, rng, config):
@@ -225,6 +259,7 @@ def valid(
   return canvas, np.array([0, 0, size, size], np.int32), labels
 
 
+_LIGHTNESS = (Tones.CLAHE, Tones.QUANTILE_CLAHE)
 _MOVING = (Augment.RANDAUGMENT, Augment.COLORJITTER_RANDAUGMENT)
 _RESIZES = {
   Resample.NEAREST: images.resize_nearest,

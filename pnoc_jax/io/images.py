@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -133,6 +132,9 @@ def write_png(
 ) -> None:
   """Writes a PNG atomically: a reader sees the old file or the new one, never a part.
 
+  The temporary name is fixed, so the next run of the same product writes over what a killed one
+  left behind.
+
   Args:
     path: of the file; its directory must exist.
     array: u8[H, W] or u8[H, W, 3].
@@ -144,11 +146,9 @@ def write_png(
   """
   data = encode_png(array, palette=palette)
   path = pathlib.Path(path)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  temporary = path.with_name(f'.{path.name}.tmp')
   try:
-    with os.fdopen(handle, 'wb') as out:
-      out.write(data)
-    os.chmod(temporary, 0o644)
+    temporary.write_bytes(data)
     os.replace(temporary, path)
   except BaseException:
     with contextlib.suppress(FileNotFoundError):

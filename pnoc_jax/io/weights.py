@@ -21,7 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from pnoc_jax import errors, trees
-from pnoc_jax.io import products, records
+from pnoc_jax.io import hub, products, records
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.types import Variables
 
@@ -79,11 +79,16 @@ def load(path: str | os.PathLike) -> tuple[Variables, dict[str, Any]]:
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
-  """Returns the file that a path means: itself, or the weights in a directory.
+  """Returns the file that a path means: itself, or the weights in a directory, or a download.
+
+  Args:
+    path: of a file or a directory, or a name such as `hub:timm/resnest269e.in1k`.
 
   Raises:
     UserError: there is none.
   """
+  if str(path).startswith(hub.PREFIX):
+    return hub.fetch(str(path))
   path = pathlib.Path(path)
   if path.is_dir():
     for file in (path / FILE, path / 'weights' / FILE):
@@ -126,7 +131,7 @@ def load_pretrained(
   Stages that the model was truncated before are left out; any other difference is an error.
 
   Args:
-    path: our weights (npz or directory), or another framework's (`.safetensors`, `.pth`).
+    path: our weights (npz or directory), or another framework's (`.safetensors`, `.pth`, `hub:`).
     template: the initialised model: `{'params': {'backbone': ..., 'classifier': ...}, ...}`.
     arch: the backbone's name.
     scratch: the model's parts that keep the template's values.
@@ -148,6 +153,7 @@ def load_pretrained(
   else:
     found = _read_foreign(file, arch)
   expected = trees.flatten_names(template)
+  _add_channels(found, expected)
   present = set(template['params']['backbone'])
   absent = [stage for stage in backbones.STAGES if stage not in present]
   for part in [*(f'backbone/{stage}' for stage in absent), *scratch, *dropped]:
@@ -160,6 +166,15 @@ def load_pretrained(
     if any(_is_under(name, part) for part in scratch):
       found[name] = value
   return _merge(file, template, found)
+
+
+def _add_channels(found: dict[str, Any], expected: Mapping[str, Any]) -> None:
+  """Gives the stem's channels beyond red, green and blue the filters of red, as the reference."""
+  name = 'params/backbone/stem/conv1/kernel'
+  if name in found and name in expected:
+    have, want = (np.shape(x)[2] for x in (found[name], expected[name]))
+    if have == 3 < want:
+      found[name] = np.asarray(found[name])[:, :, [0, 1, 2, *[0] * (want - have)]]
 
 
 def _is_under(name: str, part: str) -> bool:

@@ -85,7 +85,7 @@ class Compiled:
     return self._fn(*args)
 
 
-def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 1.0) -> None:
+def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 0.3) -> None:
   """Keeps compiled programs on disk, so that a second run starts without compiling.
 
   Call it before anything is compiled.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pnoc_jax import keys, states, trees
-from pnoc_jax.data import info, pipeline
+from pnoc_jax.data import info, pipeline, sampling
 from pnoc_jax.metrics import classification, thresholds
 from pnoc_jax.nn import classifier as classifier_nn
 from pnoc_jax.ops import cam as cam_ops
@@ -140,6 +140,8 @@ def train(
       process_index=hosts.process_index(),
       process_count=hosts.process_count(),
       workers=runtime.config.workers,
+      mix=config.mix,
+      draw=config.draw,
     )
 
   measured = config.eval_every and source.has_masks
@@ -157,6 +159,13 @@ def train(
     rates=rates,
     evaluate=make_measure(model, source, config, runtime) if measured else None,
   )
+
+
+def class_weight(config: settings.CamTrainingConfig, source: info.Source) -> np.ndarray | None:
+  """f32[K] factors of the classes in the loss, of the images that train; None for ones."""
+  if config.class_weight is sampling.ClassWeight.NONE:
+    return None
+  return sampling.class_weights(source.labels[pipeline.labelled(source)])
 
 
 def step_key(seed: int, name: str) -> Callable[[int], Array]:

@@ -55,6 +55,7 @@ def train_vanilla(
     model,
     tx,
     smoothing=config.smoothing,
+    class_weight=cam_training.class_weight(config, source),
     update_ema=trainer.make_update_ema(config.optim),
   )
   prepare = trainer.make_prepare(source.info)

@@ -96,7 +96,8 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   judge = None
   if ours.method.uses_classifier:
     judge = _load_judge(config, inputs['classifier'], source.info)
-  updates = _Updates(config, source.info, length, judge, runtime)
+  class_weight = cam_training.class_weight(ours, source)
+  updates = _Updates(config, source.info, length, judge, runtime, class_weight=class_weight)
   cam_training.train(
     updates.update,
     updates.init(),
@@ -130,7 +131,7 @@ def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Cl
 class _Updates:
   """The compiled updates of a method and the state that they start from."""
 
-  def __init__(self, pipeline_config, dataset, length, judge, runtime):
+  def __init__(self, pipeline_config, dataset, length, judge, runtime, *, class_weight=None):
     config, seed = pipeline_config.generator, pipeline_config.seed
     self.config, self.dataset, self.runtime = config, dataset, runtime
     self.model = networks.build(config.model, dataset.num_classes)
@@ -146,7 +147,7 @@ class _Updates:
     self._noc_model, self._judge = judge or (None, None)
     self._noc_model_config = pipeline_config.classifier.model
     self._key = cam_training.step_key(seed, 'generator/split')
-    self._length = length
+    self._length, self._class_weight = length, class_weight
     frozen = networks.frozen_patterns(config.model)
     self._tx, self._rate = trainer.make_optimizer(
       config.optim, self._variables['params'], length.total, frozen=frozen
@@ -166,6 +167,7 @@ class _Updates:
       strategy=config.strategy,
       level=config.level,
       leak_noc_grad=config.leak_noc_grad,
+      class_weight=self._class_weight,
       update_ema=trainer.make_update_ema(config.optim),
     )
 

@@ -126,3 +126,14 @@ class Inference:
 
   def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     return arrays.to_global(batch, self._mesh)
+
+
+def present(labels: np.ndarray) -> np.ndarray:
+  """i32[B, P]: the classes of each image's label, filled up with class 0 to a power of two."""
+  most = max(int((labels > 0).sum(axis=1).max()), 1)
+  width = min(1 << (most - 1).bit_length(), labels.shape[1])
+  classes = np.zeros((len(labels), width), np.int32)
+  for row, label in enumerate(labels):
+    found = np.flatnonzero(label)
+    classes[row, : len(found)] = found
+  return classes

@@ -1,6 +1,7 @@
 """Stage `priors`: class activation priors of every image, from the generator's maps."""
 
 import dataclasses
+import enum
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,18 @@ import numpy as np
 from pnoc_jax.data import info
 from pnoc_jax.io import products
 from pnoc_jax.predict import cams
+from pnoc_jax.predict import lpcam as lpcam_inference
+from pnoc_jax.stages import lpcam as lpcam_stage
 from pnoc_jax.stages import multi_scale, networks, per_image, settings, stage
+
+
+class Maps(enum.Enum):
+  """What the priors are made of."""
+
+  CAM = 'cam'
+  """The network's class activation maps."""
+  LPCAM = 'lpcam'
+  """Cosines of its features with prototypes of the classes (`ops.lpcam`)."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -22,6 +34,8 @@ class PriorsConfig:
     scales: factors on the image's size; their maps are summed.
     resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
     flip: also infer the mirror image.
+    maps: what the priors are made of.
+    lpcam: the prototypes of LPCAM.
     batch_size: images at a time, over this process's devices.
     multiple: pixels that heights and widths of padded shapes are multiples of.
     max_buckets: padded shapes at most, for each scale.
@@ -31,6 +45,8 @@ class PriorsConfig:
   scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
   resize_to: int = 0
   flip: bool = True
+  maps: Maps = Maps.CAM
+  lpcam: lpcam_stage.LpcamConfig = dataclasses.field(default_factory=lpcam_stage.LpcamConfig)
   batch_size: int = settings.field(8, product=False)
   multiple: int = settings.field(32, product=False)
   max_buckets: int = settings.field(4, product=False)
@@ -50,6 +66,8 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
     if inference is None:
       model = networks.build(model_config, source.info.num_classes)
       variables = networks.load(model, source.info, inputs['generator'])
+      if ours.maps is Maps.LPCAM:
+        variables |= {'lpcam': {'vectors': _lpcam_vectors(config, model, variables, out, runtime)}}
       inference = _make_inference(
         model, variables, source.info, ours, networks.stride(model_config), runtime
       )
@@ -78,14 +96,26 @@ def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.
     networks.load(model, source.info, inputs['generator'])
 
 
+def _lpcam_vectors(config, model, variables, out: Path, runtime: stage.Runtime) -> np.ndarray:
+  return lpcam_stage.make_vectors(
+    model,
+    variables,
+    config.priors,
+    runtime.source(config.dataset, config.dataset.train_split),
+    out,
+    runtime,
+    output_stride=networks.stride(config.generator.model),
+    seed=config.seed,
+  )
+
+
 def _make_inference(model, variables, dataset, config, output_stride: int, runtime):
   """Makes the inference of `fuse_cams`' two maps and of the logits."""
   unscaled = config.scales.index(1.0) if 1.0 in config.scales else 0
+  infer = lpcam_inference.scale_lpcams if config.maps is Maps.LPCAM else cams.scale_cams
 
   def scale(variables, image, size):
-    return cams.scale_cams(
-      model, variables, image, size, output_stride=output_stride, flip=config.flip
-    )
+    return infer(model, variables, image, size, output_stride=output_stride, flip=config.flip)
 
   def fuse(results, sizes, native, context, *, shape):
     maps, logits = zip(*results, strict=True)
@@ -99,7 +129,9 @@ def _make_inference(model, variables, dataset, config, output_stride: int, runti
 
 def _infer(inference: multi_scale.Inference, source: info.Source, indices: Sequence[int]):
   """Yields (index, arguments of `products.write_prior`) of each image."""
-  found = inference(source, indices, context=lambda x: {'classes': _present(source.labels[x])})
+  found = inference(
+    source, indices, context=lambda x: {'classes': multi_scale.present(source.labels[x])}
+  )
   for index, (height, width), (low, high, logits) in found:
     present = np.flatnonzero(source.labels[index])
     low = low[: -(-height // 4), : -(-width // 4), : len(present)]
@@ -115,17 +147,6 @@ def _infer(inference: multi_scale.Inference, source: info.Source, indices: Seque
     )
 
 
-def _present(labels: np.ndarray) -> np.ndarray:
-  """i32[B, P]: each image's classes, filled up with class 0 to a power of two."""
-  most = max(int((labels > 0).sum(axis=1).max()), 1)
-  width = min(1 << (most - 1).bit_length(), labels.shape[1])
-  classes = np.zeros((len(labels), width), np.int32)
-  for row, label in enumerate(labels):
-    found = np.flatnonzero(label)
-    classes[row, : len(found)] = found
-  return classes
-
-
 STAGE = stage.Stage(
   name='priors',
   needs=lambda config: ('generator',),
@@ -135,4 +156,5 @@ STAGE = stage.Stage(
     f'{" and ".join(config.priors.splits)}, scales '
     + ', '.join(f'{scale:g}' for scale in config.priors.scales)
   ),
+  check=_check,
 )

@@ -15,7 +15,7 @@ from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, networks, per_image, settings, stage
+from pnoc_jax.stages import affinity, maps, networks, per_image, settings, stage
 
 _BATCH = sharding.Layout.BATCH
 
@@ -210,9 +210,12 @@ def _stack(maps: list[np.ndarray], bucket: tuple[int, int]) -> np.ndarray:
 
 
 def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
-  del runtime
   if 'affinity' in inputs:
     networks.load(affinity.build(config.affinity), source.info, inputs['affinity'])
+  for split in config.priors.splits:
+    images = runtime.source(config.dataset, split)
+    priors = maps.Evidence(images, inputs, scores=maps.Scores.PRIORS, saliency=maps.Saliency.NONE)
+    priors.check(priors.labelled)
 
 
 STAGE = stage.Stage(

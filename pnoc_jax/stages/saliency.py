@@ -8,6 +8,7 @@ from typing import Any
 
 from pnoc_jax import states, trees
 from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.errors import UserError
 from pnoc_jax.nn import layers, saliency_net
 from pnoc_jax.optim import optimizer
 from pnoc_jax.parallel import arrays, hosts
@@ -216,10 +217,23 @@ def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.
   trainer.check_batch(ours, runtime, name='saliency')
   model = build(ours)
   networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=SCRATCH)
+  _check_sizes(ours, source)
   if 'saliency_priors' in inputs:
     large = _training_source(config, runtime)
     targets = joins.grey_maps(large, inputs['saliency_priors'] / large.split)
     joins.check(targets, large, pipeline.labelled(large))
+
+
+def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
+  """Raises UserError if fewer images than a batch are large enough to be trained on."""
+  labelled = set(pipeline.labelled(source).tolist())
+  large = len(labelled - set(saliency_images.tiny_images(config, source)))
+  if large < config.batch_size:
+    raise UserError(
+      f'{large} of the {len(labelled)} images of {source.split} that have a label are larger than '
+      f'saliency.tiny = {config.tiny} px, fewer than saliency.batch_size = {config.batch_size}: '
+      'lower saliency.tiny, or the batch size'
+    )
 
 
 STAGE = stage.Stage(

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from pnoc_jax.data import transforms
+from pnoc_jax.data import mixing, sampling, transforms
 from pnoc_jax.nn import layers
 from pnoc_jax.optim import optimizer
 
@@ -102,7 +102,8 @@ class TrainingConfig:
     model: the network.
     optim: its optimiser.
     transform: the training images' augmentation.
-    init: pretrained weights: a directory or file, or empty for random ones.
+    init: pretrained weights: a directory or file, `hub:OWNER/NAME` (e.g. hub:timm/resnest101e.in1k)
+      for a download, or empty for random ones.
     epochs: of `floor(images / batch_size)` micro-steps.
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements; 0 for none. Never used to choose weights.
@@ -129,9 +130,17 @@ class CamTrainingConfig(TrainingConfig):
 
   Attributes:
     smoothing: label smoothing of all classification targets.
+    draw: which images an epoch shows.
+    class_weight: factors of the classes in the classification terms of the trained network; not in
+      those of the networks that judge erased images.
+    mix: mixing of images and labels. Of a mixed label, only a class above one half can be erased,
+      and masks by class are weighted by it.
   """
 
   smoothing: float = 0.0
+  draw: sampling.Sampling = sampling.Sampling.UNIFORM
+  class_weight: sampling.ClassWeight = sampling.ClassWeight.NONE
+  mix: mixing.MixConfig = dataclasses.field(default_factory=mixing.MixConfig)
 
 
 @dataclasses.dataclass(slots=True)
