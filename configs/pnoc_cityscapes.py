@@ -6,6 +6,7 @@
 ROOT holds leftImg8bit and gtFine (pnoc_jax/data/cityscapes.py); classes that fill every street are
 background. Images are squeezed to 768 px; the backbone is ResNeSt-101. The code has recipes of
 classifiers and C2AM-H, and none between these and DeepLabV3+: pseudo masks are made of the priors.
+The equalisation (CLAHE) that a comment of its runner names is not switched on (`transform.tones`).
 Only the latest code has this data set, so `:paper`, `:journal` and `:head` are one recipe; without
 a word Alg. 1 is kept (no gradients leak) in float32. Weights, `backbone=`, `:smoke` and resuming
 are those of configs/pnoc_voc.py.

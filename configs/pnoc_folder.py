@@ -46,10 +46,10 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   # 4, the paper's end, was chosen for deep networks trained long.
   config.generator.lambda_re.end = 1.0
   # Training shows objects at 0.5 to 1 of their size; a scale of 2 would double the time.
-  for inference in (config.priors, config.saliency_priors, config.predictions):
-    inference.scales = (0.5, 1.0, 1.5)
+  config.priors.scales = (0.5, 1.0, 1.5)
+  config.saliency_priors.scales = config.predictions.scales = (0.5, 1.0)
   _refine(config)
-  config.segmentation.epochs = 8
+  config.segmentation.epochs = 6
   config.segmentation.head.width, config.segmentation.head.low_width = 128, 32
   config.segmentation.head.rates = (2, 4, 6)
   config.predictions.crf.steps = 10

@@ -82,6 +82,8 @@ def _refine(config: config_lib.PipelineConfig) -> None:
   config.c2am.optim.lr, config.c2am.optim.warmup = 1e-3, 0
   # 1, the paper's, leaves this small net with less of the objects.
   config.c2am.lambda_h = 4.0
+  # At the paper's 0.4 a class whose maps are low is hinted at its heads alone.
+  config.c2am.threshold = 0.25
   config.saliency.epochs, config.saliency.width = 4, 8
   config.saliency.optim.lr, config.saliency.optim.warmup = 2e-3, 0
   config.saliency.optim.weight_decay = 5e-4

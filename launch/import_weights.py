@@ -1,9 +1,10 @@
-"""Converts a backbone of torchvision, timm or the official ResNeSt to this package's weights.
+"""Converts a backbone of torchvision, timm, MoCo, psa or the official ResNeSt to our weights.
 
 `python launch/import_weights.py --arch=resnest101 --input=resnest101.safetensors --output=DIR`
 
 DIR then holds `variables.npz` and `meta.json`; train from it with `--config.generator.init=DIR`.
-`.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`).
+`.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`), and
+`--input=hub:timm/resnest101e.in1k` a connection (`pip install 'pnoc-jax[hub]'`).
 """
 
 import argparse
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--arch', required=True, help='name of the backbone, such as resnest101')
-  parser.add_argument('--input', required=True, type=Path, help='a .safetensors or .pth file')
+  parser.add_argument(
+    '--input', required=True, type=Path, help='a .safetensors or .pth file, or hub:OWNER/NAME'
+  )
   parser.add_argument('--output', required=True, type=Path, help='the directory to write')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.

@@ -1,6 +1,5 @@
-"""Whole runs: the launcher in processes of its own, killed and resumed; and input that is wrong."""
+"""Whole runs: the launcher in processes of its own, killed and resumed; and damaged products."""
 
-import copy
 import fcntl
 import os
 import pathlib
@@ -8,19 +7,15 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 
-from pnoc_jax import config_flags
-from pnoc_jax.data import info, sources
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, products, records, weights
-from pnoc_jax.stages import evaluation, graph, networks, runner
-from tests.data import folders
+from pnoc_jax.io import images, products, records
+from pnoc_jax.stages import evaluation, graph, runner
+from tests import refusals
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = ROOT / 'tests' / 'configs' / 'tiny.py'
 # Programs of this size take longer to compile well than to run.
 FLAGS = (
   '--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0 '
@@ -58,7 +53,7 @@ def _start(*command: object) -> subprocess.CompletedProcess:
 
 
 def _run(workdir, *flags):
-  return _start('launch/run.py', f'--config={CONFIG}', f'--workdir={workdir}', *flags)
+  return _start('launch/run.py', f'--config={refusals.CONFIG}', f'--workdir={workdir}', *flags)
 
 
 def _tree(workdir):
@@ -101,7 +96,9 @@ def test_a_run_leaves_all_products(whole):
 def test_a_run_that_dies_anywhere_ends_as_one_that_does_not(whole, tmp_path):
   """In mid-training of every network, and in mid-writing of every image's product."""
   workdir = tmp_path / 'run'
-  done = _start('tests/dying_run.py', *DEATHS, '--', f'--config={CONFIG}', f'--workdir={workdir}')
+  done = _start(
+    'tests/dying_run.py', *DEATHS, '--', f'--config={refusals.CONFIG}', f'--workdir={workdir}'
+  )
   assert done.returncode == 0, done.stdout + done.stderr
   for moment in DEATHS:
     name, _, stage, _ = moment.split(':')
@@ -135,9 +132,8 @@ def _lasting(workdir):
 
 @pytest.fixture
 def config(monkeypatch):
-  """The tiny config; runs in this process leave the tests' compilation cache alone."""
-  monkeypatch.setattr(runner.compiler, 'setup_cache', lambda *_, **__: None)
-  return config_flags.load(str(CONFIG))
+  """The tiny config."""
+  return refusals.config(monkeypatch)
 
 
 def test_a_finished_run_does_nothing(whole, config):
@@ -208,88 +204,6 @@ def test_a_workdir_that_is_a_file_is_refused(config, tmp_path):
   assert (tmp_path / 'file').read_text() == 'precious'
 
 
-def _refused(config, workdir, message):
-  """The run ends before any stage begins."""
-  with pytest.raises(UserError, match=message):
-    runner.execute(config, workdir)
-  assert not set(graph.names()) & {path.name for path in workdir.iterdir()}
-
-
-@pytest.fixture
-def folder(config, tmp_path):
-  """A sound folder of four images, and a config that reads it."""
-  root = folders.write(tmp_path / 'data')
-  config.dataset.name = info.DatasetName.FOLDER
-  config.dataset.root = str(root)
-  config.dataset.val_split = 'train'
-  config.priors.splits = ('train',)
-  return root
-
-
-@pytest.mark.parametrize(
-  ('damage', 'message'),
-  [
-    (lambda root: root.rename(root.with_name('moved')), 'no such folder'),
-    (lambda root: (root / 'images' / 'b.png').unlink(), "no image for the id 'b'"),
-    (
-      lambda root: folders.replace(root / 'image_labels.csv', 'dog', 'dgo'),
-      "unknown class 'dgo'; did you mean 'dog'",
-    ),
-    (
-      lambda root: images.write_png(root / 'masks' / 'b.png', np.zeros((9, 9), np.uint8)),
-      'the mask is 9x9 px, its image 30x24',
-    ),
-    (lambda root: (root / 'images' / 'c.png').write_bytes(b'\xff\xd8\xff\xe0 cut'), r'c\.png'),
-  ],
-  ids=['no_folder', 'no_image', 'unknown_class', 'mask_size', 'corrupt_image'],
-)
-def test_a_bad_folder_is_refused_before_work(folder, config, tmp_path, damage, message):
-  damage(folder)
-  _refused(config, tmp_path / 'run', message)
-
-
-def test_a_corrupt_image_can_be_left_out(folder, config, tmp_path, monkeypatch):
-  (folder / 'images' / 'b.png').write_bytes(b'\xff\xd8\xff\xe0 cut')
-  config.dataset.on_error = info.OnError.SKIP
-  started = []
-  monkeypatch.setattr(runner, '_run_stage', lambda config, item, *rest: started.append(item))
-  for training in (config.classifier, config.generator):
-    training.batch_size = 1
-  _plan_only(config, tmp_path / 'run', monkeypatch)
-  assert started
-  rows = (tmp_path / 'run' / 'quarantine_train.csv').read_text().splitlines()
-  assert rows[0] == 'id,problem'
-  assert len(rows) == 2
-  assert rows[1].startswith('b,')
-
-
-def _plan_only(config, workdir, monkeypatch):
-  """Runs all that comes before the stages, on one of the devices: the batch is a single image."""
-  one = runner.meshes.make_mesh(jax.devices()[:1])
-  monkeypatch.setattr(runner.meshes, 'make_mesh', lambda *_: one)
-  runner.execute(config, workdir)
-
-
-def test_weights_of_another_network_are_refused(config, tmp_path):
-  other = copy.deepcopy(config.generator.model)
-  other.last_stage = 'layer2'
-  dataset = sources.open_source(config.dataset, 'train').info
-  model = networks.build(other, dataset.num_classes)
-  zeros = jax.tree.map(
-    lambda x: np.zeros(x.shape, x.dtype), networks.abstract_variables(model, dataset)
-  )
-  weights.save(tmp_path / 'resnet18', zeros, meta={'arch': 'resnet18'})
-  config.generator.init = str(tmp_path / 'resnet18')
-  _refused(config, tmp_path / 'run', 'holds weights of resnet18, but the model is resnest_tiny')
-  # The right name with other shapes does not pass either.
-  del zeros['params']['backbone']['layer1']
-  weights.save(tmp_path / 'cut', zeros, meta={'arch': 'resnest_tiny'})
-  config.generator.init = str(tmp_path / 'cut')
-  _refused(config, tmp_path / 'run', 'does not fit the model')
-  config.generator.init = str(tmp_path / 'nowhere')
-  _refused(config, tmp_path / 'run', 'no weights at')
-
-
 def _cut(path):
   path.write_bytes(path.read_bytes()[:-20])
 
@@ -321,6 +235,11 @@ def _graft(whole, config, name, tmp_path, damaged=None):
   return copied
 
 
+def _make_of_other_classes(path):
+  walk = products.read_walk(path)
+  products.write_walk(path, (walk.keys % 6 + 1)[:2] * np.int32([0, 1]), walk.walk[:1])
+
+
 @pytest.mark.parametrize(
   ('stage', 'product', 'pattern', 'damage', 'message'),
   [
@@ -331,6 +250,7 @@ def _graft(whole, config, name, tmp_path, damaged=None):
     ('saliency', 'saliency_priors', 'train/*.png', _cut, 'cut short'),
     ('affinity', 'affinity_labels', 'train/*.png', pathlib.Path.unlink, 'missing'),
     ('pseudo_masks', 'random_walk', 'train/*.npz', _cut, 'cut short or not a walk'),
+    ('pseudo_masks', 'random_walk', 'val/*.npz', _make_of_other_classes, 'a walk of the labels'),
     ('segmentation', 'pseudo_masks', 'val/*.png', _make_small, '9x9 px, but its image is 32x32'),
     ('priors', 'generator', 'weights/variables.npz', _cut, 'weights'),
     ('saliency_priors', 'c2am', 'weights/variables.npz', _cut, 'weights'),
@@ -343,16 +263,16 @@ def test_bad_products_are_refused_before_work(
   copied = _graft(whole, config, stage, tmp_path, product)
   path = sorted(copied.glob(pattern))[0]
   damage(path)
-  _refused(config, tmp_path / 'run', f'(?s){path.name}.*{message}|{message}.*{path.name}')
+  refusals.refused(config, tmp_path / 'run', f'(?s){path.name}.*{message}|{message}.*{path.name}')
 
 
 def test_a_split_that_does_not_exist_is_refused(whole, config, tmp_path):
   _graft(whole, config, 'predictions', tmp_path)
   config.predictions.splits = ('val', 'tset')
-  _refused(config, tmp_path / 'run', 'tset')
+  refusals.refused(config, tmp_path / 'run', "no split 'tset'; its splits are train, val, test")
 
 
 def test_images_that_are_all_tiny_are_refused(whole, config, tmp_path):
   _graft(whole, config, 'saliency', tmp_path)
   config.saliency.tiny = 32
-  _refused(config, tmp_path / 'run', '0 of the 24 .* larger than saliency.tiny = 32 px')
+  refusals.refused(config, tmp_path / 'run', '0 of the 24 .* larger than saliency.tiny = 32 px')

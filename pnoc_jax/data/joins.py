@@ -4,13 +4,14 @@ import dataclasses
 import enum
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info, transforms
-from pnoc_jax.io import images, products
+from pnoc_jax.io import images, npz, products
 
 Resample = transforms.Resample
 
@@ -171,7 +172,7 @@ def check(maps: Maps, source: info.Source, indices: Iterable[int]) -> None:
   """
   problems = []
   for index in indices:
-    what = _fault(maps, index, source.size(index))
+    what = _fault(maps, index, source)
     if what:
       problems.append(f'{maps.paths[index].name}: {what}')
   if problems:
@@ -186,14 +187,15 @@ def check(maps: Maps, source: info.Source, indices: Iterable[int]) -> None:
     )
 
 
-def _fault(maps, index, size):
+def _fault(maps, index, source):
   """What is wrong with one file, or None."""
-  path = maps.paths[index]
+  path, size = maps.paths[index], source.size(index)
   if not path.is_file():
     return 'missing'
   try:
     if maps.kind is Kind.HINTS:
-      return _prior_fault(path, size, maps.num_classes)
+      present = (np.flatnonzero(source.labels[index]) + 1).tolist()
+      return _prior_fault(path, size, maps.num_classes, present)
     mode, found = images.png_header(path)
   except errors.UserError as error:
     return str(error).removeprefix(f'{path}: ')
@@ -203,17 +205,22 @@ def _fault(maps, index, size):
   return None if found == tuple(size) else _other_size(found, size)
 
 
-def _prior_fault(path, size, num_classes):
+def _prior_fault(path, size, num_classes, present):
   if not products.exists_complete(path):
     return 'cut short or not a prior'
   with zipfile.ZipFile(path) as file:
     shapes = {name: _npy_shape(file, f'{name}.npy') for name in ('high', 'logits')}
+    keys = _npy_values(file, 'keys')
   high, logits = shapes['high'], shapes['logits']
   if high is None or logits is None or len(high) != 3 or len(logits) != 1:
     return 'not a prior'
   if logits[0] != num_classes:
     return f'a prior of {logits[0]} classes, but the data set has {num_classes}'
-  return None if high[1:] == tuple(size) else _other_size(high[1:], size)
+  if high[1:] != tuple(size):
+    return _other_size(high[1:], size)
+  if keys != [0, *present]:
+    return f'a prior of the labels {keys}, expected 0 and the classes of its image, {present}'
+  return None
 
 
 def _npy_shape(file, name):
@@ -224,6 +231,14 @@ def _npy_shape(file, name):
       read = np.lib.format.read_array_header_1_0
       return (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(member)[0]
   except (ValueError, OSError, zipfile.BadZipFile):
+    return None
+
+
+def _npy_values(file, name):
+  """A small array in an archive as a list; None if it cannot be read."""
+  try:
+    return npz.read_array(file, name).tolist()
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
     return None
 
 

@@ -29,6 +29,9 @@ _ASPECT = (1.5, 1.9)  # Length by width of a body.
 _EXPONENT = 3.0  # Of the superellipse |u/a|^n + |v/b|^n = 1, whose area is _AREA * a * b.
 _AREA = 3.533
 
+# A misspelt one would be drawn as readily.
+SPLITS = ('train', 'val', 'test')
+
 
 class ShapesSource:
   """Random access to one split; an image is a pure function of (seed, split, index)."""
@@ -37,6 +40,8 @@ class ShapesSource:
     self, config: info.ShapesConfig, split: str, *, exclude: frozenset[str] = frozenset()
   ):
     _validate(config)
+    if split not in SPLITS:
+      raise errors.UserError(f'shapes has no split {split!r}; its splits are {", ".join(SPLITS)}')
     n = config.train if split == 'train' else config.val
     self._config = config
     self._indices = [i for i in range(n) if _name(split, i) not in exclude]

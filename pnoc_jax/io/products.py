@@ -240,8 +240,8 @@ def _lists(path: str | os.PathLike, members: dict[str, type]) -> bool:
     return False
 
 
-def check_walk(path: str | os.PathLike, *, size: tuple[int, int], num_classes: int) -> None:
-  """Refuses what `read_walk` would by the file's headers and keys; decodes no map."""
+def check_walk(path: str | os.PathLike, *, size: tuple[int, int], num_classes: int) -> np.ndarray:
+  """Refuses what `read_walk` would by headers and keys; decodes no map. Returns the keys."""
   if not exists_walk(path):
     raise errors.UserError(f'{path}: missing, cut short or not a walk')
   try:
@@ -258,6 +258,7 @@ def check_walk(path: str | os.PathLike, *, size: tuple[int, int], num_classes: i
   fault = _common_fault(walk, _WALK, 'walk') or _walk_of_fault(walk, size, num_classes)
   if fault is not None:
     raise errors.UserError(f'{path}: {fault}')
+  return keys
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -90,9 +90,16 @@ class Evidence:
     for index in indices:
       path = self._score_path(index)
       try:
-        products.check_walk(path, **self._expected(index))
+        keys = products.check_walk(path, **self._expected(index)).tolist()
       except UserError as error:
         faults.append(f'  {str(error).removeprefix(f"{path.parent}/")}')
+        continue
+      present = (np.flatnonzero(self.source.labels[index]) + 1).tolist()
+      if keys != [0, *present]:
+        faults.append(
+          f'  {path.name}: a walk of the labels {keys}, expected 0 and the classes of its image, '
+          f'{present}'
+        )
     if faults:
       more = [f'  ... and {len(faults) - _SHOWN} more'] if len(faults) > _SHOWN else []
       raise UserError(

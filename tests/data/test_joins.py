@@ -34,8 +34,9 @@ def red(source, tmp_path):
   return joins.grey_maps(source, directory)
 
 
-def _write_prior(source, directory, index, *, size=None, num_classes=3, keys=(0, 1, 3)):
+def _write_prior(source, directory, index, *, size=None, num_classes=3, keys=None):
   height, width = size or source.size(index)
+  keys = keys or (0, *np.flatnonzero(source.labels[index]) + 1)
   rng = np.random.default_rng(index)
   high = rng.random((len(keys) - 1, height, width)).astype(np.float16)
   low = np.zeros((len(keys) - 1, -(-height // 4), -(-width // 4)), np.float32)
@@ -175,6 +176,11 @@ def test_priors_that_do_not_fit_are_refused(source, tmp_path):
   joins.check(maps, source, [0])
   with pytest.raises(errors.UserError) as caught:
     joins.check(maps, source, range(6))
+  _write_prior(source, directory, 0, keys=(0, 2, 3))
+  with pytest.raises(
+    errors.UserError, match=r'a\.npz: a prior of the labels \[0, 2, 3\], expected'
+  ):
+    joins.check(maps, source, [0])
   for part in (
     f'5 maps in {directory} cannot be used',
     'b.npz: 6x5 px, but its image is 30x24',

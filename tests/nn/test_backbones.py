@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pnoc_jax import trees, types
-from pnoc_jax.nn import backbones, classifier, trunk
+from pnoc_jax.nn import backbones, classifier, resnet38d, trunk
 
 SMALL = {'blocks': (1, 3, 1, 2), 'widths': (4, 4, 8, 8), 'stem_width': 4}
 TWO_STAGES = {'blocks': (1, 1, 1, 1), 'last_stage': 'layer2'}
@@ -220,12 +220,15 @@ def test_bfloat16_keeps_parameters_statistics_and_head_in_float32():
 
 
 def test_the_wide_resnet_drops_channels_where_it_is_handed_a_key():
-  model = make('resnet38d', blocks=(1, 1, 1, 2), output_stride=8)
-  variables, image = init(model), images(2, 16, 16)
-  plain = model.apply(variables, image)
-  first, again, other = (
-    model.apply(variables, image, rngs={'dropout': jax.random.key(i)}) for i in (0, 0, 1)
-  )
+  block, x = resnet38d.WideBlock(16, dilation=1, dropout=0.5), images(2, 4, 4)
+  variables = jax.jit(block.init, static_argnums=(2, 3))(jax.random.key(0), x, None, False)
+
+  @jax.jit
+  def apply(rngs):
+    return block.apply(variables, x, None, False, rngs=rngs)[0]
+
+  plain = apply({})
+  first, again, other = (apply({'dropout': jax.random.key(i)}) for i in (0, 0, 1))
   assert np.array_equal(first, again)
   assert not np.allclose(first, plain) and not np.allclose(first, other)
 
