@@ -1,12 +1,13 @@
-"""P-NOC on `shapes`, the embedded synthetic data set: the whole run on a laptop.
+"""P-NOC on `shapes`, the embedded synthetic data set: labels to segmentation on a laptop.
 
-    python launch/run.py --config=configs/pnoc_shapes.py             # 5 to 7 minutes on 2 cores
-    python launch/run.py --config=configs/pnoc_shapes.py:smoke       # 1 to 1.5 minutes
+    python launch/run.py --config=configs/pnoc_shapes.py             # 8 minutes on 2 quiet cores
+    python launch/run.py --config=configs/pnoc_shapes.py:smoke
 
 The same command again resumes. Results are in runs/pnoc_shapes/report/index.html.
 
-Obtained: prior mIoU 68.3 on train and 67.2 on val (another run, on another number of threads: 66.5
-and 65.1); a plain classifier's priors have 50.3 and 49.9 with the same seed.
+Obtained (train / val mIoU): priors 68.3 / 67.2, after the CRF 90.0 / 89.3, pseudo masks 91.6 / 88.0,
+predictions 84.2 on val. Another run with seed 0, on another number of threads: priors 69.4, pseudo
+masks 93.3, predictions 88.6, beside 89.8 of the same network trained on the true masks.
 """
 
 from configs import _base
