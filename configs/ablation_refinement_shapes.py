@@ -9,8 +9,8 @@ after the CRF and of PoolNet's maps. Runs are in runs/ablation_refinement_shapes
 the tables are printed after each of them and lie beside them as <product>_<split>.md. The same
 command again resumes.
 
-Obtained (docs/results.md; the rows of P-NOC, run one by one): priors 65.3, after the CRF 83.0, pseudo
-masks 83.4 in the mean of three seeds; saliency of C2AM 46, of C2AM-H 83 to 92.
+Obtained (docs/results.md; the rows of P-NOC, run one by one): priors 65.3, after the CRF 83.0,
+pseudo masks 83.4 in the mean of three seeds; saliency of C2AM 46, of C2AM-H 83 to 92.
 """
 
 from configs import _base, pnoc_shapes
