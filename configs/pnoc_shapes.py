@@ -6,8 +6,9 @@
 The same command again resumes. Results are in runs/pnoc_shapes/report/index.html.
 
 Obtained (train / val mIoU): priors 68.3 / 67.2, after the CRF 90.0 / 89.3, pseudo masks
-91.6 / 88.0, predictions 84.2 on val. Another run with seed 0 (docs/results.md): priors 69.4, pseudo masks 93.3,
-predictions 88.6, beside 89.8 of the same network trained on the true masks.
+91.6 / 88.0, predictions 84.2 on val. Another run with seed 0 (docs/results.md): priors
+69.4, pseudo masks 93.3, predictions 88.6, beside 89.8 of the same network trained
+on the true masks.
 """
 
 from configs import _base
