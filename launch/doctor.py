@@ -21,6 +21,7 @@ _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's directory; by default runs/<name of the config>."
 )
+flags.declare_key_flag('config')  # For `--help`.
 
 
 def main(argv: list[str]) -> None:

@@ -37,9 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = [name.value for name in info.DatasetName]
     dataset = {'name': arguments.dataset}
     if Path(arguments.dataset).is_file():
-      dataset = dict(records.read_json(arguments.dataset).get('dataset', {}))
+      config = records.read_json(arguments.dataset)
+      if not isinstance(config, dict) or not isinstance(config.get('dataset'), dict):
+        raise UserError(f"--dataset={arguments.dataset} is no run's config.json: it has no dataset")
+      dataset = dict(config['dataset'])
     elif arguments.dataset not in known:
       raise UserError(f'--dataset={arguments.dataset}: known are {", ".join(known)}')
+    elif arguments.root is None and arguments.dataset != info.DatasetName.SHAPES.value:
+      raise UserError(f'--root=DIR is missing: the directory of the data set {arguments.dataset}')
     if arguments.root is not None:
       dataset['root'] = arguments.root
     source = files.open_source({'dataset': dataset}, arguments.split)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  print(f'{file}: {file.stat().st_size / 2**20:.1f} MiB; try {file.parent / "example.py"} IMAGE')
+  print(f'{file}: {file.stat().st_size / 2**20:.1f} MiB')
+  print(f'try: python {file.parent / "example.py"} IMAGE')
   return 0
 
 

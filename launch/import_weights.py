@@ -5,6 +5,10 @@
 DIR then holds `variables.npz` and `meta.json`; train from it with `--config.generator.init=DIR`.
 `.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`), and
 `--input=hub:timm/resnest101e.in1k` a connection (`pip install 'pnoc-jax[hub]'`).
+
+ImageNet weights of W-ResNet-38 (`resnet38d`) come as `.params` of MXNet, which are not read here:
+`convert_mxnet_to_torch` of psa (github.com/jiwoon-ahn/psa, network/resnet38d.py) turns them, where
+MXNet and PyTorch are, into a state dict; `torch.save` it to a `.pth`.
 """
 
 import argparse

@@ -25,26 +25,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
   parser.add_argument('--input', required=True, type=Path, help='an image, or a directory of them')
   parser.add_argument('--output', required=True, type=Path, help='the directory to write')
-  parser.add_argument('--crf', action='store_true', help='refine with a dense CRF, 10 steps')
+  parser.add_argument('--crf', action='store_true', help="refine with the run's dense CRF")
   parser.add_argument('--overlay', action='store_true', help='also lay labels over the images')
-  parser.add_argument('--scales', default='0.5,1,1.5,2', help='factors, separated by commas')
+  parser.add_argument('--scales', help="factors, separated by commas; the run's own by default")
   parser.add_argument('--max_side', default=1024, type=int, help='larger images are reduced to it')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax.stages import predictions, trained
 
   try:
-    scales = tuple(float(scale) for scale in arguments.scales.split(','))
-  except ValueError:
-    parser.error(f'--scales={arguments.scales}: numbers separated by commas')
-  config = predictions.PredictionsConfig(scales=scales, batch_size=1)
-  if arguments.crf:
-    config.crf.steps = 10
-  try:
+    network = trained.load(arguments.run)
+    config = network.inference
+    config.batch_size = 1
+    config.crf.steps = (config.crf.steps or 10) if arguments.crf else 0
+    if arguments.scales is not None:
+      config.scales = _scales(parser, arguments.scales)
     if faults := predictions.faults(config):
       raise UserError('; '.join(faults))
     found = trained.predict_files(
-      trained.load(arguments.run),
+      network,
       arguments.input,
       arguments.output,
       config=config,
@@ -58,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   for file, why in found.skipped:
     print(f'skipped {file}: {why}', file=sys.stderr)
   return 0 if found.made or found.kept else 2
+
+
+def _scales(parser: argparse.ArgumentParser, text: str) -> tuple[float, ...]:
+  try:
+    return tuple(float(scale) for scale in text.split(','))
+  except ValueError:
+    parser.error(f'--scales={text}: numbers separated by commas')
 
 
 if __name__ == '__main__':

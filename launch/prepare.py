@@ -72,6 +72,7 @@ def _prepare(config, splits: str, output: str) -> None:
     if problems:
       lines = [f'{x.id}: {x.what}' for x in problems]
       raise UserError(lists.describe(source.info.name, lines) + '\nMend or remove these.')
+  for source in opened:
     with tqdm.tqdm(total=len(source), desc=f'packing {source.split}', unit='image') as bar:
       packed = tfds.pack(
         source, config.name, output, on_progress=lambda done, _, bar=bar: bar.update()

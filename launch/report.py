@@ -8,16 +8,20 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
-from pnoc_jax.report import build
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
-_IMAGES = flags.DEFINE_integer('images', 12, 'Images shown with their maps, of each split.')
+_IMAGES = flags.DEFINE_integer(
+  'images', 12, 'Images shown with their maps, of each split.', lower_bound=0
+)
 
 
 def main(argv: list[str]) -> None:
   """Writes the page and prints the tables."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.report import build
+
   try:
     path = build.build(_WORKDIR.value, images=_IMAGES.value)
     tables = build.terminal_tables(_WORKDIR.value)

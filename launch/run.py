@@ -17,6 +17,10 @@ _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's directory; by default runs/<name of the config>."
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed', 'auto', ['auto', 'on', 'off'], 'Join the processes of the cluster.'
+)
+flags.declare_key_flag('config')  # For `--help`.
 
 
 def main(argv: list[str]) -> None:
@@ -38,8 +42,10 @@ def main(argv: list[str]) -> None:
         num_processes=runtime.num_processes,
         process_id=runtime.process_id,
       )
+    elif (runtime.num_processes, runtime.process_id) != (1, 0):
+      raise UserError('config.runtime: num_processes and process_id need a coordinator, HOST:PORT')
     else:
-      hosts.initialize()
+      hosts.initialize(hosts.Distributed(_DISTRIBUTED.value))
     runner.execute(config, Path(_WORKDIR.value or f'runs/{config.name}'))
   except UserError as error:
     sys.exit(f'error: {error}')

@@ -7,5 +7,11 @@
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 set -euo pipefail
+# A task has all GPUs of its node: by default JAX gives a task of SLURM a single one.
+if [[ ${SLURM_GPUS_ON_NODE:-0} -gt 0 ]]; then
+  JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
+  export JAX_LOCAL_DEVICE_IDS
+fi
 # SIGTERM, two minutes before the limit, saves and ends the run; started again, it resumes.
-srun --kill-on-bad-exit=1 python launch/run.py --config.runtime.workers=8 "$@"
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-16}" \
+  python launch/run.py --config.runtime.workers=8 "$@"

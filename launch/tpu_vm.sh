@@ -6,5 +6,6 @@ name=$1
 zone=$2
 shift 2
 printf -v arguments '%q ' "$@"
+# `on`: JAX asks the machine's metadata for the other hosts, which `auto` does not.
 gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \
-  --command="cd ~/pnoc_jax && source .venv/bin/activate && python launch/run.py $arguments"
+  --command="cd ~/pnoc_jax && source .venv/bin/activate && python launch/run.py --distributed=on $arguments"

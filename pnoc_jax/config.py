@@ -5,13 +5,13 @@ import dataclasses
 from pnoc_jax.data import info, mixing
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones
+from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import affinity as affinity_stage
 from pnoc_jax.stages import affinity_labels as affinity_labels_stage
 from pnoc_jax.stages import c2am as c2am_stage
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import evaluation as evaluation_stage
 from pnoc_jax.stages import generator as generator_stage
-from pnoc_jax.stages import lpcam, stage
 from pnoc_jax.stages import predictions as predictions_stage
 from pnoc_jax.stages import priors as priors_stage
 from pnoc_jax.stages import pseudo_masks as pseudo_masks_stage
@@ -20,6 +20,9 @@ from pnoc_jax.stages import report as report_stage
 from pnoc_jax.stages import saliency as saliency_stage
 from pnoc_jax.stages import saliency_priors as saliency_priors_stage
 from pnoc_jax.stages import segmentation as segmentation_stage
+from pnoc_jax.stages import stage
+
+_POOLNETS = backbones.Family.RESNET_CAFFE
 
 
 @dataclasses.dataclass(slots=True)
@@ -130,7 +133,7 @@ def validate(config: PipelineConfig) -> None:
   for name in ('classifier', 'generator', 'segmentation'):
     faults += _training_faults(name, getattr(config, name))
   faults += _generator_faults(config.generator)
-  faults += _priors_faults(config.priors)
+  faults += priors_stage.faults(config.priors)
   faults += _training_faults('c2am', config.c2am)
   faults += c2am_stage.faults(config.c2am)
   faults += saliency_priors_stage.faults(config.saliency_priors)
@@ -144,8 +147,10 @@ def validate(config: PipelineConfig) -> None:
   faults += segmentation_stage.faults(config.segmentation)
   faults += predictions_stage.faults(config.predictions)
   faults += evaluation_stage.faults(config.evaluation)
-  if config.runtime.log_every < 1 or config.runtime.save_every < 1:
-    faults.append('runtime.log_every and runtime.save_every must be at least 1')
+  faults += _split_faults(config)
+  for field, least in (('log_every', 1), ('save_every', 1), ('keep', 1), ('workers', 0)):
+    if getattr(config.runtime, field) < least:
+      faults.append(f'runtime.{field} is {getattr(config.runtime, field)}; it is at least {least}')
   if faults:
     raise UserError('the config cannot run:\n' + '\n'.join(f'  {fault}' for fault in faults))
 
@@ -156,6 +161,11 @@ def _training_faults(name: str, config) -> list[str]:
   if model.backbone not in backbones.names():
     faults.append(
       f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
+    )
+  elif name != 'saliency' and backbones.info(model.backbone).family is _POOLNETS:
+    faults.append(
+      f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its colours and grid are known to "
+      'the stage saliency alone; name resnet50 here'
     )
   if model.output_stride not in (8, 16, 32):
     faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')
@@ -169,6 +179,10 @@ def _training_faults(name: str, config) -> list[str]:
     faults.append(
       f'{name}.transform.min_size {transform.min_size} is above max_size {transform.max_size}'
     )
+  if (
+    config.optim.rule is optimizer.Rule.SGD and config.optim.nesterov and not config.optim.momentum
+  ):
+    faults.append(f'{name}.optim.nesterov needs a momentum; {name}.optim.momentum is 0')
   if config.optim.accumulate < 1:
     faults.append(f'{name}.optim.accumulate must be at least 1')
   if config.optim.ema is not None and not 0 < config.optim.ema < 1:
@@ -195,12 +209,14 @@ def _generator_faults(config: generator_stage.GeneratorConfig) -> list[str]:
   return faults
 
 
-def _priors_faults(config: priors_stage.PriorsConfig) -> list[str]:
-  faults = []
-  if not config.scales or min(config.scales) <= 0:
-    faults.append(f'priors.scales is {config.scales}; name one or more positive scales')
-  if config.batch_size < 1:
-    faults.append('priors.batch_size must be at least 1')
-  if not config.splits:
-    faults.append('priors.splits is empty; name one or more splits')
-  return faults + lpcam.faults(config.lpcam)
+def _split_faults(config: PipelineConfig) -> list[str]:
+  """Splits to score of which nothing is made: products would be missed after days of work."""
+  faults, made = [], (*config.priors.splits, *config.predictions.splits)
+  for field, known in (('splits', made), ('crf_splits', config.priors.splits)):
+    unknown = [split for split in getattr(config.evaluation, field) if split not in known]
+    if unknown:
+      faults.append(
+        f'evaluation.{field} names {", ".join(unknown)}; products are made of '
+        f'{", ".join(dict.fromkeys(known))}'
+      )
+  return faults

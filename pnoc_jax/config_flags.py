@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
+import typing
 from pathlib import Path
 
 from absl import app, flags
@@ -33,7 +34,8 @@ def make_parser(name: str):
     try:
       given = _given(name, argv)
       if not any(f in argv for f in ('--help', '--helpfull', '--helpshort', '-h')):
-        _check(name, given)
+        config = _check(name, given)
+        argv = [argv[0], *_spell_tuples(config, name, argv[1:])]
       return app.parse_flags_with_usage(argv)
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
@@ -55,7 +57,7 @@ def _given(name: str, argv: list[str]) -> dict[str, str | None]:
   return found
 
 
-def _check(name: str, given: dict[str, str | None]) -> None:
+def _check(name: str, given: dict[str, str | None]):
   if not given.get(name):
     raise UserError(f'--{name}=FILE is missing, e.g. --{name}=configs/pnoc_shapes.py')
   path, _, argument = given[name].partition(':')
@@ -63,6 +65,7 @@ def _check(name: str, given: dict[str, str | None]) -> None:
   for flag in given:
     if flag != name:
       _check_field(config, name, flag.split('.')[1:])
+  return config
 
 
 def load(path: str, argument: str | None = None):
@@ -97,3 +100,41 @@ def _check_field(config, flag: str, fields: list[str]) -> None:
       listed = f' It has {", ".join(known)}.' if known else ' It is a single value.'
       raise UserError(f'{path} has no field {field!r}{hint}{listed}')
     holder, path = getattr(holder, field), f'{path}.{field}'
+
+
+def _spell_tuples(config, name: str, words: list[str]) -> list[str]:
+  """Writes `--name.field=a,b` of a tuple as the literal that flags read: they take it for one text.
+
+  It also gives numbers the field's type, as 1 and 1.0 are not the same in a run's record.
+  """
+  spelt, rest = [], list(words)
+  while rest:
+    word = rest.pop(0)
+    flag, equals, value = word.lstrip('-').partition('=')
+    ours = word.startswith('-') and flag.startswith(f'{name}.')
+    kind = _element_type(config, flag.split('.')[1:]) if ours else None
+    if kind is None or not (equals or rest):
+      spelt.append(word)
+      continue
+    value = value if equals else rest.pop(0)
+    spelt.append(f'--{flag}={_spell_tuple(flag, value, kind)}')
+  return spelt
+
+
+def _element_type(config, fields: list[str]) -> type | None:
+  """The type of the elements of a tuple of texts or numbers; None for other fields."""
+  for field in fields[:-1]:
+    config = getattr(config, field)
+  hint = typing.get_type_hints(type(config))[fields[-1]]
+  first = (typing.get_args(hint) or (None,))[0]
+  return first if typing.get_origin(hint) is tuple and first in (str, int, float) else None
+
+
+def _spell_tuple(flag: str, value: str, kind: type) -> str:
+  if value.lstrip()[:1] in tuple('([\'"'):
+    return value  # A literal already.
+  try:
+    return repr(tuple(kind(x.strip()) for x in value.split(',') if x.strip()))
+  except ValueError as error:
+    what = {int: 'whole numbers', float: 'numbers'}[kind]
+    raise UserError(f'--{flag}={value}: {what} are expected, separated by commas') from error

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from pnoc_jax.ops import label_split
 from pnoc_jax.optim import ema as ema_lib
-from pnoc_jax.types import Array, PyTree, Variables
+from pnoc_jax.types import Array, Key, PyTree, Variables
 
 
 @flax.struct.dataclass
@@ -61,7 +61,7 @@ class PnocState:
   leak: PyTree | None = None
 
 
-def init_variables(model: nn.Module, key: Array, image_shape: tuple[int, int, int]) -> Variables:
+def init_variables(model: nn.Module, key: Key, image_shape: tuple[int, int, int]) -> Variables:
   """Draws a network's variables for images of shape `[H, W, C]`."""
   variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
   return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}

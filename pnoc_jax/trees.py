@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pnoc_jax import errors, types
@@ -64,14 +63,14 @@ def label_names(
   tree: types.PyTree,
   rules: Sequence[tuple[str, Any]],
   *,
-  allow_unused: bool | Collection[str] = False,
+  allow_unused: Collection[str] = (),
 ) -> types.PyTree:
   """Returns a tree of labels: each leaf takes the label of the first rule that matches its name.
 
   Args:
     tree: The tree to label; only its names are read.
     rules: Pairs (regular expression, label); the expression must match the whole name.
-    allow_unused: Whether a rule may be the first match of no name; or the expressions that may.
+    allow_unused: The expressions that may be the first match of no name.
 
   Returns:
     A tree of the structure of `tree`.
@@ -100,8 +99,7 @@ def label_names(
     raise errors.UserError(
       f'no rule matches {len(uncovered)} names: {_shorten(uncovered)}; the rules are {patterns}'
     )
-  optional = patterns if allow_unused is True else allow_unused or ()
-  unused = [p for i, p in enumerate(patterns) if i not in used and p not in optional]
+  unused = [p for i, p in enumerate(patterns) if i not in used and p not in allow_unused]
   if unused:
     names = list(flatten_names(tree))
     raise errors.UserError(
@@ -157,8 +155,3 @@ def _describe(leaf: Any) -> str:
 def count(tree: types.PyTree) -> int:
   """Returns the number of scalars in a tree of arrays (or of `jax.ShapeDtypeStruct`s)."""
   return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree))
-
-
-def all_finite(tree: types.PyTree) -> types.Array:
-  """Returns bool[]: whether no leaf holds a NaN or an infinity."""
-  return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -1,11 +1,9 @@
-"""Names for the kinds of values that the package passes around, and the user's error.
+"""Names for the kinds of values that the package passes around.
 
 Nothing here imports jax at run time: modules that data workers load may use these names.
 """
 
 from typing import TYPE_CHECKING, Any
-
-from pnoc_jax import errors
 
 if TYPE_CHECKING:
   import jax
@@ -19,6 +17,6 @@ else:
 PyTree = Any
 # {'params': ..., 'batch_stats': ...}: what `model.apply` takes.
 Variables = dict[str, PyTree]
-
-# The one class, by the name that pure code uses for it.
-UserError = errors.UserError
+# What a step of training takes, and what it says of itself: 'loss/total' and others.
+Batch = dict[str, Array]
+Metrics = dict[str, Array]

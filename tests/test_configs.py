@@ -9,11 +9,16 @@ names of configs after it (`pnoc_voc`) only theirs are written.
 
 import ast
 import dataclasses
+import enum
 import pathlib
 import sys
+import types
+import typing
 from unittest import mock
 
 import pytest
+from absl import flags
+from ml_collections import config_flags as ml_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -109,16 +114,62 @@ def test_every_golden_text_has_its_config():
 
 
 def test_each_field_can_be_a_flag():
-  """Flags are typed by the values: what may be None or is nested must still be a plain field."""
+  """Flags know texts, numbers, choices, tuples, and what of these may be None; nothing frozen."""
 
   def check(holder, field):
-    for entry in dataclasses.fields(holder):
-      value = getattr(holder, entry.name)
+    hints = typing.get_type_hints(type(holder))
+    for name, hint in hints.items():
+      value = getattr(holder, name)
       if dataclasses.is_dataclass(value):
-        assert not value.__dataclass_params__.frozen, f'{field}.{entry.name} cannot be overridden'
-        check(value, f'{field}.{entry.name}')
+        assert not value.__dataclass_params__.frozen, f'{field}.{name} cannot be overridden'
+        check(value, f'{field}.{name}')
+      else:
+        parts = set(typing.get_args(hint)) - {type(None)}
+        kind = parts.pop() if isinstance(hint, types.UnionType) else hint
+        kind = typing.get_origin(kind) or kind
+        assert kind in (str, int, float, bool, tuple) or issubclass(kind, enum.Enum), name
 
   check(config_lib.PipelineConfig(), 'config')
+
+
+def _parse(monkeypatch, *words):
+  """The config of a command line."""
+  values = flags.FlagValues()
+  holder = ml_flags.DEFINE_config_file('config', flag_values=values)
+  monkeypatch.setattr(config_flags.app, 'parse_flags_with_usage', values)
+  # The flag reads there which fields are given.
+  monkeypatch.setattr(sys, 'argv', ['run.py', f'--config={ROOT}/configs/pnoc_shapes.py', *words])
+  config_flags.make_parser('config')(sys.argv)
+  return holder.value
+
+
+def test_values_between_commas_make_a_tuple(monkeypatch):
+  config = _parse(
+    monkeypatch,
+    '--config.predictions.splits=val,test',
+    '--config.evaluation.of',
+    'priors, pseudo_masks',
+    '--config.priors.scales=0.5,1',
+    '--config.segmentation.head.rates=(2, 4)',
+    '--config.only=priors,evaluation',
+    '--config.dataset.lists=a,b',
+  )
+  assert config.predictions.splits == ('val', 'test')
+  assert config.evaluation.of == ('priors', 'pseudo_masks')
+  assert list(map(repr, config.priors.scales)) == ['0.5', '1.0']
+  assert config.segmentation.head.rates == (2, 4)
+  assert (config.only, config.dataset.lists) == ('priors,evaluation', 'a,b')
+
+
+def test_a_flag_can_be_given_once_for_each_value_of_a_tuple(monkeypatch):
+  words = ['--config.priors.splits=train', '--config.priors.splits=val']
+  assert _parse(monkeypatch, *words).priors.splits == ('train', 'val')
+
+
+def test_a_text_among_numbers_is_named(monkeypatch, capsys):
+  with pytest.raises(SystemExit):
+    _parse(monkeypatch, '--config.priors.scales=0.5,one')
+  assert '--config.priors.scales=0.5,one: numbers are expected' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pnoc_jax.data import info, sources
+from pnoc_jax.data import info, sources, transforms
 from pnoc_jax.io import images, weights
 from pnoc_jax.stages import networks, runner
 from tests import refusals
@@ -73,6 +73,13 @@ def _plan_only(config, workdir, monkeypatch):
   one = runner.meshes.make_mesh(jax.devices()[:1])
   monkeypatch.setattr(runner.meshes, 'make_mesh', lambda *_: one)
   runner.execute(config, workdir)
+
+
+def test_transforms_that_cannot_work_are_refused_before_any_stage(config, tmp_path):
+  config.affinity.transform.augment = transforms.Augment.RANDAUGMENT
+  refusals.refused(config, tmp_path / 'run', r'affinity\.transform: .*moves the image but not its')
+  config.generator.transform.hue = 0.9
+  refusals.refused(config, tmp_path / 'run', r'generator\.transform: .*hue is 0\.9')
 
 
 def test_weights_of_another_network_are_refused(config, tmp_path):

@@ -101,7 +101,7 @@ def multi_scale_batches(
   Returns:
     An iterator of {'index': i32[b], 'weight': f32[b], 'size': i32[b, 2] native (H, W), 'bucket':
     (H, W) that holds all native sizes, and a list with an entry a scale of each 'images':
-    u8[b, Hs, Ws, 3] and 'boxes': i32[b, 4] = (0, 0, height, width)}.
+    u8[b, Hs, Ws, C] and 'boxes': i32[b, 4] = (0, 0, height, width)}.
 
   Raises:
     UserError: the batch does not divide by the processes.

@@ -28,12 +28,11 @@ def arrays(
     make: makes them.
 
   Raises:
-    UserError: the directory cannot be written.
+    UserError: a file is not there, or the directory cannot be written.
   """
   sha = hashlib.sha256(repr(what).encode())
   for path in files:
-    stat = path.stat()
-    sha.update(repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode())
+    sha.update(state(path))
   place = _directory() / kind / sha.hexdigest()[:24]
   if not place.is_dir():
     made = make()
@@ -45,6 +44,19 @@ def arrays(
         f'({error.strerror}): set XDG_CACHE_HOME to a directory that can be written.'
       ) from error
   return place
+
+
+def state(path: pathlib.Path) -> bytes:
+  """What changes when a file does: its name, size and time of change.
+
+  Raises:
+    UserError: there is no such file, e.g. at the end of a link.
+  """
+  try:
+    stat = path.stat()
+  except OSError as error:
+    raise errors.UserError(f'{path}: there is no such file ({error.strerror}).') from error
+  return repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode()
 
 
 def _directory():

@@ -7,13 +7,15 @@ import io
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Callable
 from concurrent import futures
 
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, lists
+from pnoc_jax.data import cache, info, lists
+from pnoc_jax.io import products
 
 _FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
 
@@ -45,10 +47,10 @@ def check_source(
   Returns:
     The problems, in the order of the ids.
   """
-  if not any(source.files(i) for i in range(min(len(source), 1))):
+  if not len(source) or not source.files(0):
     return []
-  digest = _digest(source)
-  if stamp is not None and _read_stamp(stamp) == digest:
+  digest = _digest(source) if stamp is not None else None
+  if digest is not None and _read_stamp(stamp) == digest:
     return []
   problems = []
   with futures.ThreadPoolExecutor(threads) as pool:
@@ -56,7 +58,7 @@ def check_source(
       problems += [Problem(source.ids[done], x) for x in what]
       if on_progress is not None:
         on_progress(done + 1, len(source))
-  if stamp is not None and not problems:
+  if digest is not None and not problems:
     _write(stamp, json.dumps({'format': _FORMAT, 'digest': digest}) + '\n')
   return problems
 
@@ -149,12 +151,14 @@ def examine(
 
 
 def _digest(source):
-  """Of the classes and of every file's name, size and time of change."""
+  """Of the classes and of every file's state; None where one is not there."""
   sha = hashlib.sha256(repr(source.info.classes).encode())
-  for index in range(len(source)):
-    for path in source.files(index):
-      stat = path.stat()
-      sha.update(repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode())
+  try:
+    for index in range(len(source)):
+      for path in source.files(index):
+        sha.update(cache.state(path))
+  except errors.UserError:
+    return None  # The check tells it as a problem.
   return sha.hexdigest()
 
 
@@ -168,8 +172,6 @@ def _read_stamp(path):
 
 
 def _write(path, text):
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
+  # All processes of a run check, and write the same.
+  writer = f'.{socket.gethostname()}-{os.getpid()}'
+  products.write_atomic(path, lambda file: file.write(text.encode()), writer=writer)

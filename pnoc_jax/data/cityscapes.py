@@ -105,7 +105,7 @@ def open_source(
 
 def _find(folder, split, ending):
   """{id: path} of `<folder>/<split>/<city>/<id><ending>`."""
-  return {x.name.removesuffix(ending): x for x in sorted(folder.glob(f'{split}/*/*{ending}'))}
+  return {x.name.removesuffix(ending): x for x in sorted(folder.glob(f'{split}/*/[!.]*{ending}'))}
 
 
 def _ids(config, split, found, problems):

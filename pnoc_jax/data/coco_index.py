@@ -137,6 +137,8 @@ def _arrays(images, entries, values):
     if are_runs and outlines[0].sum() != size:
       raise ValueError(f'annotation {entry["id"]} has runs of {outlines[0].sum()} px, not {size}')
     for outline in outlines:
+      if not are_runs and len(outline) % 2:
+        raise ValueError(f'annotation {entry["id"]} has an outline of {len(outline)} numbers')
       numbers.append(outline)
       kinds.append(are_runs)
       starts.append(starts[-1] + len(outline))

@@ -49,8 +49,8 @@ def open_source(
   root = files.find_root(config, marks, ('DGdevkit', 'land-train'))
   problems = []
   if (root / 'JPEGImages').is_dir():
-    image_files = {x.stem: x for x in sorted((root / 'JPEGImages').glob('*.jpg'))}
-    mask_files = {x.stem: x for x in (root / 'SegmentationClassAug').glob('*.png')}
+    image_files = {x.stem: x for x in sorted((root / 'JPEGImages').glob('[!.]*.jpg'))}
+    mask_files = {x.stem: x for x in (root / 'SegmentationClassAug').glob('[!.]*.png')}
     folder = 'JPEGImages'
   else:
     folder = '*' if config.lists else split
@@ -114,7 +114,7 @@ def _bits(color):
 
 
 def _published(root, folder, ending):
-  return {x.name.removesuffix(ending): x for x in sorted(root.glob(f'{folder}/*{ending}'))}
+  return {x.name.removesuffix(ending): x for x in sorted(root.glob(f'{folder}/[!.]*{ending}'))}
 
 
 def _ids(config, root, split, image_files, problems):

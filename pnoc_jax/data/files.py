@@ -252,8 +252,10 @@ def need(
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
-  """Names of the files in a folder; none if it is not there."""
-  return {x.name for x in folder.iterdir()} if folder.is_dir() else set()
+  """Names of the files in a folder but hidden ones; none if it is not there."""
+  if not folder.is_dir():
+    return set()
+  return {x.name for x in folder.iterdir() if not x.name.startswith('.')}
 
 
 def finish(root: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]) -> None:

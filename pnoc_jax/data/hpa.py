@@ -153,7 +153,7 @@ def _read_table(path, table, problems):
         )
         break
       label[int(text)] = 1
-    table[row['ID'].strip()] = label
+    table[(row['ID'] or '').strip()] = label
 
 
 def _draw(ids, split, problems):

@@ -97,7 +97,7 @@ class DatasetConfig:
   val_split: str = 'val'
   lists: str = ''
   """Directory of `<split>.txt`, ids one a line, in place of the data set's own lists. This and the
-  next two are of the public data sets; unused by `shapes` and `folder`."""
+  next two are of the public data sets; refused with `shapes`, `folder` and packed ones."""
   labels: str = ''
   """Table `id,labels` (names separated by spaces, a space in a name as `_`), in place of labels
   from the data set's annotations."""

@@ -208,11 +208,13 @@ def _fault(maps, index, source):
 def _prior_fault(path, size, num_classes, present):
   if not products.exists_complete(path):
     return 'cut short or not a prior'
-  with zipfile.ZipFile(path) as file:
-    shapes = {name: _npy_shape(file, f'{name}.npy') for name in ('high', 'logits')}
-    keys = _npy_values(file, 'keys')
-  high, logits = shapes['high'], shapes['logits']
-  if high is None or logits is None or len(high) != 3 or len(logits) != 1:
+  try:
+    with zipfile.ZipFile(path) as file:
+      high, logits = (npz.read_shape(file, name) for name in ('high', 'logits'))
+      keys = npz.read_array(file, 'keys').tolist()
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+    return 'cut short or not a prior'
+  if len(high) != 3 or len(logits) != 1:
     return 'not a prior'
   if logits[0] != num_classes:
     return f'a prior of {logits[0]} classes, but the data set has {num_classes}'
@@ -221,25 +223,6 @@ def _prior_fault(path, size, num_classes, present):
   if keys != [0, *present]:
     return f'a prior of the labels {keys}, expected 0 and the classes of its image, {present}'
   return None
-
-
-def _npy_shape(file, name):
-  """Shape of an array in an archive, from its header; None if it has none."""
-  try:
-    with file.open(name) as member:
-      version = np.lib.format.read_magic(member)
-      read = np.lib.format.read_array_header_1_0
-      return (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(member)[0]
-  except (ValueError, OSError, zipfile.BadZipFile):
-    return None
-
-
-def _npy_values(file, name):
-  """A small array in an archive as a list; None if it cannot be read."""
-  try:
-    return npz.read_array(file, name).tolist()
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
-    return None
 
 
 def _other_size(found, size):

@@ -1,5 +1,6 @@
 """Image files without labels, wherever they lie: what a trained network is used on."""
 
+import collections
 import os
 import pathlib
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
 
   Returns:
     (name, file) by ascending name: the path below the directory without its suffix, or with it
-    where two files differ in that alone.
+    where two files would have one name. Hidden files are left out.
 
   Raises:
     UserError: there is nothing at the path, or no file that is named as an image.
@@ -31,15 +32,14 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
     return [(path.stem, path)]
   if not path.is_dir():
     raise UserError(f'{path}: no such file or directory')
-  files = [file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file()]
+  files = [file for file in path.rglob('[!.]*') if file.suffix.lower() in SUFFIXES]
+  files = {file.relative_to(path).as_posix(): file for file in files if file.is_file()}
   if not files:
     raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}')
-  stems = [file.relative_to(path).with_suffix('') for file in files]
-  named = {}
-  for file, stem in zip(files, stems, strict=True):
-    whole = stems.count(stem) > 1
-    named[(file.relative_to(path) if whole else stem).as_posix()] = file
-  return sorted(named.items())
+  stems = {name: name.removesuffix(file.suffix) for name, file in files.items()}
+  claims = collections.Counter([*files, *stems.values()])
+  named = ((name if claims[stems[name]] > 1 else stems[name], x) for name, x in files.items())
+  return sorted(named)
 
 
 class LooseImages:

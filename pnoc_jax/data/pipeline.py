@@ -60,7 +60,7 @@ def train_batches(
     draw: which images an epoch shows.
 
   Returns:
-    An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
+    An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
     where 'index' is the example's place in `source` (of a mixed one, that of its first image); with
     `target` also 'target': u8[b, S, S].
 
@@ -126,7 +126,7 @@ def valid_batches(
     target: maps that take the place of the source's masks; each image has one.
 
   Returns:
-    An iterator of {'image': u8[b, S, S, 3], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
+    An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
     'mask': u8[b, S, S] (255 where there is none), 'weight': f32[b]}.
 
   Raises:

@@ -22,15 +22,14 @@ CLASSES = ('apex', 'arch', 'bolt', 'bulb', 'coil', 'crown')
 BACKGROUND, BODY, HEAD = 0, 1, 2
 """Values of the part map."""
 
-_CANDIDATES = (
-  48  # Poses tried for an object; the one that overlaps and leaves the image least wins.
-)
+# Poses tried for an object; the one that overlaps and leaves the image least wins.
+_CANDIDATES = 48
 _ASPECT = (1.5, 1.9)  # Length by width of a body.
 _EXPONENT = 3.0  # Of the superellipse |u/a|^n + |v/b|^n = 1, whose area is _AREA * a * b.
 _AREA = 3.533
 
-# A misspelt one would be drawn as readily.
 SPLITS = ('train', 'val', 'test')
+"""Known names: a misspelt one would be drawn as readily."""
 
 
 class ShapesSource:
@@ -39,6 +38,7 @@ class ShapesSource:
   def __init__(
     self, config: info.ShapesConfig, split: str, *, exclude: frozenset[str] = frozenset()
   ):
+    """Draws the labels; UserError if `split` is none of SPLITS or a number cannot be drawn."""
     _validate(config)
     if split not in SPLITS:
       raise errors.UserError(f'shapes has no split {split!r}; its splits are {", ".join(SPLITS)}')

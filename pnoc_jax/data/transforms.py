@@ -56,7 +56,7 @@ class Pair(NamedTuple):
   """A transformed image and its target.
 
   Attributes:
-    image: u8[crop, crop, 3], zero outside of the content.
+    image: u8[crop, crop, C], zero outside of the content.
     box: i32[4] = (y0, x0, y1, x1) of the content.
     target: u8[crop, crop], the fill value outside of the content; None without a target.
   """
@@ -117,6 +117,8 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
     wrong.append(f'hue is {config.hue}, expected 0 to 0.5')
   if config.randaugment_n < 0 or not 2 <= config.randaugment_m <= 10:
     wrong.append('randaugment_n must not be negative, randaugment_m must be 2 to 10')
+  if config.cutout < 0:
+    wrong.append(f'cutout is {config.cutout}; 0 leaves it out')
   if paired and config.augment in _MOVING:
     wrong.append(
       f'augment is {config.augment.value}, which moves the image but not its target: '
@@ -142,12 +144,12 @@ def train(
   """The training transform of classification.
 
   Args:
-    image: u8[H, W, 3].
+    image: u8[H, W, C].
     rng: the only source of randomness.
     config: its numbers.
 
   Returns:
-    u8[crop, crop, 3], and the box i32[4] = (y0, x0, y1, x1) of the content in it.
+    u8[crop, crop, C], and the box i32[4] = (y0, x0, y1, x1) of the content in it.
   """
   pair = train_pair(image, None, rng, config)
   return pair.image, pair.box
@@ -165,7 +167,7 @@ def train_pair(
   """The training transform of an image and a map beside it; `train` does the same to the image.
 
   Args:
-    image: u8[H, W, 3].
+    image: u8[H, W, C].
     target: u8[H, W], or None.
     rng: the only source of randomness.
     config: its numbers, valid as `paired` if there is a target.
@@ -184,7 +186,7 @@ def train_pair(
 
 
 def uncropped(image: np.ndarray, rng: np.random.Generator, config: TransformConfig) -> np.ndarray:
-  """What `train` does before it crops: u8[H, W, 3] to u8[H', W', 3]."""
+  """What `train` does before it crops: u8[H, W, C] to u8[H', W', C]."""
   return _before_crop(image, None, rng, config, Resample.NEAREST)[0]
 
 
@@ -239,18 +241,16 @@ def valid(
   """The transform of in-training validation: short side to `size`, then the top-left square.
 
   Args:
-    image: u8[H, W, 3].
+    image: u8[H, W, C].
     mask: u8[H, W] or None.
     size: of the result, px.
     resample: how the mask is resized.
 
   Returns:
-    image u8[size, size, 3], box i32[4], mask u8[size, size] (255 where there is none).
+    image u8[size, size, C], box i32[4], mask u8[size, size] (255 where there is none).
   """
-  height, width = image.shape[:2]
-  scale = size / min(height, width)
-  # The short side is exact; the long one is cut as torchvision's Resize cuts it.
-  shape = tuple(size if n == min(height, width) else int(n * scale) for n in (height, width))
+  # As torchvision's Resize: what is over a whole pixel of the long side is dropped.
+  shape = tuple(size * n // min(image.shape[:2]) for n in image.shape[:2])
   canvas = np.zeros((size, size, image.shape[2]), np.uint8)
   canvas[:] = images.resize_bilinear(image, shape)[:size, :size]
   labels = np.full((size, size), info.VOID, np.uint8)

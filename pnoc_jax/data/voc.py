@@ -6,11 +6,13 @@
     ImageSets/Segmentation/    train.txt val.txt trainval.txt, and train_aug.txt if you have it
     SegmentationClass/<id>.png palette PNG, or its colours; 255 is void
     SegmentationClassAug/      optional: the SBD masks of the field, indices or colours
-    SBD/dataset/               optional: SBD's train.txt and val.txt (or benchmark_RELEASE/dataset)
+    SBD/dataset/               optional: SBD itself (or benchmark_RELEASE/dataset), also beside VOC:
+      train.txt val.txt        its lists
+      cls/<id>.mat             its masks
 
 The split `train_aug` of the field is all ids with a mask in VOC or SBD that are not in VOC's val:
 10,582. Without a list it is derived from the folder of SBD masks, or from SBD's two lists. A split
-has masks if each of its ids has one.
+has masks if each of its ids has one: VOC's own, else a PNG of SBD's, else SBD's `.mat`.
 """
 
 import pathlib
@@ -19,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from pnoc_jax.data import files, info, lists
+from pnoc_jax.io import mat
 
 CLASSES = (
   'aeroplane',
@@ -55,7 +58,11 @@ IMAGES = {
 _VOID_COLOR = (224, 224, 192)
 _NAMES = ('background', *CLASSES)
 _LISTS = 'ImageSets/Segmentation'
-_SBD = ('SBD/dataset', 'benchmark_RELEASE/dataset', '../SBD/dataset', '../../SBD/dataset')
+_SBD = tuple(
+  f'{above}{name}/dataset'
+  for above in ('', '../', '../../')
+  for name in ('SBD', 'benchmark_RELEASE')
+)
 
 
 def open_source(
@@ -91,8 +98,16 @@ def open_source(
     ids,
     labels,
     files.ImageFiles(paths),
-    files.MaskFiles(masks, colors=colors) if masks else None,
+    _Masks(masks, colors=colors) if masks else None,
   )
+
+
+class _Masks(files.MaskFiles):
+  """PNG, or MATLAB files of SBD."""
+
+  def read(self, index):
+    path = self.files(index)[0]
+    return mat.read_segmentation(path) if path.suffix == '.mat' else super().read(index)
 
 
 def _ids(config, root, split, problems):
@@ -142,6 +157,7 @@ def _masked(folder):
 
 
 def _sbd_ids(root, problems):
+  """Ids of the two lists of SBD; none without these."""
   for place in _SBD:
     paths = [root / place / f'{name}.txt' for name in ('train', 'val')]
     if all(x.is_file() for x in paths):
@@ -151,12 +167,15 @@ def _sbd_ids(root, problems):
 
 def _find_masks(root, ids):
   """Paths, VOC's own masks before SBD's; None unless every id has one."""
-  folders = [root / name for name in ('SegmentationClass', 'SegmentationClassAug')]
-  there = [(x, files.names_in(x)) for x in folders]
-  found = [next((x for x, names in there if f'{key}.png' in names), None) for key in ids]
-  if not found or None in found:
-    return None
-  return [folder / f'{key}.png' for folder, key in zip(found, ids, strict=True)]
+  places = [(root / name, '.png') for name in ('SegmentationClass', 'SegmentationClassAug')]
+  places += [(root / place / 'cls', '.mat') for place in _SBD]
+  there = {}
+  for folder, suffix in reversed(places):
+    there |= {
+      x.removesuffix(suffix): folder / x for x in files.names_in(folder) if x.endswith(suffix)
+    }
+  found = [there.get(key) for key in ids]
+  return found if found and None not in found else None
 
 
 def _read_annotations(folder, split, ids, problems):

@@ -1,5 +1,6 @@
 """A training's checkpoints: the whole state of a step, for resuming the same training."""
 
+import itertools
 import os
 import pathlib
 import warnings
@@ -136,8 +137,9 @@ class Checkpoints:
     # Its place must be free, or the training could not save this step again.
     if ocp.multihost.is_primary_host(0):
       self._unreadable.mkdir(exist_ok=True)
-      copies = len(list(self._unreadable.glob(f'{step}*')))
-      target = target.with_name(f'{step}-{copies}') if copies else target
+      copies = itertools.count(1)
+      while target.exists():
+        target = target.with_name(f'{step}-{next(copies)}')
       source.rename(target)
     ocp.multihost.sync_global_processes(f'checkpoint {step} set aside')
     self._manager.reload()

@@ -3,13 +3,13 @@
 import contextlib
 import io
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pnoc_jax import errors
+from pnoc_jax.io import products
 
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
@@ -25,7 +25,7 @@ def read_image(file: str | os.PathLike | bytes, *, upright: bool = True) -> np.n
   Args:
     file: a path, or the bytes of a file.
     upright: False leaves the pixels as they are stored, whatever EXIF says: the masks of the public
-      data sets lie on these.
+      data sets lie on these. Those of a TIFF are always upright.
 
   Returns:
     u8[H, W, 3].
@@ -95,8 +95,9 @@ def image_size(file: str | os.PathLike, *, upright: bool = True) -> tuple[int, i
   """
   with _open(file, 'image') as image:
     width, height = image.size
-    # Only JPEG and PNG carry an orientation in the formats read here.
-    turned = upright and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    # Of a TIFF Pillow turns the pixels by itself, and tells their size when they are turned.
+    stored = upright and image.format != 'TIFF'
+    turned = stored and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     return (width, height) if turned else (height, width)
 
 
@@ -132,11 +133,8 @@ def write_png(
 ) -> None:
   """Writes a PNG atomically: a reader sees the old file or the new one, never a part.
 
-  The temporary name is fixed, so the next run of the same product writes over what a killed one
-  left behind.
-
   Args:
-    path: of the file; its directory must exist.
+    path: of the file; its directory is made.
     array: u8[H, W] or u8[H, W, 3].
     palette: u8[n, 3] colours, n <= 256; only with u8[H, W], whose values become its indices.
       Index 255 is given the VOC colour of void when the palette is shorter.
@@ -145,15 +143,7 @@ def write_png(
     ValueError: the array has another dtype or rank.
   """
   data = encode_png(array, palette=palette)
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.tmp')
-  try:
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(temporary)
-    raise
+  products.write_atomic(path, lambda file: file.write(data))
 
 
 def encode_png(array: np.ndarray, *, palette: np.ndarray | None = None) -> bytes:

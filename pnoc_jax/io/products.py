@@ -245,12 +245,8 @@ def check_walk(path: str | os.PathLike, *, size: tuple[int, int], num_classes: i
   if not exists_walk(path):
     raise errors.UserError(f'{path}: missing, cut short or not a walk')
   try:
-    with zipfile.ZipFile(path) as file, file.open('walk.npy') as member:
-      version = np.lib.format.read_magic(member)
-      read = np.lib.format.read_array_header_1_0
-      shape = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(member)[0]
-    with np.load(path, allow_pickle=False) as file:
-      keys = file['keys']
+    with zipfile.ZipFile(path) as file:
+      shape, keys = npz.read_shape(file, 'walk'), npz.read_array(file, 'keys')
   except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise errors.UserError(f'{path}: cut short or not a walk ({error})') from error
   # A view without memory stands for the map.
@@ -281,17 +277,24 @@ def _plain(value: Any) -> Any:
   raise TypeError(f'cannot write a {type(value).__name__} as JSON')
 
 
-def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
+def write_atomic(
+  path: str | os.PathLike, write: Callable[[BinaryIO], Any], *, writer: str = ''
+) -> None:
   """Lets `write` fill a temporary file beside `path`, syncs it and renames it to `path`.
 
-  A run killed at any instant leaves the old file or the new one, never a part. The temporary name
-  is fixed, so the next run of the same product writes over what was left behind.
+  A run killed at any instant leaves the old file or the new one, never a part, and perhaps a hidden
+  temporary file. Its name is fixed, so the next run that makes the same file writes over it; where
+  several processes may write the same file at once, `writer` names this one.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.tmp')
-  with open(temporary, 'wb') as file:
-    write(file)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  temporary = path.with_name(f'.{path.name}{writer}.tmp')
+  try:
+    with open(temporary, 'wb') as file:
+      write(file)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pnoc_jax import errors
+from pnoc_jax.io import products
 
 DONE = 'DONE'
 ABSENT = '<absent>'
@@ -41,30 +41,7 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
   """Writes a JSON file whole or not at all."""
-  _write_atomic(path, json.dumps(plain(value), indent=2) + '\n')
-
-
-def _write_atomic(path: Path, text: str) -> None:
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(handle, 'w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    # mkstemp makes files that only their owner can read.
-    os.chmod(temporary, 0o666 & ~_umask())
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
+  products.write_text(path, json.dumps(plain(value), indent=2) + '\n')
 
 
 def read_json(path: Path) -> Any:
@@ -140,7 +117,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
   return records
 
 
-def keep_lines(path: Path, keep: Any) -> int:
+def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
   """Rewrites a file of JSON lines, whole or not at all, with the records for which `keep` is true.
 
   Args:
@@ -154,7 +131,7 @@ def keep_lines(path: Path, keep: Any) -> int:
     return 0
   records = read_jsonl(path)
   kept = [record for record in records if keep(record)]
-  _write_atomic(path, ''.join(json.dumps(record) + '\n' for record in kept))
+  products.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
   return len(records) - len(kept)
 
 

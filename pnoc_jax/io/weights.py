@@ -228,6 +228,12 @@ def _read_foreign(file: pathlib.Path, arch: str) -> dict[str, np.ndarray]:
     tensors = _read_safetensors(file)
   elif file.suffix in _TORCH:
     tensors = _read_torch(file)
+  elif file.suffix == '.params':
+    raise errors.UserError(
+      f'{file} is of MXNet, which is not read here: convert it with `convert_mxnet_to_torch` of '
+      'psa (github.com/jiwoon-ahn/psa, network/resnet38d.py), where MXNet and PyTorch are, save '
+      'what it returns with torch.save to a .pth, and import that.'
+    )
   else:
     raise errors.UserError(
       f'{file}: unknown kind of weights; known are .npz, .safetensors, {", ".join(_TORCH)}.'

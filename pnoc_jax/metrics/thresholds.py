@@ -138,7 +138,7 @@ def grid_sweep(
   Args:
     cam: f32[B, h, w, K], raw.
     label: f32[B, K], multi-hot.
-    mask: u8[B, S, S] with 255 for void.
+    mask: u8[B, H, W], 0..K and `void`.
     box: i32[B, 4] of (y0, x0, y1, x1) in pixels: where the image lies. Cells whose mask pixel is
       outside are void and take no part in the maximum. None: everywhere.
     weight: f32[B], 0 for the rows that only fill the batch. None: all count.

@@ -35,7 +35,7 @@ class AffinityNet(nn.Module):
     """Computes the logits.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: changes nothing, as no layer here has a mode; it is there because all networks have it.
 

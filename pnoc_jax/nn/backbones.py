@@ -15,7 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from pnoc_jax import types
+from pnoc_jax import errors
 from pnoc_jax.nn import layers, resnest, resnet, resnet38d, trunk
 
 Norm = layers.Norm
@@ -177,7 +177,7 @@ def info(name: str) -> BackboneInfo:
   if name not in _TABLE:
     near = difflib.get_close_matches(name, _TABLE, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise types.UserError(f'There is no backbone {name!r}.{hint} Known: {", ".join(_TABLE)}.')
+    raise errors.UserError(f'There is no backbone {name!r}.{hint} Known: {", ".join(_TABLE)}.')
   return _TABLE[name]
 
 
@@ -229,14 +229,14 @@ def make_backbone(
   if stem_width is not None:
     row = dataclasses.replace(row, stem_width=stem_width)
   if len(row.blocks) != 4 or len(row.widths) != 4:
-    raise types.UserError(f'blocks={row.blocks} and widths={row.widths} must have four numbers.')
+    raise errors.UserError(f'blocks={row.blocks} and widths={row.widths} must have four numbers.')
   if output_stride not in row.output_strides:
     known = ' or '.join(map(str, row.output_strides))
-    raise types.UserError(f'output_stride is {output_stride}; of {name} it must be {known}.')
+    raise errors.UserError(f'output_stride is {output_stride}; of {name} it must be {known}.')
   if last_stage not in STAGES[1:]:
-    raise types.UserError(f'last_stage is {last_stage!r}; it must be one of {STAGES[1:]}.')
+    raise errors.UserError(f'last_stage is {last_stage!r}; it must be one of {STAGES[1:]}.')
   if not 0 <= frozen_stages <= len(STAGES):
-    raise types.UserError(f'frozen_stages is {frozen_stages}; it must be in 0..{len(STAGES)}.')
+    raise errors.UserError(f'frozen_stages is {frozen_stages}; it must be in 0..{len(STAGES)}.')
   module = resnet38d.ResNet38d if row.family is Family.RESNET38D else trunk.Backbone
   return module(
     stem=_STEMS[row.family](row.stem_width, dtype),

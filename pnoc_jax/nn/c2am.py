@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from pnoc_jax import types
+from pnoc_jax import errors
 from pnoc_jax.nn import layers
 from pnoc_jax.types import Array
 
@@ -47,7 +46,7 @@ class C2AM(nn.Module):
     """Parts images.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: whether batch normalisation uses the batch's statistics.
 
@@ -76,16 +75,16 @@ class Head(nn.Module):
     return layers.BatchNorm(name='norm')(x, valid, train)
 
 
-def _check(features: dict[str, jax.Array], stages: tuple[str, ...]) -> None:
+def _check(features: dict[str, Array], stages: tuple[str, ...]) -> None:
   missing = [name for name in stages if name not in features]
   if missing:
-    raise types.UserError(
+    raise errors.UserError(
       f'C2AM takes the features of {missing}, but the backbone has only {list(features)}: '
       'choose `stages` among them.'
     )
   grids = {name: features[name].shape[1:3] for name in stages}
   if len(set(grids.values())) > 1:
-    raise types.UserError(
+    raise errors.UserError(
       f'C2AM concatenates features of one grid, but those of {grids} differ: '
       'choose a smaller output_stride, or fewer `stages`.'
     )

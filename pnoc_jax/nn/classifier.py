@@ -25,7 +25,7 @@ class Classifier(nn.Module):
     """Computes the class activation maps.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: whether batch normalisation uses the batch's statistics.
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax import types
+from pnoc_jax import errors
 from pnoc_jax.nn import layers
 from pnoc_jax.ops import resize
 from pnoc_jax.types import Array
@@ -68,7 +68,7 @@ class DeepLab(nn.Module):
     """Computes the logits of every pixel.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: whether to drop features, with the key `dropout`, and to use the batch's statistics.
 
@@ -79,7 +79,7 @@ class DeepLab(nn.Module):
     features, valids = self.backbone(image, valid, train=train)
     last = list(features)[-1]
     if 'layer1' not in features:
-      raise types.UserError(f'DeepLabV3+ refines with layer1, but there is only {list(features)}.')
+      raise errors.UserError(f'DeepLabV3+ refines with layer1, but there is only {list(features)}.')
     high_valid, low_valid = (valids[last], valids['layer1']) if valids else (None, None)
     unit = functools.partial(Unit, norm=self.norm, dtype=self.backbone.dtype)
     first, *others = self.dropout

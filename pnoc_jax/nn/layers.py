@@ -45,7 +45,7 @@ class Conv(nn.Module):
 
   Attributes:
     features: number of output channels.
-    kernel_size: odd side length; 1 runs as a matrix product, which XLA does faster everywhere.
+    kernel_size: odd side length; 1 runs as a matrix product, which is faster on CPUs.
     stride: step in both directions.
     dilation: distance of neighbouring taps.
     groups: feature groups, in PyTorch's order (group-major).
@@ -235,8 +235,8 @@ def max_pool(x: Array, valid: Array | None, *, ceil: bool = False) -> Array:
   rows gets one window more, which holds the last row alone.
   """
   y = zero_invalid(x, valid, -jnp.inf)
-  # By rows, then columns, as maxima of shifted slices: XLA:CPU takes six times longer for the
-  # gradient of a window reduction.
+  # By rows, then columns, as maxima of shifted slices: XLA:CPU is slow at the gradient of a window
+  # reduction.
   for axis in (1, 2):
     count = (x.shape[axis] - (not ceil)) // 2 + 1
     pads = [(0, 0)] * 4

@@ -14,7 +14,7 @@ RADIX = 2
 
 
 class DeepStem(nn.Module):
-  """Three 3 x 3 convolutions, no max pool: [B, H, W, 3] -> [B, ceil(H/2), ceil(W/2), 2 * width].
+  """Three 3 x 3 convolutions, no max pool: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2 * width].
 
   Attributes:
     width: channels of the first two convolutions.

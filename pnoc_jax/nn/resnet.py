@@ -8,7 +8,7 @@ from pnoc_jax.types import Array
 
 
 class Stem(nn.Module):
-  """A 7 x 7 convolution, without the max pool: [B, H, W, 3] -> [B, ceil(H/2), ceil(W/2), width].
+  """A 7 x 7 convolution, without the max pool: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), width].
 
   Attributes:
     width: number of output channels.

@@ -78,21 +78,21 @@ class WideBlock(nn.Module):
     y = nn.relu(layers.BatchNorm(dtype, name='bn1')(x, valid, train))
     x = layers.Conv(self.width, dtype=dtype, name='shortcut_conv')(y)
     y = layers.Conv(self.width // 4, dtype=dtype, name='conv1')(y)
-    y = self._drop(nn.relu(layers.BatchNorm(dtype, name='bn2')(y, valid, train)))
+    y = self._drop('dropout1', nn.relu(layers.BatchNorm(dtype, name='bn2')(y, valid, train)))
     conv2 = layers.Conv(self.width // 2, 3, dilation=self.dilation, dtype=dtype, name='conv2')
     y = nn.relu(layers.BatchNorm(dtype, name='bn3')(conv2(y, valid), valid, train))
-    x = x + layers.Conv(self.width, dtype=dtype, name='conv3')(self._drop(y))
+    x = x + layers.Conv(self.width, dtype=dtype, name='conv3')(self._drop('dropout2', y))
     if self.last:
       x = nn.relu(layers.BatchNorm(dtype, name='bn4')(x, valid, train))
     return x, valid
 
-  def _drop(self, x: Array) -> Array:
-    drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
+  def _drop(self, name: str, x: Array) -> Array:
+    drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2), name=name)
     return drop(x, deterministic=not self.has_rng('dropout'))
 
 
 class Stem(nn.Module):
-  """A 3 x 3 convolution and three blocks: [B, H, W, 3] -> [B, ceil(H/2), ceil(W/2), 2 * width].
+  """A 3 x 3 convolution and three blocks: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2 * width].
 
   Attributes:
     width: number of channels of the convolution.

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax import types
+from pnoc_jax import errors
 from pnoc_jax.nn import layers, trunk
-from pnoc_jax.ops import pool, resize
+from pnoc_jax.ops import normalize, pool, resize
 from pnoc_jax.types import Array
 
 # The features read, fine to coarse, and their widths after the 1 x 1 convolutions, over `width`.
@@ -46,7 +46,7 @@ class SaliencyNet(nn.Module):
     """Computes the logits.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: whether batch normalisation uses the batch's statistics (of a backbone whose `norm` is
         frozen, never: the reference keeps the whole network in evaluation mode).
@@ -60,7 +60,7 @@ class SaliencyNet(nn.Module):
     features, valids = self.backbone(image, valid, train=train)
     missing = [name for name in TAPS if name not in features]
     if missing:
-      raise types.UserError(
+      raise errors.UserError(
         f'PoolNet reads the features {", ".join(TAPS)}; the backbone lacks {", ".join(missing)}: '
         'build it with before_pool=True and last_stage="layer4".'
       )
@@ -200,7 +200,7 @@ class Merge(nn.Module):
     total = x
     for window in self.windows:
       y, sizes = pool.average(x, grid.sizes, window=window)
-      valid = None if sizes is None else _inside(sizes, y.shape[1:3])
+      valid = None if sizes is None else normalize.size_valid(sizes, y.shape[1:3])
       y = layers.Conv(x.shape[-1], 3, **self.options, name=f'window{window}')(y, valid)
       total += _enlarge(y, grid, sizes)
     y = resize_grid(nn.relu(total), grid, finer)
@@ -208,9 +208,3 @@ class Merge(nn.Module):
     if other is not None:
       y = layers.Conv(self.planes, 3, **self.options, name='fuse')(y + other, finer.valid)
     return y
-
-
-def _inside(sizes: Array, shape: tuple[int, int]) -> Array:
-  """Returns bool[B, h, w], the first `sizes` i32[B, 2] rows and columns."""
-  rows, columns = (jnp.arange(n) for n in shape)
-  return (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None, :]

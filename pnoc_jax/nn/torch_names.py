@@ -113,7 +113,8 @@ def from_torch(
 
   Returns:
     Our arrays by name, `params/backbone/stem/conv1/kernel`, with `params/classifier/kernel` where
-    there is a `classifier.weight` (or `fc8.weight`); and the torch names that fit nothing.
+    there is a `classifier.weight` (or `fc8.weight`); and the torch names that fit nothing, or
+    something that another name has given already.
   """
   ours, unknown = {}, []
   for torch_name, value in tensors.items():
@@ -121,19 +122,20 @@ def from_torch(
     name = torch_name[short.end() :]
     if _IGNORED.fullmatch(name) or _ALIASES.fullmatch(name):
       continue
-    if name in _HEADS:
-      ours['params/classifier/kernel'] = _to_hwio(value)
-      continue
-    ours_name = our_name(name, family)
-    if ours_name is None or ours_name in ours:
+    path = 'params/classifier/kernel' if name in _HEADS else _in_backbone(our_name(name, family))
+    if path is None or path in ours:
       unknown.append(torch_name)
       continue
     value = _to_hwio(value)
-    if family in _BGR and ours_name == 'params/stem/conv1/kernel':
+    if family in _BGR and path == 'params/backbone/stem/conv1/kernel':
       value = value[:, :, ::-1]
-    collection, _, path = ours_name.partition('/')
-    ours[f'{collection}/backbone/{path}'] = value
+    ours[path] = value
   return ours, unknown
+
+
+def _in_backbone(name: str | None) -> str | None:
+  """Returns `params/backbone/a/b` for the name `params/a/b`."""
+  return name and name.replace('/', '/backbone/', 1)
 
 
 def _to_hwio(value: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ class Backbone(nn.Module):
     """Computes the features of every stage.
 
     Args:
-      image: normalised images f[B, H, W, 3].
+      image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
       train: whether batch normalisation uses the statistics of the batch's valid pixels and updates
         the running ones.

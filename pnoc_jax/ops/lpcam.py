@@ -17,8 +17,8 @@ def cluster(
 ) -> tuple[types.Array, types.Array]:
   """k-means by cosine: a point goes to the centre of the smallest angle; centres are plain means.
 
-  Differs from the reference: the number of iterations is fixed; because its tolerance of 5, in
-  units of the features, stops at once or never, as the network has it.
+  Differs from the reference: the number of iterations is fixed; because its tolerance of 5 is in
+  units of the features: it stops at once or never, depending on the network.
 
   Args:
     key: draws the first centres among the points.

@@ -47,6 +47,22 @@ def move_to_corner(x: types.Array, box: types.Array) -> types.Array:
   return jax.vmap(lambda image, at: jnp.roll(image, (-at[0], -at[1]), axis=(0, 1)))(x, box)
 
 
+def size_valid(size: types.Array, shape: tuple[int, int]) -> types.Array:
+  """Returns which cells are content, where it lies in the top-left corner.
+
+  Args:
+    size: i32[B, 2], rows and columns of each content.
+    shape: (H, W).
+
+  Returns:
+    bool[B, H, W].
+  """
+  chex.assert_shape(size, (None, 2))
+  y, x = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])
+  height, width = (n[:, None, None] for n in size.T)
+  return (y < height) & (x < width)
+
+
 def box_valid(box: types.Array, size: tuple[int, int]) -> types.Array:
   """Returns which pixels lie in the box.
 

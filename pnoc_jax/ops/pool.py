@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax import types
+from pnoc_jax.ops import normalize
 
 
 def average(
@@ -27,10 +28,10 @@ def average(
   chex.assert_rank(x, 4)
   batch, height, width, channels = x.shape
   lengths = jnp.array([[height, width]]) if sizes is None else sizes
-  x = _zero_outside(x.astype(jnp.float32), sizes)
+  y = _zero_outside(x.astype(jnp.float32), sizes)
   rows, columns = (max(n // window, 1) for n in (height, width))
   pads = [(0, 0), (0, max(window - height, 0)), (0, max(window - width, 0)), (0, 0)]
-  whole = jnp.pad(x, pads)[:, : rows * window, : columns * window]
+  whole = jnp.pad(y, pads)[:, : rows * window, : columns * window]
   sums = whole.reshape(batch, rows, window, columns, window, channels).sum((2, 4))
   counts = jnp.minimum(lengths, window).prod(1)[:, None, None, None]
   result = (sums / counts).astype(x.dtype)
@@ -75,6 +76,4 @@ def _zero_outside(x: types.Array, sizes: types.Array | None) -> types.Array:
   if sizes is None:
     return x
   chex.assert_shape(sizes, (x.shape[0], 2))
-  rows, columns = (jnp.arange(n) for n in x.shape[1:3])
-  inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None, :]
-  return jnp.where(inside[..., None], x, 0.0)
+  return jnp.where(normalize.size_valid(sizes, x.shape[1:3])[..., None], x, 0.0)

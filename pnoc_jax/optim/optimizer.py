@@ -99,7 +99,7 @@ def make_optimizer(
     rule: The kind of optimiser. Adam's decay is added to the gradient, AdamW's, Lion's and
       LAMB's to the step.
     momentum: Of SGD; the others ignore it.
-    nesterov: Whether SGD's momentum is Nesterov's.
+    nesterov: Whether SGD's momentum is Nesterov's; without momentum it means nothing.
     clip_norm: Largest global norm of the accumulated gradient; None does not clip.
     accumulate: Gradients that make one step.
     grad_mean: Whether the step sees their mean; False: their sum, as the reference.
@@ -115,6 +115,8 @@ def make_optimizer(
     [(group.pattern, group.pattern) for group in groups],
     allow_unused=[group.pattern for group in groups if group.optional],
   )
+  # Of equal patterns the first one matches.
+  groups = {group.pattern: group for group in reversed(groups)}.values()
   transforms = {
     group.pattern: _group_transform(group, rule, schedule, momentum, nesterov) for group in groups
   }

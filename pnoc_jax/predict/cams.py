@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
+from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
@@ -32,7 +33,7 @@ def scale_cams(
     image: f32[B, H, W, C], normalised, content in the top-left corner, zero elsewhere.
     size: i32[B, 2], height and width of the content.
     output_stride: pixels to a cell of the maps.
-    flip: whether the mirror image is averaged in.
+    flip: whether the mirror image is added.
 
   Returns:
     maps f32[B, h, w, K], of which the first `ceil(size / output_stride)` cells count, zero
@@ -46,7 +47,7 @@ def scale_cams(
     flip=flip,
   )
   cells = -(-size // output_stride)
-  return maps, cam_ops.logits(cam, multi_scale.inside(cells, cam.shape[1:3]))
+  return maps, cam_ops.logits(cam, normalize.size_valid(cells, cam.shape[1:3]))
 
 
 def fuse_cams(
@@ -76,7 +77,8 @@ def fuse_cams(
     low f32[B, ceil(H / 4), ceil(W / 4), P], of which `ceil(native / 4)` cells count; and
     high f32[B, H, W, P], of which `native` pixels count. Zero elsewhere.
   """
-  low_size, low_shape = (native - 1) // 4 + 1, tuple((n - 1) // 4 + 1 for n in shape)
+  stride = multi_scale.PRIOR_STRIDE
+  low_size, low_shape = -(-native // stride), tuple(-(-n // stride) for n in shape)
   grids = {'output_stride': output_stride, 'shape': shape}
   low = high = 0.0
   for grid, size in zip(maps, sizes, strict=True):

@@ -6,11 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.ops import pseudo_labels, random_walk, resize
+from pnoc_jax.ops import normalize, pseudo_labels, random_walk
+from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
-
-PRIOR_STRIDE = 4
-"""Pixels to a cell of the priors' low maps."""
 
 
 def edges(
@@ -39,13 +37,13 @@ def edges(
     f32[B, h, w], of which the first `ceil(size / stride)` cells count; 1 elsewhere.
   """
   chex.assert_rank(image, 4)
-  valid = _inside(size, image.shape[1:3])
+  valid = normalize.size_valid(size, image.shape[1:3])
   logits = model.apply(variables, image, valid, train=False)
   cells = -(-size // stride)
   if flip:
     mirrored = model.apply(variables, cam_ops.flip(image, size[:, 1]), valid, train=False)
     logits = (logits + cam_ops.flip(mirrored[..., None], cells[:, 1])[..., 0]) / 2
-  return jnp.where(_inside(cells, logits.shape[1:]), jax.nn.sigmoid(logits), 1.0)
+  return jnp.where(normalize.size_valid(cells, logits.shape[1:]), jax.nn.sigmoid(logits), 1.0)
 
 
 def walk(
@@ -78,30 +76,20 @@ def walk(
   chex.assert_rank([low, edge], [4, 3])
   grid = edge.shape[1:]
   cells = -(-size // stride)
-  if stride != PRIOR_STRIDE:
-    low = _place(low, -(-size // PRIOR_STRIDE), cells, grid)
+  if stride != multi_scale.PRIOR_STRIDE:
+    low = multi_scale.place(low, -(-size // multi_scale.PRIOR_STRIDE), cells, grid)
   scores = random_walk.random_walk(
     low,
     edge,
-    valid=_inside(cells, grid),
+    valid=normalize.size_valid(cells, grid),
     radius=radius,
     beta=beta,
     exp_times=exp_times,
   )
   # What is below 0 is rounding.
   scores = jnp.maximum(scores, 0.0)
-  large = _place(scores, cells, stride * cells, (stride * grid[0], stride * grid[1]))
+  large = multi_scale.place(scores, cells, stride * cells, (stride * grid[0], stride * grid[1]))
   large = large[:, : shape[0], : shape[1]]
-  return pseudo_labels.normalize_walk(jnp.where(_inside(size, shape)[..., None], large, 0.0))
-
-
-def _place(x: Array, old: Array, new: Array, shape: tuple[int, int]) -> Array:
-  return jax.vmap(lambda x, a, b: resize.bilinear_valid(x, a, b, shape=shape))(x, old, new)
-
-
-def _inside(size: Array, shape: tuple[int, int]) -> Array:
-  """bool[B, H, W]: the pixels of the first `size` rows and columns."""
-  rows, columns = (jnp.arange(n) for n in shape)
-  return (rows[None, :, None] < size[:, 0, None, None]) & (
-    columns[None, None, :] < size[:, 1, None, None]
+  return pseudo_labels.normalize_walk(
+    jnp.where(normalize.size_valid(size, shape)[..., None], large, 0.0)
   )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.ops import lpcam
+from pnoc_jax.ops import lpcam, normalize
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
@@ -93,5 +93,5 @@ def scale_lpcams(
   )
   cam = raw @ classifier_kernel(network)
   cells = -(-size // output_stride)
-  logits = cam_ops.logits(cam, multi_scale.inside(cells, cam.shape[1:3]))
+  logits = cam_ops.logits(cam, normalize.size_valid(cells, cam.shape[1:3]))
   return lpcam.maps(summed, variables['lpcam']['vectors']), logits

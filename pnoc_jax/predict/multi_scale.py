@@ -7,16 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.ops import resize
+from pnoc_jax.ops import normalize, resize
 from pnoc_jax.types import Array
 
-
-def inside(size: Array, shape: tuple[int, int]) -> Array:
-  """Which cells are content: bool[B, *shape], the first `size` i32[B, 2] of each image."""
-  rows, columns = (jnp.arange(n) for n in shape)
-  return (rows[None, :, None] < size[:, 0, None, None]) & (
-    columns[None, None, :] < size[:, 1, None, None]
-  )
+PRIOR_STRIDE = 4
+"""Pixels to a cell of the priors' low maps."""
 
 
 def with_mirror(
@@ -40,17 +35,17 @@ def with_mirror(
 
   Returns:
     f32[B, h, w, K], of which the first `ceil(size / output_stride)` cells count, zero elsewhere;
-    and the raw maps of the unflipped image, to be read where `inside` says.
+    and the raw maps of the unflipped image, to be read in those cells.
   """
   chex.assert_rank(image, 4)
-  valid = inside(size, image.shape[1:3])
+  valid = normalize.size_valid(size, image.shape[1:3])
   cells = -(-size // output_stride)
   raw = forward(image, valid)
   maps = activation(raw)
   if flip:
     mirrored = forward(cam_ops.flip(image, size[:, 1]), valid)
     maps = maps + cam_ops.flip(activation(mirrored), cells[:, 1])
-  return jnp.where(inside(cells, raw.shape[1:3])[..., None], maps, 0.0), raw
+  return jnp.where(normalize.size_valid(cells, raw.shape[1:3])[..., None], maps, 0.0), raw
 
 
 def enlarge(
@@ -85,7 +80,7 @@ def place(grid: Array, in_size: Array, out_size: Array, shape: tuple[int, int]) 
 def crop(maps: Array, native: Array, *, shape: tuple[int, int]) -> Array:
   """Cuts `enlarge`d maps to the bucket, zero outside of the images: f32[B, *shape, P]."""
   maps = maps[:, : shape[0], : shape[1]]
-  return jnp.where(inside(native, shape)[..., None], maps, 0.0)
+  return jnp.where(normalize.size_valid(native, shape)[..., None], maps, 0.0)
 
 
 def over_maximum(maps: Array, *, eps: float = 1e-5) -> Array:

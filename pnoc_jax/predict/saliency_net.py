@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
@@ -21,7 +22,7 @@ def scale_map(model: nn.Module, variables: Variables, image: Array, size: Array)
   Returns:
     f32[B, H, W, 1], of which the first `size` pixels count.
   """
-  valid = multi_scale.inside(size, image.shape[1:3])
+  valid = normalize.size_valid(size, image.shape[1:3])
   return jax.nn.sigmoid(model.apply(variables, image, valid, train=False))[..., None]
 
 

@@ -67,7 +67,7 @@ def build(
       if content := _product(run, name, split, look):
         parts.append((f'{_HEADINGS[name]} of {split}', content))
   top = front.summary(run) + ''.join(map(page.note, run.notes))
-  lead = f'{front.method_name(run.method)} on {front.dataset_name(run)}'
+  lead = f'{front.method(run)} on {front.dataset_name(run)}'
   return _write(run.workdir / 'report' / 'index.html', page.page(run.name, lead, parts, top))
 
 
@@ -113,7 +113,9 @@ def _product(run: files.RunFiles, name: str, split: str, look: _Split) -> str:
   """The section on a stage's products of a split; empty where there are none."""
   if name == 'priors':
     result = run.evaluations.get(split)
-    return sections.evaluation(split, result) + look.priors if result else ''
+    # Without masks nothing is scored, and the maps are worth a look all the same.
+    shown = look.priors if result or run.has_products('priors', split) else ''
+    return (sections.evaluation(split, result) if result else '') + shown
   # The saliency network's maps stand in one section with what they were made from.
   stages = ('saliency_priors', 'saliency') if name == 'saliency' else (name,)
   if name not in _HEADINGS or not any(
@@ -139,7 +141,7 @@ def _pictures(
     source = open_source(runs[0][1].config, split)
   except (errors.UserError, OSError) as error:
     return heading + page.note(f'No pictures, since the data set does not open: {error}')
-  thresholds = [run.evaluations[split].get('threshold', 0.3) for _, run in runs]
+  thresholds = [run.evaluations.get(split, {}).get('threshold', 0.3) for _, run in runs]
   scores: dict[str, list[float]] = {}
   for (_, run), threshold in zip(runs, thresholds):
     for image_id, iou in examples.rank(run, split, source, threshold=threshold):

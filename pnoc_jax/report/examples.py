@@ -47,13 +47,16 @@ def rank(
     limit: images looked at.
 
   Returns:
-    (id, IoU in percent); without masks the IoU is NaN and the order that of the split.
+    (id, IoU in percent), without images of which no pixel counts; without masks the IoU is NaN and
+    the order that of the split.
   """
   ids = [source.ids[i] for i in spaced(len(source.ids), limit)]
   scores = []
   for image_id, index, prior in files.read_priors(run, split, source, ids):
     target = source.mask(index) if source.has_masks else None
-    scores.append((image_id, image_iou(prior, target, threshold, len(source.info.classes) + 1)))
+    iou = image_iou(prior, target, threshold, len(source.info.classes) + 1)
+    if target is None or not np.isnan(iou):
+      scores.append((image_id, iou))
   return sorted(scores, key=lambda item: -item[1]) if source.has_masks else scores
 
 
@@ -79,12 +82,14 @@ def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[s
 
   Args:
     ranked: (id, IoU), best first.
-    count: images at most.
+    count: images at most; of each kind one at least.
 
   Returns:
     (why, id, IoU), best first; the ranking's even spread where IoU is unknown.
   """
-  if not ranked or np.isnan(ranked[0][1]):
+  if not ranked or count < 1:
+    return []
+  if np.isnan(ranked[0][1]):
     return [('example', *ranked[i]) for i in spaced(len(ranked), count)]
   n = len(ranked)
   third = -(-n // 3) if n <= count else max(1, count // 3)
@@ -117,7 +122,8 @@ def strips(
   parts = [page.legend(colours)]
   for why, image_id, iou in chosen:
     index = source.ids.index(image_id)
-    image = np.asarray(source.example(index)['image'])
+    # Of microscopy's four channels the first three.
+    image = np.asarray(source.example(index)['image'])[..., :3]
     present = ', '.join(names[k + 1] for k in np.flatnonzero(source.labels[index]))
     small = max(image.shape[:2]) < side
     row = [Picture('image', f'Image {image_id}, showing {present}', image, True)]

@@ -142,8 +142,8 @@ def read_run(workdir: str | pathlib.Path) -> RunFiles:
   if not stages:
     notes.append('No stage has left metrics yet.')
   scores = _scores(workdir, notes)
-  if 'priors' not in scores:
-    notes.append('The priors have not been evaluated yet.')
+  if 'priors' not in scores and 'priors' in lookup(config, 'evaluation.of', ('priors',)):
+    notes.append('The priors have not been evaluated yet, or their images have no masks.')
   return RunFiles(workdir, config, stages, scores, tuple(notes))
 
 
@@ -199,26 +199,35 @@ def open_source(config: Mapping[str, Any], split: str) -> info.Source:
     UserError: the data set is not there, or the record does not describe one.
   """
   try:
-    dataset = _from_dict(info.DatasetConfig, config['dataset'])
+    dataset = from_dict(info.DatasetConfig, config['dataset'])
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UserError(f'config.json does not describe a data set ({error!r})') from error
   return sources.open_source(dataset, split)
 
 
-def _from_dict(kind: type, values: Mapping[str, Any]) -> Any:
-  """The inverse of writing a config dataclass as JSON: enums from their values, nested classes."""
+def from_dict(kind: type, values: Mapping[str, Any]) -> Any:
+  """Makes a config dataclass of what JSON held of one.
+
+  Args:
+    kind: the dataclass.
+    values: its fields; those it does not have are passed over, those that are missing take their
+      defaults.
+
+  Raises:
+    TypeError: a field without a default is missing.
+    ValueError: an enum has no such value.
+  """
   hints = typing.get_type_hints(kind)
 
-  def convert(name: str, value: Any) -> Any:
-    hint = hints[name]
+  def convert(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
-      return _from_dict(hint, value)
+      return from_dict(hint, value)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
       return hint(value)
     return tuple(value) if isinstance(value, list) else value
 
   known = {field.name for field in dataclasses.fields(kind)}
-  return kind(**{name: convert(name, value) for name, value in values.items() if name in known})
+  return kind(**{name: convert(hints[name], x) for name, x in values.items() if name in known})
 
 
 def read_priors(

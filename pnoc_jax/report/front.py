@@ -16,9 +16,14 @@ _METHODS = {
 _OF_TWO = ('saliency_priors', 'saliency')
 
 
-def method_name(method: str) -> str:
-  """A method as the literature writes it."""
-  return _METHODS.get(method, method)
+def method(run: files.RunFiles) -> str:
+  """The run's method as the literature writes it."""
+  trained = {stage.name for stage in run.stages}
+  if (
+    'segmentation' in trained and 'generator' not in trained and published.is_supervised(run.config)
+  ):
+    return 'Supervised'
+  return _METHODS.get(run.method, run.method)
 
 
 def dataset_name(run: files.RunFiles) -> str:
@@ -32,7 +37,7 @@ def summary(run: files.RunFiles) -> str:
   """What a reader wants first."""
   items = [
     ('Data set', dataset_name(run), ''),
-    ('Method', method_name(run.method), files.lookup(run.config, 'generator.model.backbone', '')),
+    ('Method', method(run), files.lookup(run.config, 'generator.model.backbone', '')),
   ]
   for split, result in run.evaluations.items():
     small = f'at threshold {tables.number(result.get("threshold"), 2)}'

@@ -42,9 +42,10 @@ figure { margin: 0; } figcaption { font-size: .88rem; }
 svg.chart { width: 100%; height: auto; font-family: inherit; }
 .example { margin: 1.1rem 0 1.6rem; } .example h4 { margin: 0 0 .4rem; font-size: .95rem;
   font-weight: 600; } .example h4 span { font-weight: 400; color: var(--soft); }
-.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr));
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   gap: .6rem; }
-.strip img { width: 100%; height: auto; display: block; border-radius: .3rem; }
+.strip img { width: 100%; height: auto; display: block; border-radius: .3rem;
+  border: 1px solid var(--line); }
 .strip img.pixels { image-rendering: pixelated; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; margin: .4rem 0 1rem;
   list-style: none; font-size: .9rem; }

@@ -1,4 +1,4 @@
-"""Pictures from arrays: CAM overlays, coloured masks, grids; usable from a notebook."""
+"""Pictures from arrays: CAM overlays and coloured masks; usable from a notebook."""
 
 import base64
 import io
@@ -83,32 +83,6 @@ def prior_mask(keys: np.ndarray, high: np.ndarray, threshold: float) -> np.ndarr
   maps = np.asarray(high, np.float32)
   winner = np.asarray(keys)[1:][np.argmax(maps, axis=0)]
   return np.where(maps.max(axis=0) > np.float32(threshold), winner, 0).astype(np.uint8)
-
-
-def grid(pictures: Sequence[Sequence[np.ndarray]], *, gap: int = 4, fill: int = 255) -> np.ndarray:
-  """Sets rows of pictures side by side; smaller ones stand in the upper left of their cell.
-
-  Args:
-    pictures: rows of u8[h, w, 3], of any sizes and lengths.
-    gap: pixels between cells.
-    fill: grey level of what no picture covers.
-
-  Returns:
-    u8[H, W, 3].
-  """
-  columns = max(len(row) for row in pictures)
-  heights = [max(picture.shape[0] for picture in row) for row in pictures]
-  widths = [max(row[i].shape[1] for row in pictures if i < len(row)) for i in range(columns)]
-  shape = (sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (columns - 1), 3)
-  sheet = np.full(shape, fill, np.uint8)
-  top = 0
-  for row, height in zip(pictures, heights):
-    left = 0
-    for picture, width in zip(row, widths):
-      sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-      left += width + gap
-    top += height + gap
-  return sheet
 
 
 def enlarge(picture: np.ndarray, side: int) -> np.ndarray:

@@ -40,12 +40,12 @@ def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
       figures.append((title, svg))
 
   add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {stage.name}.')
-  maps = [key for key in ('eval/miou', 'eval/miou_fg') if stage.keys(key)]
+  maps = [key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)]
   options = {'points': True, 'mark_best': True}
   cams = stage.name in ('classifier', 'generator')
   title = 'Maps on their own grid, no TTA' if cams else 'Measured during training'
   add(title, maps, '%', 'mIoU during training.', **options)
-  scores = [key for key in ('eval/map', 'eval/f1') if stage.keys(key)]
+  scores = [key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)]
   add('Classification', scores, '%', 'Classification during training.', points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
   add('Loss coefficients', ramps, 'coefficient', 'Coefficients of the losses.')

@@ -1,17 +1,14 @@
 """Stage `affinity`: the edge branch, from affinity labels of the training split."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
-from flax import linen as nn
-
-from pnoc_jax import states, trees
+from pnoc_jax import trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
-from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import networks, settings, stage, trainer
+from pnoc_jax.stages import networks, settings, stage, stage_training, trainer
 from pnoc_jax.updates import affinity as affinity_updates
 
 _SCRATCH = ('edges',)
@@ -83,65 +80,25 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
   ours = config.affinity
   source = runtime.source(config.dataset, config.dataset.train_split)
-  model, num_classes = build(ours), source.info.num_classes
-  target = _target(source, inputs)
-  variables = networks.start_variables(
+  model = build(ours)
+  stage_training.train(
     model,
-    source.info,
-    runtime,
-    seed=config.seed,
-    name='affinity',
-    config=ours,
-    inputs=inputs,
+    functools.partial(
+      affinity_updates.make_affinity_update,
+      model,
+      num_classes=source.info.num_classes,
+      radius=ours.radius,
+    ),
     scratch=_SCRATCH,
-  )
-  length = trainer.horizon(ours, source)
-  tx, rate = trainer.make_optimizer(
-    ours.optim, variables['params'], length.total, groups=groups(ours.optim)
-  )
-  state = compiler.jit(
-    lambda v: states.init_state(v, tx, ema=ours.optim.ema is not None), runtime.mesh
-  )(arrays.replicate(variables, runtime.mesh))
-  pure_update = affinity_updates.make_affinity_update(
-    model,
-    tx,
-    num_classes=num_classes,
-    radius=ours.radius,
-    update_ema=trainer.make_update_ema(ours.optim),
-  )
-  prepare = trainer.make_prepare(source.info)
-  compiled = compiler.jit(
-    lambda state, batch: pure_update(state, prepare(batch)),
-    runtime.mesh,
-    batch_args=(1,),
-    donate=(0,),
-  )
-
-  def batches(start: int):
-    return pipeline.train_batches(
-      source,
-      ours.transform,
-      batch_size=ours.batch_size,
-      seed=config.seed,
-      start_step=start,
-      process_index=hosts.process_index(),
-      process_count=hosts.process_count(),
-      workers=runtime.config.workers,
-      target=target,
-    )
-
-  trainer.run(
-    lambda state, batch, step: compiled(state, batch),
-    state,
-    batches,
-    horizon=length,
     config=ours,
     source=source,
+    inputs=inputs,
     out=out,
     runtime=runtime,
+    seed=config.seed,
     name='affinity',
-    variables=lambda state: state.eval_variables,
-    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
+    groups=groups(ours.optim),
+    target=_target(source, inputs),
   )
 
 
@@ -162,9 +119,15 @@ def _target(source: info.Source, inputs: dict[str, Path]) -> joins.Maps:
 
 def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
   ours = config.affinity
-  trainer.check_batch(ours, runtime, name='affinity')
-  model: nn.Module = build(ours)
-  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=_SCRATCH)
+  stage_training.check(
+    build(ours),
+    scratch=_SCRATCH,
+    config=ours,
+    source=source,
+    inputs=inputs,
+    runtime=runtime,
+    name='affinity',
+  )
   if 'affinity_labels' in inputs:
     joins.check(_target(source, inputs), source, pipeline.labelled(source))
 

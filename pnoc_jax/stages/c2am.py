@@ -2,17 +2,16 @@
 
 import dataclasses
 import enum
+import functools
 from pathlib import Path
 from typing import Any
 
-from pnoc_jax import states, trees
+from pnoc_jax import trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import c2am as c2am_nn
-from pnoc_jax.parallel import arrays
-from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import c2am_measure, networks, settings, stage, trainer
+from pnoc_jax.stages import c2am_measure, networks, settings, stage, stage_training, trainer
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import c2am
 
@@ -111,45 +110,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   ours = config.c2am
   source = runtime.source(config.dataset, config.dataset.train_split)
   hints = make_hints(ours, inputs, source)
-  model = build(ours)
-  variables = networks.start_variables(
-    model,
-    source.info,
-    runtime,
-    seed=config.seed,
-    name='c2am',
-    config=ours,
-    inputs=inputs,
-    scratch=SCRATCH,
-  )
-  length = trainer.horizon(ours, source)
-  tx, rate = trainer.make_optimizer(
-    ours.optim,
-    variables['params'],
-    length.total,
-    frozen=networks.frozen_patterns(ours.model),
-    scratch=SCRATCH,
-  )
-  prepare = c2am_measure.make_prepare(source.info)
-  update = c2am.make_c2am_update(
-    model,
-    tx,
-    alpha=ours.alpha,
-    w_hint=ours.lambda_h,
-    threshold=ours.threshold,
-    smoothing=ours.smoothing,
-    update_ema=trainer.make_update_ema(ours.optim),
-  )
-  step = compiler.jit(
-    lambda state, batch: update(state, prepare(batch)),
-    runtime.mesh,
-    batch_args=(1,),
-    donate=(0,),
-  )
-  init = compiler.jit(
-    lambda v: states.init_state(v, tx, ema=ours.optim.ema is not None), runtime.mesh
-  )
-  facts = {}
+  model, facts = build(ours), {}
 
   def meta(variables: Variables) -> dict[str, Any]:
     facts.update(
@@ -160,21 +121,27 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   evaluate = None
   if ours.eval_every and source.has_masks:
     evaluate = c2am_measure.make_measure(model, source, ours, runtime, both=hints is None)
-  trainer.run(
-    lambda state, batch, _: step(state, batch),
-    init(arrays.replicate(variables, runtime.mesh)),
-    lambda start: c2am_measure.batches(
-      ours, source, hints, runtime, seed=config.seed, start_step=start
+  stage_training.train(
+    model,
+    functools.partial(
+      c2am.make_c2am_update,
+      model,
+      alpha=ours.alpha,
+      w_hint=ours.lambda_h,
+      threshold=ours.threshold,
+      smoothing=ours.smoothing,
     ),
-    horizon=length,
+    scratch=SCRATCH,
     config=ours,
     source=source,
+    inputs=inputs,
     out=out,
     runtime=runtime,
+    seed=config.seed,
     name='c2am',
-    variables=lambda state: state.eval_variables,
+    prepare=c2am_measure.make_prepare(source.info),
+    target=hints,
     meta=meta,
-    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
     evaluate=evaluate,
   )
   return facts
@@ -206,11 +173,19 @@ def _describe(config, source: info.Source) -> str:
 
 def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
   ours = config.c2am
-  trainer.check_batch(ours, runtime, name='c2am')
-  model = build(ours)
+  model, hinted = build(ours), ours.method is Method.C2AMH
   networks.abstract_variables(model, source.info)  # Refuses features that do not fit.
-  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=SCRATCH)
-  if 'priors' in inputs and ours.method is Method.C2AMH:
+  stage_training.check(
+    model,
+    scratch=SCRATCH,
+    config=ours,
+    source=source,
+    inputs=inputs,
+    runtime=runtime,
+    name='c2am',
+    paired=hinted,
+  )
+  if 'priors' in inputs and hinted:
     joins.check(make_hints(ours, inputs, source), source, pipeline.labelled(source))
 
 

@@ -22,29 +22,6 @@ from pnoc_jax.updates import c2am
 _THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 11))
 
 
-def batches(
-  config,
-  source: info.Source,
-  hints: joins.Maps | None,
-  runtime: stage.Runtime,
-  *,
-  seed: int,
-  start_step: int = 0,
-) -> pipeline.Batches:
-  """This process's training batches; with hints also 'target': u8[b, S, S]."""
-  return pipeline.train_batches(
-    source,
-    config.transform,
-    batch_size=config.batch_size,
-    seed=seed,
-    start_step=start_step,
-    process_index=hosts.process_index(),
-    process_count=hosts.process_count(),
-    workers=runtime.config.workers,
-    target=hints,
-  )
-
-
 def make_prepare(dataset: info.DatasetInfo) -> Callable[[dict], dict]:
   """Makes the first operation on the device: normalised images, and hints f32[B, H, W, 1]."""
   normalise = trainer.make_prepare(dataset)
@@ -170,7 +147,8 @@ def polarity(
   sums = compiler.jit(sums, runtime.mesh, batch_args=(1,))
   placed = arrays.replicate(variables, runtime.mesh)
   steps = pipeline.steps_per_epoch(source, config.batch_size)
-  with batches(plain, source, hints, runtime, seed=seed) as stream:
+  batches = trainer.make_batches(plain, source, runtime, seed=seed, target=hints)
+  with batches(0) as stream:
     found = [
       jax.tree.map(
         float, arrays.to_host(sums(placed, arrays.to_global(next(stream), runtime.mesh)))

@@ -10,7 +10,7 @@ from pnoc_jax.data import info, pipeline, sampling
 from pnoc_jax.metrics import classification, thresholds
 from pnoc_jax.nn import classifier as classifier_nn
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.parallel import arrays, hosts, sharding
+from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import cams
 from pnoc_jax.stages import networks, settings, stage, trainer
@@ -38,7 +38,7 @@ def check(
   config: settings.CamTrainingConfig, source: info.Source, runtime: stage.Runtime, *, name: str
 ) -> None:
   """Raises UserError if the weights to start from or the batch size do not fit."""
-  trainer.check_batch(config, runtime, name=name)
+  trainer.check(config, source, runtime, name=name)
   model = networks.build(config.model, source.info.num_classes)
   networks.check_init(model, source.info, init=config.init, arch=config.model.backbone)
 
@@ -129,26 +129,11 @@ def train(
     model: the generator, to measure its maps.
     rates: learning rates to log, as functions of the micro-step.
   """
-
-  def batches(start: int):
-    return pipeline.train_batches(
-      source,
-      config.transform,
-      batch_size=config.batch_size,
-      seed=seed,
-      start_step=start,
-      process_index=hosts.process_index(),
-      process_count=hosts.process_count(),
-      workers=runtime.config.workers,
-      mix=config.mix,
-      draw=config.draw,
-    )
-
   measured = config.eval_every and source.has_masks
   trainer.run(
     update,
     state,
-    batches,
+    trainer.make_batches(config, source, runtime, seed=seed, mix=config.mix, draw=config.draw),
     horizon=trainer.horizon(config, source),
     config=config,
     source=source,

@@ -67,7 +67,7 @@ def examine(
   train = looked.get(config.dataset.train_split)
   needs = {}
   if train is not None:
-    needs = _memory(config, plan, train[0].info, runtime, report)
+    needs = _memory(config, plan, train, runtime, report)
   _disk(config, workdir, plan, looked, needs, report)
   return report
 
@@ -115,7 +115,7 @@ Looked = dict[str, tuple[info.Source, survey.Survey]]
 def _data(config, workdir: Path, runtime: stage.Runtime, report: Report, progress) -> Looked:
   dataset = config.dataset
   train, val = dataset.train_split, dataset.val_split
-  wanted = list(dict.fromkeys((train, val, *config.priors.splits, *config.predictions.splits)))
+  wanted = _splits(config)
   report.findings += survey.line_ends(dataset, wanted)
   looked = {}
   for split in wanted:
@@ -146,6 +146,15 @@ def _data(config, workdir: Path, runtime: stage.Runtime, report: Report, progres
   if train in looked and val in looked and train != val:
     report.findings += survey.compare(looked[train][0], looked[val][0])
   return looked
+
+
+def _splits(config) -> list[str]:
+  """The splits that the run opens."""
+  splits = [config.dataset.train_split, *config.priors.splits]
+  with contextlib.suppress(UserError):  # A stage that there is not: the plan says so.
+    if 'predictions' in graph.needed(config):
+      splits += config.predictions.splits
+  return list(dict.fromkeys(splits))
 
 
 def _iou(workdir: Path, split: str, dataset: info.DatasetInfo) -> np.ndarray | None:
@@ -206,14 +215,16 @@ def _existing(path: Path) -> Path:
   return path if path.is_dir() or path == path.parent else _existing(path.parent)
 
 
-def _memory(config, plan, dataset, runtime, report: Report) -> dict[str, estimates.Memory]:
+def _memory(config, plan, train, runtime, report: Report) -> dict[str, estimates.Memory]:
   room, found = _device_memory(), {}
+  source, seen = train
+  largest = int(seen.sizes.max(initial=0))
   on_cpu = jax.local_devices()[0].platform == 'cpu'
   for item in plan:
     name = item.stage.name
     if not item.runs or name not in estimates.TRAINED:
       continue
-    need = estimates.memory(name, config, dataset, devices=runtime.mesh.size)
+    need = estimates.memory(name, config, source.info, devices=runtime.mesh.size, largest=largest)
     found[name] = need
     size = estimates.readable
     text = (

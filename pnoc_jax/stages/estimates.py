@@ -68,7 +68,9 @@ class Memory:
     return self.state + self.gradients + self.activations
 
 
-def memory(name: str, config, dataset: info.DatasetInfo, *, devices: int) -> Memory:
+def memory(
+  name: str, config, dataset: info.DatasetInfo, *, devices: int, largest: int = 0
+) -> Memory:
   """Estimates a training's memory from shapes alone: nothing is compiled or computed.
 
   Params, gradients and moments are exact but for frozen ones, which are counted like the others.
@@ -81,9 +83,10 @@ def memory(name: str, config, dataset: info.DatasetInfo, *, devices: int) -> Mem
     config: the run's.
     dataset: its classes and channels.
     devices: that share a batch; each holds all params.
+    largest: the longest side of the training images, for networks that see them whole.
   """
   ours = getattr(config, name)
-  crop = ours.transform.crop
+  crop = ours.transform.crop or largest
   size = (crop, crop, len(dataset.mean))
   model = _BUILDS[name](ours, dataset.num_classes)
   variables = networks.abstract_variables(model, dataset)

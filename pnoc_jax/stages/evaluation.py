@@ -56,7 +56,8 @@ class EvaluationConfig:
 def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
   """Writes `<out>/<score>_<split>.json` of all stages and prints their tables."""
   if hosts.is_main():
-    for split in dict.fromkeys(x for name in SCORES for x in _splits(config, name)):
+    wanted = [score for score, (name, _) in SCORES.items() if name in config.evaluation.of]
+    for split in dict.fromkeys(x for score in wanted for x in _splits(config, score)):
       if not runtime.source(config.dataset, split).has_masks:
         print(f'  {split}: no masks, not scored')
     for name in config.evaluation.of:
@@ -102,10 +103,8 @@ def _splits(config, score: str) -> tuple[str, ...]:
     return config.evaluation.crf_splits
   if score == 'affinity_labels':
     return (config.dataset.train_split,)
-  if score == 'predictions':
-    wanted = config.evaluation.splits or config.predictions.splits
-    return tuple(split for split in config.predictions.splits if split in wanted)
-  return config.evaluation.splits or config.priors.splits
+  made = config.predictions.splits if score == 'predictions' else config.priors.splits
+  return tuple(split for split in made if split in (config.evaluation.splits or made))
 
 
 def _made_from(config, score: str, inputs: Mapping[str, Path]) -> dict[str, Any]:

@@ -113,16 +113,17 @@ def make_vectors(
     seed: the run's seed.
 
   Raises:
-    Interrupted: a signal asked to stop; this process's share begins anew in the next call.
+    Interrupted: a signal asked a process to stop; its share begins anew in the next call.
   """
   file = out / FILE
   if not file.is_file():
     share = _share(out, hosts.process_index())
-    if not share.is_file():
-      weights.save(
-        share, _sample(model, variables, config, source, runtime, output_stride, seed=seed)
-      )
-    hosts.barrier('lpcam/sample')
+    whole = share.is_file() or _sample(
+      model, variables, config, source, share, runtime, output_stride, seed=seed
+    )
+    # Those that have made their share wait here for the others, and stop with them.
+    if hosts.any_host(not whole):
+      raise loop.Interrupted(0, 'LPCAM prototypes: shares that are whole are kept')
     if hosts.is_main():
       samples = _join(out, config.lpcam.positions, source.info.num_classes)
       weights.save(file, _choose(samples, variables, config.lpcam, runtime, seed=seed))
@@ -135,13 +136,13 @@ def _share(out: Path, process: int) -> Path:
   return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.npz'
 
 
-def _sample(model, variables, config, source, runtime, output_stride, *, seed):
-  """This process's sample: {class: {side: {'chances', 'points'}}}, for its share of the images."""
+def _sample(model, variables, config, source, share, runtime, output_stride, *, seed) -> bool:
+  """Writes this process's sample, {class: {side: {'chances', 'points'}}}, unless told to stop."""
   mine = np.flatnonzero(source.labels.any(axis=1))[hosts.process_index() :: hosts.process_count()]
   samples = {}
   with log.Progress(len(mine), 'LPCAM prototypes') as progress:
     cells = _cells(model, variables, config, source, mine, runtime, output_stride)
-    for number, (index, activation, features) in enumerate(cells):
+    for index, activation, features in cells:
       for p, k in enumerate(np.flatnonzero(source.labels[index])):
         high = activation[:, p] > config.lpcam.threshold
         for side, chosen in enumerate((high, ~high)):
@@ -150,12 +151,13 @@ def _sample(model, variables, config, source, runtime, output_stride, *, seed):
           sample.add(rng.random(int(chosen.sum())), features[chosen])
       progress.advance()
       if runtime.should_stop():
-        raise loop.Interrupted(number + 1, 'LPCAM prototypes: their sampling begins anew')
+        return False
   found = {}
   for (k, side), sample in samples.items():
     of_class = found.setdefault(str(k), {})
     of_class[_SIDES[side]] = {'chances': sample.chances, 'points': sample.points}
-  return found
+  weights.save(share, found)
+  return True
 
 
 def _cells(model, variables, config, source, indices, runtime, output_stride) -> Iterator:

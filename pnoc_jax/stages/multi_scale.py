@@ -32,6 +32,25 @@ class Config(Protocol):
   max_buckets: int
 
 
+def faults(name: str, config: Any) -> list[str]:
+  """What is wrong with how a stage infers, in words.
+
+  Args:
+    name: the field of the run's config that holds it, e.g. `priors`.
+    config: a `Config`; the fields of one that infers at a single scale may lack the first two.
+  """
+  found = []
+  scales, resize_to = getattr(config, 'scales', (1.0,)), getattr(config, 'resize_to', 0)
+  if not scales or min(scales) <= 0:
+    found.append(f'{name}.scales is {scales}; name one or more positive scales')
+  if resize_to < 0:
+    found.append(f'{name}.resize_to is {resize_to}; it is a side in pixels, or 0 for none')
+  for field in ('batch_size', 'multiple', 'max_buckets'):
+    if getattr(config, field) < 1:
+      found.append(f'{name}.{field} is {getattr(config, field)}; it is at least 1')
+  return found
+
+
 class Inference:
   """Compiled inference; a new image size compiles nothing once its bucket has been seen."""
 

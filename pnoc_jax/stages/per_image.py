@@ -40,18 +40,21 @@ def make(
     How many this process made in this call.
 
   Raises:
-    Interrupted: a signal asked to stop; what was made is kept.
+    Interrupted: a signal asked a process to stop; what was made is kept.
   """
   among = [int(i) for i in among]
   todo = [i for i in among if not exists(source.ids[i])]
   mine = todo[hosts.process_index() :: hosts.process_count()]
-  made = 0
+  made, stopped = 0, False
   with log.Progress(len(among), what, done=len(among) - len(mine)) as progress:
     for _, write in results(mine) if mine else ():
       write()
       made += 1
       progress.advance()
       if runtime.should_stop():
-        raise loop.Interrupted(made, f'{what}: every image so far is kept')
-  hosts.barrier(what)
+        stopped = True
+        break
+  # Those that have made their share wait here for the others, and stop with them.
+  if hosts.any_host(stopped):
+    raise loop.Interrupted(made, f'{what}: every image so far is kept')
   return made

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -58,10 +58,7 @@ class PredictionsConfig:
 def faults(config: PredictionsConfig) -> list[str]:
   """What is wrong with the config, in words."""
   found = crf_stage.faults('predictions.crf', config.crf)
-  if not config.scales or min(config.scales) <= 0:
-    found.append(f'predictions.scales is {config.scales}; name one or more positive scales')
-  if config.batch_size < 1:
-    found.append('predictions.batch_size must be at least 1')
+  found += multi_scale.faults('predictions', config)
   if not config.splits:
     found.append('predictions.splits is empty; name one or more splits')
   return found
@@ -69,18 +66,20 @@ def faults(config: PredictionsConfig) -> list[str]:
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.png` of every image; keeps what is there."""
-  ours, segment, made, start = config.predictions, None, 0, time.monotonic()
-  for split in ours.splits:
-    source = runtime.source(config.dataset, split)
-    if segment is None:
-      model = segmentation.build(config.segmentation, source.info.num_classes)
-      variables = networks.load(model, source.info, inputs['segmentation'])
-      segment = Segmenter(model, variables, source.info, ours, runtime)
+  ours, made, start = config.predictions, 0, time.monotonic()
+  sources = [runtime.source(config.dataset, split) for split in ours.splits]
+  dataset = sources[0].info
+  model = segmentation.build(config.segmentation, dataset.num_classes)
+  variables = networks.load(model, dataset, inputs['segmentation'])
+  # One for all splits: they share its programs.
+  sizes = [source.size(i) for source in sources for i in range(len(source))]
+  segment = Segmenter(model, variables, dataset, ours, runtime, sizes=sizes)
+  for source in sources:
 
-    def path(name: str, split=split) -> Path:
+    def path(name: str, split=source.split) -> Path:
       return per_image.image_path(out, split, name)
 
-    def results(indices, source=source, segment=segment, path=path) -> Iterator[per_image.Result]:
+    def results(indices, source=source, path=path) -> Iterator[per_image.Result]:
       for index, labels in segment(source, indices):
         target = path(source.ids[index])
         yield index, functools.partial(maps.write_labels, target, labels, source.info)
@@ -88,7 +87,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
     made += per_image.make(
       runtime,
       source,
-      what=f'predictions of {split}',
+      what=f'predictions of {source.split}',
       among=range(len(source)),
       exists=lambda name, path=path: maps.exists_png(path(name)),
       results=results,
@@ -103,7 +102,16 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
 class Segmenter:
   """Compiled segmentation of any images; a new size compiles nothing in a bucket that was seen."""
 
-  def __init__(self, model, variables, dataset: info.DatasetInfo, config, runtime: stage.Runtime):
+  def __init__(
+    self,
+    model,
+    variables,
+    dataset: info.DatasetInfo,
+    config,
+    runtime: stage.Runtime,
+    *,
+    sizes: Sequence[tuple[int, int]],
+  ):
     """Binds the network; compiles nothing.
 
     Args:
@@ -112,8 +120,11 @@ class Segmenter:
       dataset: its classes and normalisation.
       config: a `PredictionsConfig`.
       runtime: where to run.
+      sizes: (H, W) of all images that may come.
     """
-    self._config, self._runtime = config, runtime
+    self._refine = None
+    if config.crf.steps:
+      self._refine = crf_stage.SoftmaxCrf(config.crf, runtime, sizes)
 
     def scale(variables, image, size):
       return predict.scale_logits(model, variables, image, size, flip=config.flip)
@@ -133,12 +144,10 @@ class Segmenter:
       (index, result[:height, :width])
       for index, (height, width), result in self._infer(source, indices)
     )
-    if not self._config.crf.steps:
+    if self._refine is None:
       yield from found
-      return
-    sizes = [source.size(i) for i in range(len(source))]
-    refine = crf_stage.SoftmaxCrf(self._config.crf, self._runtime, sizes)
-    yield from refine((i, source.example(i)['image'], soft) for i, soft in found)
+    else:
+      yield from self._refine((i, source.example(i)['image'], soft) for i, soft in found)
 
 
 def write_for_server(out: Path, source: info.Source) -> None:

@@ -52,6 +52,14 @@ class PriorsConfig:
   max_buckets: int = settings.field(4, product=False)
 
 
+def faults(config: PriorsConfig) -> list[str]:
+  """What is wrong with the config, in words."""
+  found = multi_scale.faults('priors', config) + lpcam_stage.faults(config.lpcam)
+  if not config.splits:
+    found.append('priors.splits is empty; name one or more splits')
+  return found
+
+
 def product_path(directory: Path, split: str, name: str) -> Path:
   """Where the priors of the image `name` lie in the stage's directory."""
   return per_image.image_path(directory, split, name, '.npz')

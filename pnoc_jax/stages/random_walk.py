@@ -15,7 +15,7 @@ from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, maps, networks, per_image, settings, stage
+from pnoc_jax.stages import affinity, maps, multi_scale, networks, per_image, settings, stage
 
 _BATCH = sharding.Layout.BATCH
 
@@ -45,15 +45,13 @@ class RandomWalkConfig:
 
 def faults(config: RandomWalkConfig) -> list[str]:
   """What is wrong with the config, in words."""
-  found = []
+  found = multi_scale.faults('random_walk', config)
   if config.radius < 2:
     found.append(f'random_walk.radius is {config.radius}; from 2 on a cell has a neighbour')
   if config.beta <= 0:
     found.append(f'random_walk.beta is {config.beta}; it is positive')
   if not 0 <= config.exp_times <= 16:
     found.append(f'random_walk.exp_times is {config.exp_times}; it lies in 0..16')
-  if config.batch_size < 1:
-    found.append('random_walk.batch_size must be at least 1')
   return found
 
 
@@ -153,11 +151,12 @@ class _Inference:
     )
     # The next batch is under way on the device while this one is fetched and written.
     waiting = None
-    for batch in batches:
-      started = self._start(source, batch, directory)
-      if waiting is not None:
-        yield from self._finish(*waiting)
-      waiting = started
+    with batches:
+      for batch in batches:
+        started = self._start(source, batch, directory)
+        if waiting is not None:
+          yield from self._finish(*waiting)
+        waiting = started
     if waiting is not None:
       yield from self._finish(*waiting)
 

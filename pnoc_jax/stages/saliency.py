@@ -1,19 +1,18 @@
 """Stage `saliency`: PoolNet learns from the masks of C2AM and infers every image's saliency."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pnoc_jax import states, trees
+from pnoc_jax import trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import layers, saliency_net
 from pnoc_jax.optim import optimizer
-from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import networks, saliency_images, settings, stage, trainer
+from pnoc_jax.stages import multi_scale, networks, saliency_images, settings, stage, stage_training
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import saliency
 
@@ -80,11 +79,9 @@ class SaliencyConfig(settings.StageTrainingConfig):
 
 def faults(config: SaliencyConfig) -> list[str]:
   """What is wrong with the config, in words."""
-  found = []
+  found = multi_scale.faults('saliency.inference', config.inference)
   if config.width < 1:
     found.append(f'saliency.width is {config.width}; it is at least 1')
-  if config.inference.batch_size < 1:
-    found.append('saliency.inference.batch_size must be at least 1')
   if config.model.last_stage != 'layer4':
     found.append(f'saliency.model.last_stage is {config.model.last_stage}; PoolNet reads layer4')
   return found
@@ -101,11 +98,13 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   ours = config.saliency
   model = build(ours)
   variables = _train(config, model, inputs, out, runtime)
-  count, start = 0, time.monotonic()
+  inferences, count, start = None, 0, time.monotonic()
   for split in config.priors.splits:
     source = runtime.source(config.dataset, split)
+    if inferences is None:
+      inferences = saliency_images.make_inferences(ours, model, variables, source.info, runtime)
     (out / split).mkdir(parents=True, exist_ok=True)
-    count += saliency_images.infer(ours, model, variables, source, out, runtime)
+    count += saliency_images.infer(inferences, ours, source, out, runtime)
   # Of this process, in this call; what it found done took no time.
   return {'images': count, 'images_per_second': count / (time.monotonic() - start)}
 
@@ -117,62 +116,24 @@ def _train(config, model, inputs: dict[str, Path], out: Path, runtime: stage.Run
   shown = pipeline.labelled(source)
   joins.check(targets, source, shown)
   transform, whole = _fit(ours.transform, [source.size(i) for i in shown])
-  variables = networks.start_variables(
-    model,
-    source.info,
-    runtime,
-    seed=config.seed,
-    name='saliency',
-    config=ours,
-    inputs=inputs,
-    scratch=SCRATCH,
-  )
-  length = trainer.horizon(ours, source)
-  # Differs from the reference: the bias of the score does not decay; because no bias does here.
-  tx, rate = trainer.make_optimizer(
-    ours.optim,
-    variables['params'],
-    length.total,
-    frozen=networks.frozen_patterns(ours.model),
-    scratch=SCRATCH,
-  )
-  ema = trainer.make_update_ema(ours.optim)
-  update = saliency.make_saliency_update(model, tx, update_ema=ema)
-  prepare = saliency_images.make_prepare(saliency_images.colours(ours, source.info), whole=whole)
-  step = compiler.jit(
-    lambda state, batch: update(state, prepare(batch)), runtime.mesh, batch_args=(1,), donate=(0,)
-  )
-  init = compiler.jit(lambda v: states.init_state(v, tx, ema=ema is not None), runtime.mesh)
-
-  def batches(start: int) -> pipeline.Batches:
-    return pipeline.train_batches(
-      source,
-      transform,
-      batch_size=ours.batch_size,
-      seed=config.seed,
-      start_step=start,
-      process_index=hosts.process_index(),
-      process_count=hosts.process_count(),
-      workers=runtime.config.workers,
-      target=targets,
-    )
-
   measure = None
   if ours.eval_every and source.has_masks:
     measure = saliency_images.make_measure(model, source, ours, runtime)
-  return trainer.run(
-    lambda state, batch, _: step(state, batch),
-    init(arrays.replicate(variables, runtime.mesh)),
-    batches,
-    horizon=length,
-    config=ours,
+  # Differs from the reference: the bias of the score does not decay; because no bias does here.
+  return stage_training.train(
+    model,
+    functools.partial(saliency.make_saliency_update, model),
+    scratch=SCRATCH,
+    config=dataclasses.replace(ours, transform=transform),
     source=source,
+    inputs=inputs,
     out=out,
     runtime=runtime,
+    seed=config.seed,
     name='saliency',
-    variables=lambda state: state.eval_variables,
+    prepare=saliency_images.make_prepare(saliency_images.colours(ours, source.info), whole=whole),
+    target=targets,
     meta={'width': ours.width},
-    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
     evaluate=measure,
   )
 
@@ -214,9 +175,17 @@ def _describe(config, source: info.Source) -> str:
 
 def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
   ours = config.saliency
-  trainer.check_batch(ours, runtime, name='saliency')
-  model = build(ours)
-  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=SCRATCH)
+  # A crop of 0 will be the side of a square.
+  transform = dataclasses.replace(ours.transform, crop=ours.transform.crop or 1)
+  stage_training.check(
+    build(ours),
+    scratch=SCRATCH,
+    config=dataclasses.replace(ours, transform=transform),
+    source=source,
+    inputs=inputs,
+    runtime=runtime,
+    name='saliency',
+  )
   _check_sizes(ours, source)
   if 'saliency_priors' in inputs:
     large = _training_source(config, runtime)

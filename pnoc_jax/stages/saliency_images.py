@@ -121,10 +121,44 @@ class _Shapes:
   resize_to: int = 0
 
 
-def infer(
+def make_inferences(
   config,
   model: saliency_net.SaliencyNet,
   variables: Variables,
+  dataset: info.DatasetInfo,
+  runtime: stage.Runtime,
+) -> dict[float, multi_scale.Inference]:
+  """Makes the inference at each scale: images are taken as they are, tiny ones at twice their size.
+
+  Args:
+    config: of the stage.
+    model: the network.
+    variables: its variables.
+    dataset: whose images these are.
+    runtime: where to run.
+  """
+  variables = arrays.replicate(variables, runtime.local_mesh)
+
+  def fuse(found, sizes, native, context, *, shape):
+    del context
+    return predict.fuse_maps(found, sizes, native, shape=shape)
+
+  return {
+    scale: multi_scale.Inference(
+      lambda *arguments: predict.scale_map(model, *arguments),
+      fuse,
+      variables,
+      colours(config, dataset),
+      _Shapes((scale,), **stage.as_dict(config.inference)),
+      runtime,
+    )
+    for scale in (1.0, 2.0)
+  }
+
+
+def infer(
+  inferences: dict[float, multi_scale.Inference],
+  config,
   source: info.Source,
   out: Path,
   runtime: stage.Runtime,
@@ -138,20 +172,10 @@ def infer(
     return per_image.image_path(out, source.split, name)
 
   def results(indices: Sequence[int]) -> Iterator[per_image.Result]:
-    for scale in (1.0, 2.0):
+    for scale, inference in inferences.items():
       chosen = [i for i in indices if (i in doubled) == (scale == 2.0)]
       if not chosen:
         continue
-      inference = multi_scale.Inference(
-        lambda *arguments: predict.scale_map(model, *arguments),
-        lambda maps, sizes, native, _, *, shape: predict.fuse_maps(
-          maps, sizes, native, shape=shape
-        ),
-        variables,
-        colours(config, source.info),
-        _Shapes((scale,), **stage.as_dict(config.inference)),
-        runtime,
-      )
       for index, (height, width), found in inference(source, chosen):
         grey = np.round(255 * found[:height, :width]).astype(np.uint8)
         yield index, lambda index=index, grey=grey: images.write_png(path(source.ids[index]), grey)

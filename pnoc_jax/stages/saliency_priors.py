@@ -47,12 +47,9 @@ class SaliencyPriorsConfig:
 def faults(config: SaliencyPriorsConfig) -> list[str]:
   """What is wrong with the config, in words."""
   found = crf_stage.faults('saliency_priors.crf', config.crf)
-  if not config.scales or min(config.scales) <= 0:
-    found.append(f'saliency_priors.scales is {config.scales}; name one or more positive scales')
+  found += multi_scale.faults('saliency_priors', config)
   if not 0 <= config.threshold < 1:
     found.append(f'saliency_priors.threshold is {config.threshold}; it lies in [0, 1)')
-  if config.batch_size < 1:
-    found.append('saliency_priors.batch_size must be at least 1')
   return found
 
 

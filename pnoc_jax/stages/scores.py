@@ -15,6 +15,7 @@ from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 from pnoc_jax.metrics import classification, segmentation, thresholds
+from pnoc_jax.ops import pseudo_labels
 from pnoc_jax.stages import crf as crf_stage
 from pnoc_jax.stages import per_image, stage
 from pnoc_jax.training import log
@@ -94,10 +95,9 @@ def score_priors_crf(split: Split, inputs: Inputs) -> dict[str, Any]:
   def items():
     for index, path in paths(split, inputs['priors'], 'priors', split.labelled, '.npz'):
       prior = products.read_prior(path, size=source.size(index), num_classes=num_classes - 1)
-      constant = np.full((1, *prior.high.shape[1:]), threshold, np.float32)
-      labels = np.argmax(np.concatenate([constant, prior.high], dtype=np.float32), axis=0)
+      labels = pseudo_labels.argmax_labels(np.moveaxis(prior.high, 0, -1), threshold)
       keys[index] = prior.keys
-      yield index, source.example(index)['image'], labels.astype(np.int32), len(prior.keys)
+      yield index, source.example(index)['image'], labels, len(prior.keys)
 
   keys, confusion = {}, segmentation.init_confusion(num_classes)
   for index, labels in refine(items()):

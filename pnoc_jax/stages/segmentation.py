@@ -5,13 +5,18 @@ import enum
 from collections.abc import Callable
 from pathlib import Path
 
-from pnoc_jax import keys, states, trees
+from pnoc_jax import keys, trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import deeplab
-from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import networks, segmentation_measure, settings, stage, trainer
+from pnoc_jax.stages import (
+  networks,
+  segmentation_measure,
+  settings,
+  stage,
+  stage_training,
+  trainer,
+)
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import segmentation
 
@@ -106,89 +111,41 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   """Trains the network; leaves `<out>/weights`: always the last ones."""
   ours = config.segmentation
   source = runtime.source(config.dataset, config.dataset.train_split)
-  target = _target(ours, inputs, source)
   model = build(ours, source.info.num_classes)
-  variables = networks.start_variables(
-    model,
-    source.info,
-    runtime,
-    seed=config.seed,
-    name='segmentation',
-    config=ours,
-    inputs=inputs,
-    scratch=deeplab.SCRATCH,
-  )
-  length = trainer.horizon(ours, source, images=_IMAGES)
-  tx, rate = trainer.make_optimizer(
-    ours.optim,
-    variables['params'],
-    length.total,
-    frozen=networks.frozen_patterns(ours.model),
-    scratch=deeplab.SCRATCH,
-  )
 
-  def batches(start: int) -> pipeline.Batches:
-    return pipeline.train_batches(
-      source,
-      ours.transform,
-      batch_size=ours.batch_size,
-      seed=config.seed,
-      start_step=start,
-      process_index=hosts.process_index(),
-      process_count=hosts.process_count(),
-      workers=runtime.config.workers,
-      target=target,
-      images=_IMAGES,
+  def make_update(tx, update_ema):
+    update = segmentation.make_segmentation_update(
+      model, tx, smoothing=ours.smoothing, update_ema=update_ema
+    )
+    root = keys.root_key(config.seed)
+    # A step's number keys its dropout.
+    return lambda state, batch: update(
+      state, batch, keys.stream(root, 'segmentation/dropout', state.step)
     )
 
-  init = compiler.jit(
-    lambda v: states.init_state(v, tx, ema=ours.optim.ema is not None), runtime.mesh
-  )
-  step = make_step(ours, model, tx, source.info, runtime, seed=config.seed)
   # Differs from the reference: the last weights are kept; because its best ones on validation are
   # chosen by the masks where these are the labels.
-  trainer.run(
-    lambda state, batch, _: step(state, batch),
-    init(arrays.replicate(variables, runtime.mesh)),
-    batches,
-    horizon=length,
+  stage_training.train(
+    model,
+    make_update,
+    scratch=deeplab.SCRATCH,
     config=ours,
     source=source,
+    inputs=inputs,
     out=out,
     runtime=runtime,
+    seed=config.seed,
     name='segmentation',
-    variables=lambda state: state.eval_variables,
+    target=_target(ours, inputs, source),
+    images=_IMAGES,
     meta={
       'model': stage.as_dict(ours.model),
       'head': stage.as_dict(ours.head),
       'dataset': stage.as_dict(source.info),
       'crop': ours.transform.crop,
     },
-    rates={'lr': lambda step: rate(step // ours.optim.accumulate)},
     evaluate=_measure(config, model, inputs, runtime),
   )
-
-
-def make_step(
-  config: SegmentationConfig,
-  model: deeplab.DeepLab,
-  tx,
-  dataset: info.DatasetInfo,
-  runtime: stage.Runtime,
-  *,
-  seed: int,
-) -> compiler.Compiled:
-  """Compiles (state, batch of u8 images) -> (state, metrics); a step's number keys its dropout."""
-  prepare = trainer.make_prepare(dataset)
-  update = segmentation.make_segmentation_update(
-    model, tx, smoothing=config.smoothing, update_ema=trainer.make_update_ema(config.optim)
-  )
-
-  def step(state, batch):
-    key = keys.stream(keys.root_key(seed), 'segmentation/dropout', state.step)
-    return update(state, prepare(batch), key)
-
-  return compiler.jit(step, runtime.mesh, batch_args=(1,), donate=(0,))
 
 
 def _target(config: SegmentationConfig, inputs: dict[str, Path], source: info.Source):
@@ -232,10 +189,15 @@ def _describe(config, source: info.Source) -> str:
 
 def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
   ours = config.segmentation
-  trainer.check_batch(ours, runtime, name='segmentation')
-  transforms.validate(ours.transform, paired=True)
-  model = build(ours, source.info.num_classes)
-  networks.check_start(model, source.info, config=ours, inputs=inputs, scratch=deeplab.SCRATCH)
+  stage_training.check(
+    build(ours, source.info.num_classes),
+    scratch=deeplab.SCRATCH,
+    config=ours,
+    source=source,
+    inputs=inputs,
+    runtime=runtime,
+    name='segmentation',
+  )
   if ours.labels is Labels.TRUE and not source.has_masks:
     raise UserError(
       f'segmentation.labels is true, but the split {source.split} has no masks; use pseudo'

@@ -2,8 +2,7 @@
 
 import dataclasses
 import enum
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +117,3 @@ def as_dict(config: Any, *, product_only: bool = False) -> Any:
   if isinstance(config, np.generic):
     return config.item()
   return config
-
-
-def from_dict(kind: type, values: Mapping[str, Any]) -> Any:
-  """The inverse of `as_dict`: a config dataclass from what JSON held.
-
-  Args:
-    kind: the dataclass.
-    values: its fields; those it does not have are passed over, those that are missing take their
-      defaults.
-
-  Raises:
-    ValueError: an enum has no such value.
-  """
-  hints = typing.get_type_hints(kind)
-
-  def convert(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-      return from_dict(hint, value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-      return hint(value)
-    return tuple(value) if isinstance(value, list) else value
-
-  known = {field.name for field in dataclasses.fields(kind)}
-  return kind(**{name: convert(hints[name], x) for name, x in values.items() if name in known})

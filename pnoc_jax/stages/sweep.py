@@ -63,7 +63,7 @@ def override(config, fields: dict, workdir: Path):
     *parents, name = dotted.split('.')
     holder = result
     for parent in parents:
-      holder = getattr(holder, parent)
+      holder = getattr(holder, parent, None)
     if not hasattr(holder, name):
       raise UserError(f'the sweep sets {dotted}, which is no field of the config')
     if isinstance(value, str):

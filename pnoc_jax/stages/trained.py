@@ -13,11 +13,12 @@ import numpy as np
 
 from pnoc_jax.data import info, loose
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, products, weights
+from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.report import pictures
+from pnoc_jax.report import files, pictures
 from pnoc_jax.stages import maps, networks, per_image, predictions, segmentation, settings, stage
+from pnoc_jax.training import log
 from pnoc_jax.types import Variables
 
 SKIPPED = 'skipped.csv'
@@ -32,19 +33,22 @@ class Trained(NamedTuple):
     variables: its weights, float32 host arrays.
     dataset: classes, palette and normalisation.
     crop: side in pixels of the squares it was trained on.
+    inference: scales, flips, CRF and the square that images are squeezed to, as in the run.
   """
 
   model: deeplab.DeepLab
   variables: Variables
   dataset: info.DatasetInfo
   crop: int
+  inference: predictions.PredictionsConfig
 
 
 def load(run: str | Path) -> Trained:
   """Reads the network of a finished run.
 
   Args:
-    run: the run's directory, or that of its stage `segmentation`.
+    run: the run's directory, which may take the network of another one (`inputs.segmentation`), or
+      that of its stage `segmentation`.
 
   Raises:
     UserError: there is no such run, or it has not come to its segmentation network.
@@ -52,7 +56,7 @@ def load(run: str | Path) -> Trained:
   run = Path(run)
   if not run.is_dir():
     raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
-  directory = run / 'segmentation' if (run / 'segmentation').is_dir() else run
+  config, directory = _find(run)
   if not (directory / 'weights').is_dir():
     raise UserError(
       f'{run} holds no trained segmentation network ({directory / "weights"} is missing): run it '
@@ -60,18 +64,32 @@ def load(run: str | Path) -> Trained:
     )
   _, meta = weights.load(directory / 'weights')
   try:
-    model_config = stage.from_dict(settings.ModelConfig, meta['model'])
-    head = stage.from_dict(segmentation.HeadConfig, meta['head'])
+    model_config = files.from_dict(settings.ModelConfig, meta['model'])
+    head = files.from_dict(segmentation.HeadConfig, meta['head'])
     known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
-    dataset = stage.from_dict(info.DatasetInfo, known)
+    dataset = files.from_dict(info.DatasetInfo, known)
     crop = int(meta['crop'])
+    # How the run treats images is part of its config, not of the weights.
+    inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
       f'{directory / "weights"} are not those of a segmentation network ({error!r})'
     ) from error
-  config = segmentation.SegmentationConfig(model=model_config, head=head)
-  model = segmentation.build(config, dataset.num_classes)
-  return Trained(model, networks.load(model, dataset, directory), dataset, crop)
+  built = segmentation.SegmentationConfig(model=model_config, head=head)
+  model = segmentation.build(built, dataset.num_classes)
+  variables = networks.load(model, dataset, directory)
+  return Trained(model, variables, dataset, crop, inference)
+
+
+def _find(run: Path) -> tuple[dict, Path]:
+  """A run's config, empty where there is none, and the directory of its segmentation network."""
+  whole = not (run / 'weights').is_dir()
+  file = (run if whole else run.parent) / 'config.json'
+  config = records.read_json(file) if file.is_file() else {}
+  taken = files.lookup(config, 'inputs.segmentation')
+  if not whole:
+    return config, run
+  return config, Path(taken) if taken else run / 'segmentation'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +112,7 @@ def predict_files(
   path: str | Path,
   output: str | Path,
   *,
-  config: predictions.PredictionsConfig,
+  config: predictions.PredictionsConfig | None = None,
   overlay: bool = False,
   max_side: int = 1024,
   runtime: stage.Runtime | None = None,
@@ -106,7 +124,7 @@ def predict_files(
     path: an image, or a directory of images.
     output: directory of `<name>.png` and, with `overlay`, `overlays/<name>.png`; files that cannot
       be read are listed in `skipped.csv` there.
-    config: scales, flips and CRF; its `splits` are not looked at.
+    config: scales, flips and CRF, `trained.inference` by default; its `splits` are not looked at.
     overlay: also lay the labels over the images.
     max_side: images with a longer side, in pixels, are segmented at this size, and their label maps
       enlarged.
@@ -139,7 +157,12 @@ def predict_files(
 
   runtime = runtime or local_runtime(output)
   segment = predictions.Segmenter(
-    trained.model, trained.variables, trained.dataset, config, runtime
+    trained.model,
+    trained.variables,
+    trained.dataset,
+    config or trained.inference,
+    runtime,
+    sizes=[source.size(i) for i in range(len(source))],
   )
   made = per_image.make(
     runtime,
@@ -161,7 +184,7 @@ def local_runtime(workdir: Path) -> stage.Runtime:
 def _readable(named):
   """Splits files into those that decode and (file, why) of the others."""
   good, skipped = [], []
-  for name, file in named:
+  for name, file in log.track(named, 'reading images'):
     try:
       images.read_image(file)
       good.append((name, file))

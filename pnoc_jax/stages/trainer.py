@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import tqdm
 
-from pnoc_jax.data import info, pipeline
+from pnoc_jax.data import info, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import checkpoints, weights
 from pnoc_jax.ops import normalize
@@ -43,13 +43,32 @@ def horizon(config: settings.TrainingConfig, source: info.Source, **options) -> 
   return Horizon(epoch, epoch * config.epochs)
 
 
-def check_batch(config: settings.TrainingConfig, runtime: stage.Runtime, *, name: str) -> None:
-  """Raises UserError if the batch does not divide by the devices."""
+def check(
+  config: settings.TrainingConfig,
+  source: info.Source,
+  runtime: stage.Runtime,
+  *,
+  name: str,
+  paired: bool = False,
+) -> None:
+  """Raises UserError if the batch does not divide by the devices, or the transform cannot work.
+
+  Args:
+    config: the training's settings.
+    source: the images.
+    runtime: the devices.
+    name: the stage's name.
+    paired: images have a target.
+  """
   if config.batch_size % runtime.mesh.size:
     raise UserError(
       f'{name}.batch_size is {config.batch_size}, which does not divide by the '
       f'{runtime.mesh.size} devices; take a multiple of {runtime.mesh.size}'
     )
+  try:
+    transforms.validate(config.transform, paired=paired, channels=len(source.info.mean))
+  except UserError as error:
+    raise UserError(f'{name}.transform: {error}') from error
 
 
 def make_optimizer(
@@ -122,6 +141,35 @@ def make_prepare(dataset: info.DatasetInfo) -> Callable[[dict[str, Array]], dict
     return {**batch, 'image': image}
 
   return prepare
+
+
+def make_batches(
+  config: settings.TrainingConfig, source: info.Source, runtime: stage.Runtime, *, seed: int, **more
+) -> Callable[[int], pipeline.Batches]:
+  """Makes the function from a micro-step to this process's batches from there on.
+
+  Args:
+    config: the training's settings.
+    source: the images.
+    runtime: says how many workers load them.
+    seed: the run's seed.
+    **more: what else `pipeline.train_batches` takes.
+  """
+
+  def batches(start_step: int) -> pipeline.Batches:
+    return pipeline.train_batches(
+      source,
+      config.transform,
+      batch_size=config.batch_size,
+      seed=seed,
+      start_step=start_step,
+      process_index=hosts.process_index(),
+      process_count=hosts.process_count(),
+      workers=runtime.config.workers,
+      **more,
+    )
+
+  return batches
 
 
 def run(

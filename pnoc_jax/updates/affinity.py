@@ -11,10 +11,7 @@ from optax import GradientTransformation
 from pnoc_jax import states
 from pnoc_jax.losses import affinity
 from pnoc_jax.ops import resize
-from pnoc_jax.types import Array, PyTree
-
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
+from pnoc_jax.types import Array, Batch, Metrics, PyTree
 
 
 def make_affinity_update(

@@ -9,11 +9,8 @@ from optax import GradientTransformation
 from pnoc_jax import states
 from pnoc_jax.losses import c2am as c2am_loss
 from pnoc_jax.ops import resize
-from pnoc_jax.types import Array, PyTree
+from pnoc_jax.types import Array, Batch, Metrics, PyTree
 from pnoc_jax.updates import classifier
-
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
 
 
 def make_c2am_update(

@@ -9,10 +9,7 @@ from optax import GradientTransformation
 from pnoc_jax import states
 from pnoc_jax.losses import multilabel
 from pnoc_jax.ops import cam as cam_ops
-from pnoc_jax.types import Array, PyTree, Variables
-
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
+from pnoc_jax.types import Array, Batch, Metrics, PyTree, Variables
 
 
 def train_forward(

@@ -18,7 +18,7 @@ from pnoc_jax.losses import multilabel
 from pnoc_jax.losses import puzzle as puzzle_loss
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import erase, label_split, puzzle
-from pnoc_jax.types import Array, PyTree, Variables
+from pnoc_jax.types import Array, Batch, Key, Metrics, PyTree, Variables
 from pnoc_jax.updates import classifier
 
 Schedule = Callable[[Array], Array]
@@ -115,8 +115,8 @@ def make_generator_update(
     generator: states.TrainState,
     noc_variables: Variables | None,
     split: label_split.LabelSplitState | None,
-    batch: classifier.Batch,
-    key: Array,
+    batch: Batch,
+    key: Key,
   ):
     label = batch['label']
     chex.assert_rank(batch['image'], 4)
@@ -184,8 +184,8 @@ def make_noc_update(
     return loss, batch_stats
 
   def update(
-    noc: states.TrainState, erasure: Erasure, batch: classifier.Batch
-  ) -> tuple[states.TrainState, classifier.Metrics]:
+    noc: states.TrainState, erasure: Erasure, batch: Batch
+  ) -> tuple[states.TrainState, Metrics]:
     image = batch['image']
     # As the reference: the mask of the generator as it was before its step of this batch.
     mask = erase.class_mask(

@@ -9,10 +9,7 @@ from optax import GradientTransformation
 
 from pnoc_jax import states
 from pnoc_jax.losses import saliency
-from pnoc_jax.types import Array, PyTree
-
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
+from pnoc_jax.types import Array, Batch, Metrics, PyTree
 
 
 def make_saliency_update(

@@ -8,10 +8,7 @@ from optax import GradientTransformation
 
 from pnoc_jax import states
 from pnoc_jax.losses import segmentation
-from pnoc_jax.types import Array, Key, PyTree
-
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
+from pnoc_jax.types import Array, Batch, Key, Metrics, PyTree
 
 
 def make_segmentation_update(
@@ -45,7 +42,7 @@ def make_segmentation_update(
     loss = segmentation.segmentation_loss(logits, batch['target'], smoothing=smoothing)
     return loss, mutated.get('batch_stats', batch_stats)
 
-  def update(state: states.TrainState, batch: Batch, key: Key):
+  def update(state: states.TrainState, batch: Batch, key: Key) -> tuple[states.TrainState, Metrics]:
     (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
       state.params, state.batch_stats, batch, key
     )

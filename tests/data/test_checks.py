@@ -57,5 +57,16 @@ def test_a_good_check_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
   assert [x.id for x in checks.check_source(source, stamp=stamp)] == ['a']
 
 
+def test_a_link_to_nowhere_is_a_problem_and_no_crash(tmp_path):
+  root = folders.write(tmp_path / 'animals')
+  path = root / 'images' / 'b.png'
+  path.unlink()
+  path.symlink_to(tmp_path / 'gone.png')
+  source, stamp = folder.FolderSource(str(root), 'train'), tmp_path / 'stamp.json'
+  problems = checks.check_source(source, stamp=stamp)
+  assert [x.id for x in problems] == ['b'] and 'b.png: no such image' in problems[0].what
+  assert not stamp.exists()
+
+
 def test_synthetic_data_needs_no_check():
   assert checks.check_source(shapes.ShapesSource(info.ShapesConfig(train=3), 'train')) == []

@@ -47,6 +47,17 @@ def test_masks_are_renumbered_and_tell_the_labels(root, monkeypatch):
   assert _names(_open(root)) == _names(source)
 
 
+def test_hidden_files_are_no_images_and_links_to_nowhere_are_named(root, tmp_path):
+  folder = root / 'leftImg8bit/train/aachen'
+  (folder / f'._{TRAIN[0]}_leftImg8bit.png').write_bytes(b'of a Mac')
+  assert _open(root).ids == TRAIN
+  path = root / f'gtFine/train/bochum/{TRAIN[2]}_gtFine_labelTrainIds.png'
+  path.unlink()
+  path.symlink_to(tmp_path / 'gone.png')
+  with pytest.raises(errors.UserError, match=r'bochum.*TrainIds\.png: there is no such file'):
+    _open(root)
+
+
 def test_the_34_labels_are_as_good(root):
   expected = _open(root, 'val').mask(0)
   path = next(root.glob('gtFine/val/*/*.png'))

@@ -148,6 +148,7 @@ def test_images_in_a_folder_of_their_own(root):
     ('"image_id": 77', '"image_id": 78', 'cannot be read as COCO annotations (KeyError: 78)'),
     ('{"info"', '["info"', 'cannot be read as COCO annotations'),
     ('"height": 20', '"height": 21', 'has runs of 600 px, not 630'),
+    ('16.0, 14.0, 4.0, 14.0]', '16.0, 14.0, 4.0]', 'annotation 1 has an outline of 7 numbers'),
   ],
 )
 def test_broken_annotations_are_named(root, cache, old, new, part):

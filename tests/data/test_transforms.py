@@ -197,11 +197,16 @@ def test_valid_takes_the_top_left_square():
   assert box.tolist() == [0, 0, 40, 40]
   image, _, labels = transforms.valid(NOISE.transpose(1, 0, 2), None, size=20)
   assert image.shape == (20, 20, 3) and (labels == 255).all()
+  # 333 px become 336, though 333 * (112 / 111) is 335.99... in floating point.
+  wide = np.random.default_rng(0).integers(0, 256, (111, 333, 3), dtype=np.uint8)
+  image, _, _ = transforms.valid(wide, None, size=112)
+  resized = Image.fromarray(wide).resize((336, 112), Image.Resampling.BILINEAR)
+  np.testing.assert_array_equal(image, np.asarray(resized)[:, :112])
 
 
 def test_impossible_numbers_are_refused():
-  config = transforms.TransformConfig(min_size=9, max_size=8, hue=0.6)
-  with pytest.raises(errors.UserError, match=r'(?s)9 and 8.*hue is 0.6'):
+  config = transforms.TransformConfig(min_size=9, max_size=8, hue=0.6, cutout=-1)
+  with pytest.raises(errors.UserError, match=r'(?s)9 and 8.*hue is 0.6.*cutout is -1'):
     transforms.validate(config)
   config = transforms.TransformConfig()  # RandAugment turns and shears.
   transforms.validate(config)

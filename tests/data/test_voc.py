@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.io
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import checks, info, sources, voc
+from pnoc_jax.data import checks, info, packing, sources, voc
+from pnoc_jax.io import images
 
 AUG = ('2007_000001', '2007_000002', '2008_000004', '2009_000005')
 
@@ -91,6 +93,56 @@ def test_train_aug_is_derived_from_sbd_lists_or_merged_masks(root, home):
     if not (merged / path.name).exists():
       shutil.copy(path, merged)
   assert _open(root, 'train_aug').ids == AUG
+
+
+def _write_mat(path, mask, **names):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  fields = {'Boundaries': np.zeros((20, 1)), 'Segmentation': mask, 'CategoriesPresent': [17]}
+  scipy.io.savemat(path, {'GTcls': fields} | names, do_compression=True)
+
+
+@pytest.mark.parametrize('place', ['benchmark_RELEASE', '../../SBD'])
+def test_the_masks_of_sbd_itself_take_the_place_of_its_pngs(root, home, place):
+  shutil.rmtree(home / 'SegmentationClassAug')
+  sbd = home / place / 'dataset'
+  mask = miniatures.paint((20, 30), (17, 4, 4, 12, 12))
+  for key in AUG:
+    _write_mat(sbd / 'cls' / f'{key}.mat', mask)
+  (sbd / 'train.txt').write_text('2008_000004\n')
+  (sbd / 'val.txt').write_text('2009_000005\n')
+  source = _open(root, 'train_aug')
+  assert source.ids == AUG and source.has_masks
+  assert [source.files(i)[1].suffix for i in range(4)] == ['.png', '.png', '.mat', '.mat']
+  assert source.mask(2).dtype == np.uint8
+  np.testing.assert_array_equal(source.mask(2), mask)
+  assert set(np.unique(source.mask(0))) == {0, 8, 255}  # VOC's own mask, with void.
+  assert checks.check_source(source) == []
+  stored = packing.contents(source, 2)[1]
+  np.testing.assert_array_equal(images.read_mask(stored), mask)
+
+
+def test_a_broken_mask_of_sbd_is_named(root, home):
+  (home / 'SegmentationClassAug' / '2009_000005.png').unlink()
+  path = home / 'SBD' / 'dataset' / 'cls' / '2009_000005.mat'
+  mask = miniatures.paint((20, 30), (17, 4, 4, 12, 12))
+  _write_mat(path, mask)
+  (home / 'ImageSets' / 'Segmentation' / 'mine.txt').write_text('2008_000004\n2009_000005\n')
+  source = _open(root, 'mine')
+  assert source.mask(1).shape == (20, 30)
+  whole = path.read_bytes()
+  for spoil, match in (
+    (lambda: path.write_bytes(whole[: len(whole) // 2]), 'cannot be read'),
+    (lambda: path.write_bytes(b''), 'cannot be read'),
+    (lambda: _write_mat(path, mask.astype(float)), r'float64\[20, 30\], expected uint8'),
+    (lambda: _write_mat(path, mask, GTcls={'Boundaries': 1}), r'no GTcls\.Segmentation'),
+    (lambda: _write_mat(path, mask, GTcls=mask), r'no GTcls\.Segmentation'),
+    (lambda: scipy.io.savemat(path, {'GTinst': mask}), r'no GTcls\.Segmentation'),
+    (path.unlink, 'no such mask'),
+  ):
+    spoil()
+    with pytest.raises(errors.UserError, match=rf'2009_000005\.mat: .*{match}'):
+      source.mask(1)
+    assert [x.id for x in checks.check_source(source)] == ['2009_000005']
 
 
 def test_lists_of_the_field_are_read(root, home):

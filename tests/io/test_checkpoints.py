@@ -66,6 +66,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_read(mesh
     saved.save(20, state_of(mesh, 20))
   damage(directory / '20')
   (directory / '30.orbax-checkpoint-tmp').mkdir()  # A save that was killed.
+  (tmp_path / 'checkpoints_unreadable' / '20-1' / 'state').mkdir(parents=True)
   reports = []
   with checkpoints.Checkpoints(directory, report=reports.append) as saved:
     restored = saved.restore_latest(state_of(mesh))

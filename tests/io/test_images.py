@@ -35,21 +35,24 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
   np.testing.assert_array_equal(images.read_image(tmp_path / 'x.png')[0, :, 0], [0, 1, 128, 255])
 
 
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
   exif = Image.Exif()
   exif[0x0112] = orientation
   stored = np.zeros((16, 32, 3), np.uint8)
   stored[:8, :8] = 255  # The stored top left corner.
-  Image.fromarray(stored).save(tmp_path / 'x.png', exif=exif)
-  image = images.read_image(tmp_path / 'x.png')
+  path = tmp_path / f'x.{suffix}'
+  Image.fromarray(stored).save(path, exif=exif)
+  image = images.read_image(path)
   # Where the stored first row and column are displayed, as the EXIF standard defines them.
   corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0)}
   corner |= {5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
   assert image[corner[orientation]].tolist() == [255] * 3
   assert (image[..., 0] == 255).sum() == 64
   assert image.shape[:2] == ((16, 32) if orientation < 5 else (32, 16))
-  assert images.image_size(tmp_path / 'x.png') == image.shape[:2]
+  assert images.image_size(path) == image.shape[:2]
+  assert images.image_size(path, upright=False) == images.read_image(path, upright=False).shape[:2]
 
 
 def test_mask_keeps_palette_indices(tmp_path):

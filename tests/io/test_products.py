@@ -177,5 +177,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
   with pytest.raises(RuntimeError):
     products.write_atomic(path, fail)
   assert path.read_text() == text
+  assert [x.name for x in tmp_path.iterdir()] == ['a.json']
   with pytest.raises(ValueError, match='JSON'):
     products.write_json(path, {'miou': float('nan')})

@@ -2,7 +2,6 @@ import dataclasses
 import enum
 import os
 import pathlib
-import stat
 
 import numpy as np
 import pytest
@@ -50,7 +49,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     records.write_json(path, {'a': 2})
   assert records.read_json(path) == {'a': 1}
   assert [p.name for p in tmp_path.iterdir()] == ['config.json']
-  assert stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044 & ~records._umask()
+  (tmp_path / 'other').touch()
+  assert path.stat().st_mode == (tmp_path / 'other').stat().st_mode
+
+
+def test_what_a_killed_write_left_behind_is_ignored_and_written_over(tmp_path):
+  path, left = tmp_path / 'metrics.jsonl', tmp_path / '.metrics.jsonl.tmp'
+  for write in (
+    lambda: records.write_json(path, {'step': 1}),
+    lambda: records.keep_lines(path, lambda _: True),
+  ):
+    before = records.read_jsonl(path)
+    left.write_text('{"step": 7, "lo')
+    assert records.read_jsonl(path) == before
+    write()
+    assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
+    path.write_text('{"step": 1}\n')
 
 
 def test_fingerprints_are_of_the_value_and_not_of_its_form():

@@ -1,6 +1,5 @@
 """Weights files: what was written is what is read, and anything else is an error that helps."""
 
-import pathlib
 import sys
 
 import jax
@@ -12,8 +11,6 @@ import safetensors.numpy
 from pnoc_jax import errors
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier
-
-REAL = pathlib.Path('../shared/data/weights/resnet18_c4_imagenet.safetensors')
 
 
 def template(arch='resnest_tiny', num_classes=4, **options):
@@ -97,6 +94,11 @@ def test_unknown_kinds_and_missing_torch(tmp_path, monkeypatch):
   (tmp_path / 'x.h5').write_bytes(b'x')
   with pytest.raises(errors.UserError, match='unknown kind'):
     weights.import_foreign(tmp_path / 'x.h5', 'resnet18')
+  (tmp_path / 'x.params').write_bytes(b'x')
+  with pytest.raises(
+    errors.UserError, match=r'x\.params is of MXNet.*convert_mxnet_to_torch.*\.pth'
+  ):
+    weights.import_foreign(tmp_path / 'x.params', 'resnet38d')
   (tmp_path / 'x.pth').write_bytes(b'x')
   monkeypatch.setitem(sys.modules, 'torch', None)
   with pytest.raises(errors.UserError, match='needs PyTorch'):
@@ -132,15 +134,11 @@ def test_safetensors_into_a_truncated_model(tmp_path):
   safetensors.numpy.save_file(tensors, file)
   found = weights.load_pretrained(file, short, arch='resnet18')
   assert_equal(found, short)
+  variables, meta = weights.import_foreign(file, 'resnet18')
+  assert meta == {'arch': 'resnet18', 'last_stage': 'layer3', 'source': 'x.safetensors'}
+  assert_equal(variables['params']['backbone'], short['params']['backbone'])
   del tensors['layer1.0.bn1.running_mean']
   tensors['layer1.7.conv1.weight'] = np.zeros((1, 1, 1, 1), np.float32)
   safetensors.numpy.save_file(tensors, file)
   with pytest.raises(errors.UserError, match=r'(?s)layer1/block0/bn1/mean.*layer1/block7'):
     weights.load_pretrained(file, short, arch='resnet18')
-
-
-@pytest.mark.skipif(not REAL.exists(), reason='the real weights are not here')
-def test_real_weights_import():
-  variables, meta = weights.import_foreign(REAL, 'resnet18')
-  assert meta['last_stage'] == 'layer3'
-  assert variables['params']['backbone']['stem']['conv1']['kernel'].shape == (7, 7, 3, 64)

@@ -90,6 +90,15 @@ def test_wrong_arguments_are_named(arguments, capsys, changed, message):
   assert message in capsys.readouterr().err
 
 
+def test_a_data_set_that_is_not_told_is_asked_for(arguments, tmp_path, capsys):
+  assert evaluate.main([arguments[0], '--dataset=folder']) == 2
+  assert '--root=DIR is missing' in capsys.readouterr().err
+  # The record of a stage names no data set: it must not pass for the default one.
+  records.write_json(tmp_path / 'config.json', {'seed': 0})
+  assert evaluate.main([arguments[0], f'--dataset={tmp_path / "config.json"}']) == 2
+  assert "is no run's config.json" in capsys.readouterr().err
+
+
 def test_without_masks_there_is_nothing_to_score(tmp_path, capsys):
   root = folders.write(tmp_path / 'data', masks=False)
   arguments = [f'--pred={tmp_path}', '--dataset=folder', f'--root={root}', '--split=train']

@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from launch import export as export_launcher
 from launch import predict
 from pnoc_jax.data import loose
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images
+from pnoc_jax.io import images, records
 from pnoc_jax.predict import segmentation as pure
 from pnoc_jax.stages import trained
 from tests.launch import finished_run
@@ -144,6 +145,24 @@ def test_bad_arguments_are_refused_with_a_line(run, tmp_path, capsys):
     assert _predict(*arguments) == 2, expected
     assert expected in capsys.readouterr().err
   assert not (tmp_path / 'o').exists()
+
+
+def test_inference_is_the_runs_unless_flags_say_otherwise(run, tmp_path, monkeypatch):
+  used = []
+
+  def predict_files(found, path, output, *, config, **options):
+    used.append((config.scales, config.crf.steps, config.crf.bilateral_sxy))
+    return trained.Summary(1, 0, ())
+
+  monkeypatch.setattr(trained, 'predict_files', predict_files)
+  shutil.copytree(run / 'segmentation', tmp_path / 'segmentation')
+  settings = {'scales': [1.0, 1.5], 'crf': {'steps': 3, 'bilateral_sxy': 21.0}}
+  records.write_json(tmp_path / 'config.json', {'predictions': settings})
+  arguments = [f'--input={tmp_path}', f'--output={tmp_path / "o"}']
+  for directory in (tmp_path, tmp_path / 'segmentation'):
+    assert predict.main([f'--run={directory}', *arguments]) == 0
+  assert predict.main([f'--run={tmp_path}', *arguments, '--scales=2,1', '--crf']) == 0
+  assert used == [((1.0, 1.5), 0, 21.0), ((1.0, 1.5), 0, 21.0), ((2.0, 1.0), 3, 21.0)]
 
 
 def test_files_that_differ_in_their_suffix_alone_keep_it(tmp_path):

@@ -208,6 +208,20 @@ def test_batches_and_fingerprints_are_those_of_the_files(packed):
   assert settings[0] == settings[1]
 
 
+def test_nothing_is_packed_before_every_split_was_checked(tmp_path, capsys):
+  from launch import prepare
+
+  root = folders.write(tmp_path / 'folder')
+  (root / 'splits' / 'train.txt').write_text('a\nb\n')
+  (root / 'splits' / 'val.txt').write_text('c\n')
+  (root / 'images' / 'c.png').write_bytes(b'no image')
+  output = tmp_path / 'output'
+  arguments = ['--dataset=folder', f'--root={root}', f'--output={output}', '--splits=train,val']
+  assert prepare.main(arguments) == 2
+  assert 'c.png' in capsys.readouterr().err
+  assert not output.exists()
+
+
 def test_the_same_command_goes_on_and_another_data_set_is_refused(packed, capsys, monkeypatch):
   root, sets, calls = packed
   from launch import prepare

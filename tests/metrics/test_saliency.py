@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pnoc_jax.metrics import saliency, segmentation, thresholds
+from pnoc_jax.metrics import saliency, thresholds
 
 
 def _masks(seed=0, size=(7, 9)):
@@ -55,17 +55,3 @@ def test_priors_compete_with_what_is_not_salient():
   found = np.array([[0.5, 0.9, 1.0]], np.float32)
   # A tie is background's; the larger prior wins; of equal ones, the first.
   assert saliency.label_priors(keys, high, found).tolist() == [[0, 5, 3]]
-
-
-def test_confusions_hold_the_counts_and_predicted_void():
-  generator = np.random.default_rng(0)
-  target, prediction = generator.choice(np.array([0, 1, 2, 255]), (2, 8, 9))
-  found = segmentation.confuse(prediction, target, num_classes=3)
-  for true in range(3):
-    for column, value in enumerate((0, 1, 2, 255)):
-      expected = np.sum((target == true) & (prediction == value))
-      assert found.matrix[true, column] == expected
-  counts = segmentation.count(prediction, target, num_classes=3)
-  twice = (found + found).counts
-  for name in ('true', 'predicted', 'hit'):
-    np.testing.assert_array_equal(2 * getattr(counts, name), getattr(twice, name))

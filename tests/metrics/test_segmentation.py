@@ -65,3 +65,17 @@ def test_nearest_resize_takes_the_floor():
 def test_labels_out_of_range_are_refused():
   with pytest.raises(ValueError, match='target holds labels'):
     segmentation.count(np.zeros((2, 2), int), np.full((2, 2), 7), num_classes=3)
+
+
+def test_confusions_hold_the_counts_and_predicted_void():
+  generator = np.random.default_rng(0)
+  target, prediction = generator.choice(np.array([0, 1, 2, 255]), (2, 8, 9))
+  found = segmentation.confuse(prediction, target, num_classes=3)
+  for true in range(3):
+    for column, value in enumerate((0, 1, 2, 255)):
+      expected = np.sum((target == true) & (prediction == value))
+      assert found.matrix[true, column] == expected
+  counts = segmentation.count(prediction, target, num_classes=3)
+  twice = (found + found).counts
+  for name in ('true', 'predicted', 'hit'):
+    np.testing.assert_array_equal(2 * getattr(counts, name), getattr(twice, name))

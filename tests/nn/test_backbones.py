@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoc_jax import trees, types
+from pnoc_jax import errors, trees
 from pnoc_jax.nn import backbones, classifier, resnet38d, trunk
 
 SMALL = {'blocks': (1, 3, 1, 2), 'widths': (4, 4, 8, 8), 'stem_width': 4}
@@ -234,11 +234,11 @@ def test_the_wide_resnet_drops_channels_where_it_is_handed_a_key():
 
 
 def test_mistakes_are_named():
-  with pytest.raises(types.UserError, match="Did you mean 'resnest50'"):
+  with pytest.raises(errors.UserError, match="Did you mean 'resnest50'"):
     backbones.make_backbone('resnst50')
-  with pytest.raises(types.UserError, match='output_stride is 4'):
+  with pytest.raises(errors.UserError, match='output_stride is 4'):
     backbones.make_backbone('resnest50', output_stride=4)
-  with pytest.raises(types.UserError, match='of resnet38d it must be 8'):
+  with pytest.raises(errors.UserError, match='of resnet38d it must be 8'):
     backbones.make_backbone('resnet38d', output_stride=16)
-  with pytest.raises(types.UserError, match='last_stage'):
+  with pytest.raises(errors.UserError, match='last_stage'):
     backbones.make_backbone('resnest50', last_stage='layer5')

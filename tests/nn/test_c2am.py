@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoc_jax import trees, types
+from pnoc_jax import errors, trees
 from pnoc_jax.nn import backbones, c2am
 
 _RNG = np.random.default_rng(0)
@@ -109,10 +109,10 @@ def test_on_a_real_backbone():
 
 
 def test_stages_must_share_a_grid():
-  with pytest.raises(types.UserError, match='smaller output_stride'):
+  with pytest.raises(errors.UserError, match='smaller output_stride'):
     _shapes(backbones.make_backbone('resnet18', output_stride=32))
   trunk = backbones.make_backbone('resnet18', last_stage='layer3')
-  with pytest.raises(types.UserError, match=r"\['layer4'\]"):
+  with pytest.raises(errors.UserError, match=r"\['layer4'\]"):
     _shapes(trunk)
   out, _ = _shapes(trunk, stages=('layer3',))
   assert out.foreground.shape == (2, 256)

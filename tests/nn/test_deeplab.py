@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import seeded_tensors
 
-from pnoc_jax import trees, types
+from pnoc_jax import errors, trees
 from pnoc_jax.nn import backbones, deeplab, torch_names
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
@@ -159,5 +159,5 @@ def test_a_backbone_that_ends_with_the_stem_is_refused():
     def __call__(self, image, valid, train):
       return {'stem': image}, None
 
-  with pytest.raises(types.UserError, match='layer1'):
+  with pytest.raises(errors.UserError, match='layer1'):
     deeplab.DeepLab(Stem(), 3).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

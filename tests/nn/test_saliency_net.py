@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import seeded_tensors
 
-from pnoc_jax import trees, types
+from pnoc_jax import errors, trees
 from pnoc_jax.nn import backbones, saliency_net, torch_names
 
 FIXTURE = pathlib.Path(__file__).parent.parent / 'fixtures' / 'poolnet.npz'
@@ -158,7 +158,7 @@ def test_initial_weights_have_the_papers_deviation():
 
 def test_a_backbone_without_the_features_is_refused():
   backbone = backbones.make_backbone('resnest_tiny', last_stage='layer3')
-  with pytest.raises(types.UserError, match='lacks stem_conv, layer4'):
+  with pytest.raises(errors.UserError, match='lacks stem_conv, layer4'):
     jax.eval_shape(
       saliency_net.SaliencyNet(backbone).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
     )

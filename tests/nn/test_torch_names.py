@@ -78,3 +78,17 @@ def test_checkpoints_of_whole_classifiers():
     assert unknown == ['decoder.weight']
     found = ours['params/backbone/stem/conv1/kernel']
     assert found.shape == (2, 2, 3, 2) and found[1, 0, 2, 1] == kernel[1, 2, 1, 0]
+
+
+def test_a_second_tensor_of_the_same_name_is_told_and_not_taken():
+  kernel = np.ones((4, 3, 3, 3), np.float32)
+  head = np.ones((5, 4, 1, 1), np.float32)
+  tensors = {
+    'model.conv1.0.weight': kernel,
+    'backbone.conv1.0.weight': 2 * kernel,
+    'classifier.weight': head,
+    'fc8.weight': 2 * head,
+  }
+  ours, unknown = torch_names.from_torch(tensors, RESNEST)
+  assert unknown == ['backbone.conv1.0.weight', 'fc8.weight']
+  assert len(ours) == 2 and all((x == 1).all() for x in ours.values())

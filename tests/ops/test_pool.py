@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,3 +61,11 @@ def test_without_sizes_everything_counts():
   assert content is None
   np.testing.assert_allclose(y, _average[4](_X, full)[0], atol=1e-6)
   np.testing.assert_allclose(pool.adaptive_average(_X, cells=3), _adaptive[3](_X, full), atol=1e-6)
+
+
+def test_dtypes_stay_and_sums_are_in_float32():
+  x = jnp.ones((1, 40, 40, 1), jnp.bfloat16)
+  for found in (pool.average(x, window=40)[0], pool.adaptive_average(x, cells=1)):
+    assert found.dtype == jnp.bfloat16
+    # In bfloat16 a sum of ones ends at 256.
+    np.testing.assert_array_equal(found, 1)

@@ -111,6 +111,16 @@ def test_frozen_parameters_stay_and_do_not_count_in_the_clipped_norm():
     np.testing.assert_allclose(result[name], p[name] - moved, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_of_equal_patterns_the_first_group_counts():
+  params, grad = _tree(), _tree()
+  for pattern, still in (('(?:.*/)?bias', 'bias'), ('.*', '')):
+    groups = optimizer.classifier_groups(0.0, scratch=(), frozen=(pattern,))
+    tx = optimizer.make_optimizer(params, schedule=schedules.constant(1.0), groups=groups)
+    (result,) = _walk(tx, params, [grad])
+    for name, value in trees.flatten_names(params).items():
+      assert np.array_equal(result[name], value) == name.endswith(still), (pattern, name)
+
+
 @pytest.mark.parametrize(
   ('rule', 'oracle'),
   [

@@ -63,5 +63,17 @@ def test_initialize_alone_does_nothing(monkeypatch):
   monkeypatch.delenv('SLURM_STEP_NUM_TASKS', raising=False)
   monkeypatch.delenv('TPU_WORKER_HOSTNAMES', raising=False)
   assert not hosts.initialize()
+
+
+def test_a_slurm_step_of_several_tasks_is_joined(monkeypatch):
+  called = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *given: called.append(given))
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '4')
+  assert hosts.initialize()
+  assert called == [()]
+  # Whatever the cluster is: JAX asks it, or nobody.
   assert not hosts.initialize(hosts.Distributed.OFF)
+  monkeypatch.delenv('SLURM_STEP_NUM_TASKS')
+  assert hosts.initialize(hosts.Distributed.ON)
+  assert called == [(), ()]

@@ -117,8 +117,22 @@ def test_products_without_masks_are_shown(tmp_path):
   text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
   toy_run.Checker(text)
   assert 'Predictions of train</h2>' in text and 'Confusion matrix' not in text
+  assert 'Activation of cat on img0' in text
   # A damaged picture is left out, and the others are there.
   assert 'C2AM mask of img0' in text and 'saliency of img0' not in text
+
+
+def test_of_four_channels_three_are_shown(tmp_path):
+  class Source(toy_run.Source):
+    has_masks = False
+
+    def example(self, index):
+      return {'image': np.full((16, 16, 4), 30 * index, np.uint8)}
+
+  toy_run.write_run(tmp_path)
+  text = build.build(tmp_path, open_source=lambda config, split: Source(), images=3).read_text()
+  # Of 3 images: itself, label map, one class.
+  assert len(toy_run.Checker(text).images) == 9
 
 
 def test_the_authors_figures_stand_beside_runs_on_their_data():
@@ -128,7 +142,23 @@ def test_the_authors_figures_stand_beside_runs_on_their_data():
   assert found['predictions'] == '73.8 val'
   config['generator'] = {'method': 'poc', 'smoothing': 0.0}
   assert published.scores(config) == {'priors': '61.5 train', 'predictions': '71.4 val'}
+  config['generator'] = {'method': 'vanilla', 'smoothing': 0.0}
+  assert published.scores(config) == {}  # With label smoothing alone.
   assert published.scores({'dataset': {'name': 'shapes'}, 'generator': {'method': 'pnoc'}}) == {}
+
+
+def test_a_supervised_run_is_named_and_compared_as_one(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  config = records.read_json(tmp_path / 'config.json')
+  config |= {'segmentation': {'labels': 'true'}, 'dataset': {'name': 'voc12'}}
+  records.write_json(tmp_path / 'config.json', config)
+  assert published.scores(config)['predictions'] == '80.6 val'
+  (tmp_path / 'generator' / 'metrics.jsonl').unlink()
+  records.write_done(tmp_path / 'segmentation', {}, {}, {})
+  text = build.build(tmp_path, open_source=toy_run.open_source, images=0).read_text()
+  assert 'Supervised on voc12' in text and 'P-NOC' not in text
+  assert not toy_run.Checker(text).images
 
 
 def test_a_confusion_matrix_is_in_shares_of_the_true_class():

@@ -36,17 +36,6 @@ def test_prior_mask_is_the_argmax_behind_a_constant_background():
   np.testing.assert_array_equal(pictures.prior_mask(keys, high, 0.5), expected)
 
 
-def test_grid_places_every_picture():
-  red, blue = np.zeros((2, 3, 3), np.uint8), np.zeros((4, 2, 3), np.uint8)
-  red[..., 0], blue[..., 2] = 255, 255
-  sheet = pictures.grid([[red, blue], [blue]], gap=1, fill=9)
-  assert sheet.shape == (4 + 1 + 4, 3 + 1 + 2, 3)
-  np.testing.assert_array_equal(sheet[:2, :3], red)
-  np.testing.assert_array_equal(sheet[:4, 4:], blue)
-  np.testing.assert_array_equal(sheet[5:, :2], blue)
-  assert (sheet[5:, 4:] == 9).all()
-
-
 def test_small_pictures_grow_by_whole_pixels():
   picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
   assert pictures.enlarge(picture, 7).shape == (8, 8, 3)

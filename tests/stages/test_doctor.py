@@ -9,18 +9,16 @@ import subprocess
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 from data import folders, miniatures
-from flax import linen as nn
 from PIL import Image
 
 from configs import tiny
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import findings, info, voc
 from pnoc_jax.io import images, records
-from pnoc_jax.stages import doctor, estimates, generator, networks, stage
+from pnoc_jax.stages import doctor
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAULT, WARNING, FACT = findings.Level.FAULT, findings.Level.WARNING, findings.Level.FACT
@@ -207,6 +205,14 @@ def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   assert 'none.safetensors' in _examine(config, tmp_path / 'run').text()
 
 
+def test_splits_that_the_run_does_not_open_are_not_looked_at(root, tmp_path):
+  config = _config(root)
+  config.priors.splits, config.predictions.splits = ('train',), ('nowhere',)
+  report = _examine(config, tmp_path / 'run')
+  assert report.exit_code == 0, report.text()
+  assert not [x for x in report.findings if x.about in ('split val', 'split nowhere')]
+
+
 def test_a_directory_of_another_run_is_named(root, tmp_path):
   workdir = tmp_path / 'old'
   (workdir / 'classifier').mkdir(parents=True)
@@ -234,62 +240,6 @@ def test_scored_priors_stand_beside_the_statistics(root, tmp_path):
   assert rows['dog'][-1] == '60.0' and rows['horse'][-1] == '-' and rows['100'][0] == 'r'
 
 
-class _Scale(nn.Module):
-  @nn.compact
-  def __call__(self, image, *, train):
-    return image * self.param('w', nn.initializers.ones, (3,))
-
-
-def test_activations_are_what_the_backward_pass_keeps():
-  dataset = info.DatasetInfo('x', ('a',), 'b', info.color_map(2))
-  # d/dw of w * image needs the image; d/dimage needs w alone.
-  assert estimates.kept_an_image(_Scale(), dataset, (6, 5, 3)) == 6 * 5 * 3 * 4
-  assert estimates.kept_an_image(_Scale(), dataset, (6, 5, 3), by_image=True) == 0
-
-
-def test_memory_follows_the_method_the_optimiser_and_the_devices():
-  config = tiny.get_config()
-  dataset = info.DatasetInfo('x', tuple('abc'), 'b', info.color_map(4))
-  need = {}
-  for method in generator.Method:
-    config.generator.method = method
-    need[method.value] = estimates.memory('generator', config, dataset, devices=2)
-  vanilla, pnoc = need['vanilla'], need['pnoc']
-  model = networks.build(config.generator.model, 3)
-  params = networks.abstract_variables(model, dataset)['params']
-  size = sum(4 * x.size for x in jax.tree.leaves(params))
-  assert vanilla.gradients == size and vanilla.optimizer == 2 * size  # Adam.
-  assert need['puzzle'].activations == 2 * vanilla.activations
-  assert need['poc'].activations > need['puzzle'].activations
-  assert pnoc.activations == need['poc'].activations and pnoc.optimizer == 4 * size
-  assert pnoc.count == 2 * vanilla.count
-  half = estimates.memory('generator', config, dataset, devices=4)
-  assert half.activations == pnoc.activations // 2 and half.state == pnoc.state
-  config.generator.model.remat = True
-  less = estimates.memory('generator', config, dataset, devices=2)
-  assert less.activations < pnoc.activations and less.state == pnoc.state
-
-
-def test_room_on_the_disk_counts_maps_of_the_splits_that_have_them():
-  config = tiny.get_config()
-  labels, sizes = np.array([[1, 1, 0], [0, 0, 1]]), np.array([[10, 20], [30, 10]])
-  maps = 2 * 200 + 300
-  found = {
-    name: estimates.product_bytes(name, config, 'train', labels, sizes)
-    for name in ('priors', 'random_walk', 'pseudo_masks', 'classifier')
-  }
-  assert found == {
-    'priors': int(maps * 2.25 * 0.55),
-    'random_walk': int(maps * 2 * 0.67),
-    'pseudo_masks': int(500 * 0.03),
-    'classifier': 0,
-  }
-  assert estimates.product_bytes('priors', config, 'test', labels, sizes) == 0
-  assert [estimates.readable(x) for x in (900, 1536, 5 << 30, 3e12)] == [
-    '900 bytes', '1.5 KiB', '5 GiB', '2.73 TiB'
-  ]  # fmt: skip
-
-
 def test_the_launcher_tells_and_exits_by_what_it_found(root, tmp_path):
   (root / 'images' / 'p03.jpg').unlink()
   result = subprocess.run(
@@ -302,11 +252,3 @@ def test_the_launcher_tells_and_exits_by_what_it_found(root, tmp_path):
   assert result.stdout.startswith('faults (1)\n  split train: images/: no image for the id')
   assert result.stdout.splitlines()[-1] == '1 fault, 0 warnings: a run would not work'
   assert not (tmp_path / 'run').exists()
-
-
-def test_a_config_of_stages_is_known_by_their_names():
-  assert set(estimates.TRAINED) == {
-    name for name in config_lib.PipelineConfig.__slots__
-    if hasattr(getattr(config_lib.PipelineConfig(), name), 'optim')
-  }  # fmt: skip
-  assert stage.as_dict(info.DatasetConfig())['source'] == 'files'

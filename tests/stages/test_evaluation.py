@@ -95,6 +95,14 @@ def test_every_product_has_its_score_in_a_file(config, runtime, directories, tmp
   assert 'Pseudo masks of val:' in printed and 'undecided 25.0 %' in printed
 
 
+def test_splits_of_products_that_are_not_scored_are_not_opened(
+  config, runtime, directories, tmp_path
+):
+  config.evaluation.of, config.predictions.splits = ('priors',), ('nowhere',)
+  evaluation.run(config, directories, tmp_path / 'out', runtime)
+  assert len(list((tmp_path / 'out').iterdir())) == 2
+
+
 def test_scores_that_are_up_to_date_stay(config, runtime, directories, tmp_path):
   out = tmp_path / 'evaluation'
   evaluation.run(config, directories, out, runtime)
@@ -194,6 +202,15 @@ def test_the_score_of_a_stage_follows_it(config, runtime, directories, tmp_path)
   (out / 'priors_train.json').unlink()
   runner._score(config, 'priors', planned(graph.Status.DONE), runtime)
   assert not (out / 'priors_train.json').exists()
+
+
+def test_a_product_is_scored_on_those_of_its_splits_that_are_wanted(config):
+  config.predictions.splits = ('val', 'test')
+  assert evaluation._splits(config, 'priors') == ('train', 'val')
+  config.evaluation.splits = ('test', 'val')
+  config_lib.validate(config)
+  assert evaluation._splits(config, 'priors') == ('val',)
+  assert evaluation._splits(config, 'predictions') == ('val', 'test')
 
 
 def test_an_unknown_stage_is_refused(config):

@@ -1,5 +1,7 @@
 """The stage `priors` with LPCAM, on a network of one convolution, against plain NumPy."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from pnoc_jax.nn import classifier
 from pnoc_jax.ops import resize
 from pnoc_jax.predict import lpcam as inference
 from pnoc_jax.stages import lpcam, networks, priors, stage
+from pnoc_jax.training import loop
 
 STRIDE, WIDTH, SIZE = 4, 5, 18
 SCALES = (1.0, 1.5)
@@ -69,10 +72,12 @@ def _features(network, image):
   return np.asarray(found['layer1'][0]), np.asarray(found['layer1'][1, :, ::-1])
 
 
-def test_the_sample_has_the_cells_of_both_sides(made, network, source):
+def test_the_sample_has_the_cells_of_both_sides(made, network, source, tmp_path):
   config, runtime, _ = made
   kernel = np.asarray(inference.classifier_kernel(network[1]))
-  found = lpcam._sample(*network, config.priors, source, runtime, STRIDE, seed=0)
+  share = tmp_path / 'share.npz'
+  assert lpcam._sample(*network, config.priors, source, share, runtime, STRIDE, seed=0)
+  found, _ = weights.load(share)
   wanted = {}
   for index in range(len(source)):
     features, mirrored = _features(network, source.example(index)['image'])
@@ -90,6 +95,16 @@ def test_the_sample_has_the_cells_of_both_sides(made, network, source):
       ours.astype(np.float32).sum(0), theirs.astype(np.float32).sum(0), rtol=2e-3
     )
     assert len(ours) == len(theirs)
+
+
+def test_a_signal_leaves_no_sample(made, network, source, tmp_path):
+  config, runtime, _ = made
+  runtime = dataclasses.replace(runtime, workdir=tmp_path, should_stop=lambda: True)
+  with pytest.raises(loop.Interrupted, match='shares that are whole are kept'):
+    lpcam.make_vectors(
+      *network, config.priors, source, tmp_path, runtime, output_stride=STRIDE, seed=0
+    )
+  assert not list(tmp_path.iterdir())
 
 
 def test_priors_are_the_cosines_summed_over_scales_and_resume(made, network, source, monkeypatch):

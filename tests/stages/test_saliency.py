@@ -130,6 +130,24 @@ def test_maps_of_every_image_are_those_of_the_trained_network(config, tmp_path):
   assert found['train', 'one'][salient].mean() > found['train', 'one'][~salient].mean() + 40
 
 
+def test_splits_share_their_programs(config, tmp_path, monkeypatch):
+  traced, scale_map = [], saliency_images.predict.scale_map
+
+  def spy(model, variables, image, size):
+    traced.append(image.shape)
+    return scale_map(model, variables, image, size)
+
+  monkeypatch.setattr(saliency_images.predict, 'scale_map', spy)
+  runtime, ours = make_runtime(tmp_path), config.saliency
+  source, model = Few('train', ()), Net()
+  variables = {'params': {'decoder': {'kernel': np.ones((3, 3, 3, 1), np.float32)}}}
+  inferences = saliency_images.make_inferences(ours, model, variables, source.info, runtime)
+  for split in ('train', 'val'):
+    (tmp_path / split).mkdir()
+    assert saliency_images.infer(inferences, ours, Few(split, ()), tmp_path, runtime) == 5
+  assert len(traced) == len(set(traced)) > 0
+
+
 @pytest.mark.parametrize('stop_after', [5, 27])
 def test_stopped_anywhere_it_ends_with_the_same_files(config, tmp_path, stop_after):
   inputs = write_masks(tmp_path / 'masks')

@@ -19,8 +19,9 @@ def test_an_override_sets_dotted_fields_of_a_copy():
 
 
 def test_an_override_of_no_field_is_an_error():
-  with pytest.raises(UserError, match=r'generator\.optim\.rate'):
-    sweep.override(config_lib.PipelineConfig(), {'generator.optim.rate': 1}, pathlib.Path())
+  for field in ('generator.optim.rate', 'generatr.optim.lr'):
+    with pytest.raises(UserError, match=field):
+      sweep.override(config_lib.PipelineConfig(), {field: 1}, pathlib.Path())
 
 
 def test_a_sweep_runs_each_variant_in_its_own_directory(tmp_path):
