@@ -39,12 +39,14 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.classifier.smoothing = config.generator.smoothing = 0.0
   config.classifier.epochs = 8
   config.generator.epochs = 10
+  # Priors of three seeds: 68.1 in the mean, with 1 (the generator's own rate) 65.3.
+  config.generator.noc_lr = 0.3
   # Nets trained at one small scale lose by others.
   for inference in (config.priors, config.saliency_priors, config.predictions):
     inference.scales = (1.0,)
     inference.batch_size = 32
   _refine(config)
-  config.segmentation.epochs = 5
+  config.segmentation.epochs = 12
   config.segmentation.head.width, config.segmentation.head.low_width = 32, 8
   config.segmentation.head.rates = (1, 2, 3)
   config.predictions.crf.steps = 10
