@@ -8,7 +8,7 @@ December 2023, `:head` the latest code. docs/recipes.md sets them side by side, 
 import dataclasses
 
 from pnoc_jax.data import info, transforms
-from pnoc_jax.stages import settings
+from pnoc_jax.stages.common import settings
 
 RECIPES = {
   'paper': "the code behind the paper's tables",

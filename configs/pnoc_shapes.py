@@ -15,7 +15,8 @@ from configs import _base
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, transforms
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation, maps, saliency, settings
+from pnoc_jax.stages import evaluation, saliency
+from pnoc_jax.stages.common import maps, settings
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.config import validate
-  from pnoc_jax.stages import doctor
+  from pnoc_jax.runs import doctor
 
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--width', type=int, help='the height by default')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.stages import export
+  from pnoc_jax.runs import export
 
   height = arguments.height or arguments.width
   size = (height, arguments.width or height) if height else None

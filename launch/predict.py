@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--max_side', default=1024, type=int, help='larger images are reduced to it')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.stages import predictions, trained
+  from pnoc_jax.runs import trained
+  from pnoc_jax.stages import predictions
 
   try:
     network = trained.load(arguments.run)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 def main() -> None:
   """Forks a launcher for each moment, and one more."""
   # What all launchers import anyway; no device is touched before they part.
-  from pnoc_jax.stages import runner  # noqa: F401
+  from pnoc_jax.runs import runner  # noqa: F401
 
   split = sys.argv.index('--')
   moments, flags = sys.argv[1:split], sys.argv[split + 1 :]

@@ -21,7 +21,7 @@ FLOORS = {
   **dict.fromkeys(('states', 'updates', 'predict'), 3),
   **dict.fromkeys(('parallel', 'data', 'io'), 4),
   'training': 5,
-  **dict.fromkeys(('stages', 'report', 'config', 'config_flags'), 6),
+  **dict.fromkeys(('stages', 'report', 'config', 'config_flags', 'runs'), 6),
   **dict.fromkeys(('launch', 'configs', 'benchmarks', 'tools'), 7),
 }
 # (room or file, room): the first stands on the second.
@@ -35,9 +35,13 @@ SAME_FLOOR = {
   ('data', 'io'),
   ('stages', 'report'),
   ('config', 'stages'),
-  # The runner is what the launcher calls; no stage knows the whole config.
-  ('stages.runner', 'config'),
+  # What the launcher calls; no stage knows the whole config.
+  ('runs', 'stages'),
+  ('runs', 'report'),
+  ('runs', 'config'),
 }
+# A room within a room, and all that it may know of the outer one.
+INNER = {'stages.common': {'stages.stage', 'stages.common'}}
 PURE = {'ops', 'nn', 'losses', 'optim', 'metrics', 'updates', 'predict'}
 NO_FILES = {'os', 'pathlib', 'io', 'json', 'logging', 'absl', 'grain', 'orbax', 'ml_collections'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'chex', 'orbax'}
@@ -149,6 +153,9 @@ def floors(file: File) -> Iterator[str]:
       yield f'line {found.line}: {found.name} is above {file.room}'
     elif FLOORS[room] == FLOORS[file.room] and not _stands_on(file, room):
       yield f'line {found.line}: {found.name} is a sibling of {file.room}'
+    inner = file.place.rpartition('.')[0]
+    if inner in INNER and room == file.room and not below(found.ours, INNER[inner]):
+      yield f'line {found.line}: {found.name} is above {inner}'
 
 
 def _stands_on(file: File, room: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
-from pnoc_jax.stages import graph, runner
+from pnoc_jax.runs import graph, runner
 
 CONFIG = pathlib.Path(__file__).parent / 'configs' / 'tiny.py'
 

@@ -45,6 +45,13 @@ def test_the_project_keeps_the_rule(rule, project):
     (house_rules.floors, 'report.x', 'from pnoc_jax.stages import stage', 'is a sibling of report'),
     (house_rules.floors, 'stages.priors', 'from pnoc_jax import config', 'is a sibling of stages'),
     (house_rules.floors, 'stages.x', 'from configs import _base', 'is above stages'),
+    (house_rules.floors, 'stages.x', 'from pnoc_jax.runs import graph', 'is a sibling of stages'),
+    (
+      house_rules.floors,
+      'stages.common.x',
+      'from pnoc_jax.stages import priors',
+      'is above stages.common',
+    ),
     (house_rules.floors, 'ops.x', 'from . import cam', 'relative import'),
     (house_rules.floors, 'ops.x', 'from pnoc_jax.attic import cam', 'is on no floor'),
     (house_rules.purity, 'losses.x', 'import os.path', 'losses imports os.path'),
@@ -128,7 +135,8 @@ def test_the_rule_finds_a_planted_fault(rule, place, text, fault):
   ('rule', 'place', 'text'),
   [
     (house_rules.floors, 'ops.x', 'from pnoc_jax import trees, types\nimport jax'),
-    (house_rules.floors, 'stages.runner', 'from pnoc_jax.config import validate'),
+    (house_rules.floors, 'stages.common.x', 'from pnoc_jax.stages import stage'),
+    (house_rules.floors, 'runs.runner', 'from pnoc_jax.config import validate'),
     (house_rules.floors, 'data.x', 'from pnoc_jax.io import images'),
     (house_rules.homes, 'io.weights', 'def f():\n  import torch'),
     (house_rules.homes, 'benchmarks.torch_step', 'import torch'),

@@ -27,7 +27,8 @@ from configs import _base  # noqa: E402
 from pnoc_jax import config as config_lib  # noqa: E402
 from pnoc_jax import config_flags  # noqa: E402
 from pnoc_jax.errors import UserError  # noqa: E402
-from pnoc_jax.stages import stage, sweep  # noqa: E402
+from pnoc_jax.runs import sweep  # noqa: E402
+from pnoc_jax.stages import stage  # noqa: E402
 
 GOLDEN = ROOT / 'tests' / 'golden'
 EXAMPLES = {'backbone=': 'resnest101'}

@@ -12,7 +12,8 @@ import pytest
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
-from pnoc_jax.stages import evaluation, graph, runner
+from pnoc_jax.runs import graph, runner
+from pnoc_jax.stages import evaluation
 from tests import refusals
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import pytest
 from pnoc_jax import config_flags
 from pnoc_jax.data import sources
 from pnoc_jax.io import images, records, weights
-from pnoc_jax.stages import graph
+from pnoc_jax.runs import graph
 from tests.data import miniatures
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -14,7 +14,8 @@ from configs import _recipes
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags, trees
 from pnoc_jax.data import coco, voc
-from pnoc_jax.stages import generator, stage, trainer
+from pnoc_jax.stages import generator, stage
+from pnoc_jax.stages.common import trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = (

@@ -8,7 +8,8 @@ import pytest
 
 from pnoc_jax.data import info, sources, transforms
 from pnoc_jax.io import images, weights
-from pnoc_jax.stages import networks, runner
+from pnoc_jax.runs import runner
+from pnoc_jax.stages.common import networks
 from tests import refusals
 from tests.data import folders
 

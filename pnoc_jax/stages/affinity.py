@@ -8,7 +8,8 @@ from pnoc_jax import trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import networks, settings, stage, stage_training, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import networks, settings, stage_training, trainer
 from pnoc_jax.updates import affinity as affinity_updates
 
 _SCRATCH = ('edges',)

@@ -11,7 +11,8 @@ from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import c2am as c2am_nn
-from pnoc_jax.stages import c2am_measure, networks, settings, stage, stage_training, trainer
+from pnoc_jax.stages import c2am_measure, stage
+from pnoc_jax.stages.common import networks, settings, stage_training, trainer
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import c2am
 

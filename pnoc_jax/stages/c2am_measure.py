@@ -14,7 +14,8 @@ from pnoc_jax.metrics import saliency, thresholds
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.parallel import arrays, hosts, sharding
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import stage, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import trainer
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import c2am
 

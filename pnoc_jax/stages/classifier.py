@@ -6,7 +6,8 @@ from pathlib import Path
 from pnoc_jax import states
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import cam_training, networks, settings, stage, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import cam_training, networks, settings, trainer
 from pnoc_jax.updates import classifier
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from pnoc_jax.io import products, records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
-from pnoc_jax.stages import crf as crf_stage
-from pnoc_jax.stages import saliency_scores, scores, settings, stage
+from pnoc_jax.stages import saliency_scores, scores, stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import settings
 
 Score = Callable[[scores.Split, scores.Inputs], dict[str, Any]]
 

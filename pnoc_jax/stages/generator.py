@@ -15,8 +15,9 @@ from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import cam_training, networks, settings, stage, trainer
 from pnoc_jax.stages import classifier as classifier_stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import cam_training, networks, settings, trainer
 from pnoc_jax.updates import pnoc
 
 

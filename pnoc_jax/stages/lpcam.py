@@ -15,7 +15,8 @@ from pnoc_jax.ops import lpcam
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.stages import multi_scale, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import multi_scale
 from pnoc_jax.training import log, loop
 from pnoc_jax.types import Variables
 

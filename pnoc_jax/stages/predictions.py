@@ -15,8 +15,9 @@ from pnoc_jax.io import archives, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import segmentation as predict
-from pnoc_jax.stages import crf as crf_stage
-from pnoc_jax.stages import maps, multi_scale, networks, per_image, segmentation, settings, stage
+from pnoc_jax.stages import segmentation, stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import maps, multi_scale, networks, per_image, settings
 
 SERVER_PATH = 'results/VOC2012/Segmentation/comp5_test_cls'
 """Where the VOC evaluation server looks for label maps, in an archive."""

@@ -13,7 +13,8 @@ from pnoc_jax.io import products
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.stages import lpcam as lpcam_stage
-from pnoc_jax.stages import multi_scale, networks, per_image, settings, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import multi_scale, networks, per_image, settings
 
 
 class Maps(enum.Enum):

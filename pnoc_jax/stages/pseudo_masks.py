@@ -10,8 +10,9 @@ import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages import crf as crf_stage
-from pnoc_jax.stages import maps, per_image, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import maps, per_image
 
 
 @dataclasses.dataclass(slots=True)

@@ -15,7 +15,8 @@ from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, maps, multi_scale, networks, per_image, settings, stage
+from pnoc_jax.stages import affinity, stage
+from pnoc_jax.stages.common import maps, multi_scale, networks, per_image, settings
 
 _BATCH = sharding.Layout.BATCH
 

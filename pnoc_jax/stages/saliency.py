@@ -12,7 +12,8 @@ from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import layers, saliency_net
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import multi_scale, networks, saliency_images, settings, stage, stage_training
+from pnoc_jax.stages import saliency_images, stage
+from pnoc_jax.stages.common import multi_scale, networks, settings, stage_training
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import saliency
 

@@ -16,7 +16,8 @@ from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import saliency_net as predict
-from pnoc_jax.stages import maps, multi_scale, per_image, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import maps, multi_scale, per_image
 from pnoc_jax.types import Array, Variables
 
 

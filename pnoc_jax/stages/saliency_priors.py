@@ -10,8 +10,9 @@ import numpy as np
 from pnoc_jax.data import info
 from pnoc_jax.io import images
 from pnoc_jax.predict import saliency
-from pnoc_jax.stages import c2am, maps, multi_scale, per_image, settings, stage
-from pnoc_jax.stages import crf as crf_stage
+from pnoc_jax.stages import c2am, stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import maps, multi_scale, per_image, settings
 
 MAPS = 'maps'
 """The directory, within the stage's, of the maps before they are masks."""

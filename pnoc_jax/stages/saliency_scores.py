@@ -11,7 +11,8 @@ import numpy as np
 
 from pnoc_jax.io import products
 from pnoc_jax.metrics import saliency, segmentation, thresholds
-from pnoc_jax.stages import per_image, scores
+from pnoc_jax.stages import scores
+from pnoc_jax.stages.common import per_image
 
 
 def score_saliency_masks(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]:

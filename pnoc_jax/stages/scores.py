@@ -16,8 +16,9 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 from pnoc_jax.metrics import classification, segmentation, thresholds
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages import crf as crf_stage
-from pnoc_jax.stages import per_image, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import per_image
 from pnoc_jax.training import log
 
 Inputs = Mapping[str, Path]

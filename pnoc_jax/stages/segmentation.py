@@ -9,14 +9,8 @@ from pnoc_jax import keys, trees
 from pnoc_jax.data import info, joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import deeplab
-from pnoc_jax.stages import (
-  networks,
-  segmentation_measure,
-  settings,
-  stage,
-  stage_training,
-  trainer,
-)
+from pnoc_jax.stages import segmentation_measure, stage
+from pnoc_jax.stages.common import networks, settings, stage_training, trainer
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import segmentation
 

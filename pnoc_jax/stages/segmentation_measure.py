@@ -11,7 +11,8 @@ from pnoc_jax.metrics import segmentation
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import segmentation as predict
-from pnoc_jax.stages import settings, stage, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import settings, trainer
 from pnoc_jax.types import Variables
 
 

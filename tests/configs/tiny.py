@@ -3,7 +3,8 @@
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import transforms
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation, maps, settings
+from pnoc_jax.stages import evaluation
+from pnoc_jax.stages.common import maps, settings
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:

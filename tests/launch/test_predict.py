@@ -18,7 +18,7 @@ from pnoc_jax.data import loose
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records
 from pnoc_jax.predict import segmentation as pure
-from pnoc_jax.stages import trained
+from pnoc_jax.runs import trained
 from tests.launch import finished_run
 
 

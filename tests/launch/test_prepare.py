@@ -16,7 +16,7 @@ from data import folders, miniatures
 from pnoc_jax import errors
 from pnoc_jax.data import info, pipeline, sources, tfds, transforms
 from pnoc_jax.io import images
-from pnoc_jax.stages import graph
+from pnoc_jax.runs import graph
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,7 +12,8 @@ from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf as crf_ops
-from pnoc_jax.stages import affinity_labels, maps
+from pnoc_jax.stages import affinity_labels
+from pnoc_jax.stages.common import maps
 from pnoc_jax.training import loop
 from tests.stages import label_maps
 

@@ -11,7 +11,8 @@ from pnoc_jax import errors, trees
 from pnoc_jax.data import info
 from pnoc_jax.ops import affinity as affinity_ops
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import affinity, networks, stage, trainer
+from pnoc_jax.stages import affinity, stage
+from pnoc_jax.stages.common import networks, trainer
 
 
 def _config():

@@ -16,7 +16,8 @@ from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import c2am, c2am_measure, networks, saliency_priors, stage
+from pnoc_jax.stages import c2am, c2am_measure, saliency_priors, stage
+from pnoc_jax.stages.common import networks
 from pnoc_jax.training import loop
 from tests.updates import full_step
 

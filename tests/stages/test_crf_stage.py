@@ -8,7 +8,8 @@ import pytest
 
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import crf, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import crf
 
 _CONFIG = crf.CrfConfig(steps=3, filter=crf_ops.Filter.EXACT)
 

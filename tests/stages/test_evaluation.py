@@ -11,7 +11,8 @@ from pnoc_jax.data import sources as sources_lib
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.stages import evaluation, graph, runner, saliency_scores, scores, stage
+from pnoc_jax.runs import graph, runner
+from pnoc_jax.stages import evaluation, saliency_scores, scores, stage
 
 SIZE = 24
 

@@ -6,7 +6,7 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.errors import UserError
-from pnoc_jax.stages import sweep
+from pnoc_jax.runs import sweep
 
 
 @pytest.mark.parametrize(

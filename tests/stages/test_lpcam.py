@@ -14,7 +14,8 @@ from pnoc_jax.io import images, products, weights
 from pnoc_jax.nn import classifier
 from pnoc_jax.ops import resize
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.stages import lpcam, networks, priors, stage
+from pnoc_jax.stages import lpcam, priors, stage
+from pnoc_jax.stages.common import networks
 from pnoc_jax.training import loop
 
 STRIDE, WIDTH, SIZE = 4, 5, 18

@@ -17,9 +17,10 @@ from pnoc_jax import states
 from pnoc_jax.data import info, mixing, pipeline, sampling, shapes, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import cam_training, networks, settings, stage, trainer
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import generator as generator_stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import cam_training, networks, settings, trainer
 from pnoc_jax.updates import classifier, pnoc
 from tests.updates import full_step
 

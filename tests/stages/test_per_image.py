@@ -2,7 +2,7 @@
 
 import pytest
 
-from pnoc_jax.stages import per_image
+from pnoc_jax.stages.common import per_image
 from pnoc_jax.training import loop
 from tests.stages import label_maps
 

@@ -13,7 +13,8 @@ from pnoc_jax.io import images, products, weights
 from pnoc_jax.ops import normalize, resize
 from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, networks, priors, random_walk, stage
+from pnoc_jax.stages import affinity, priors, random_walk, stage
+from pnoc_jax.stages.common import networks
 from pnoc_jax.training import loop
 from tests.ops import dense_walk
 

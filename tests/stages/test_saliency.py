@@ -12,7 +12,8 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, weights
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import maps, saliency, saliency_images, settings, stage
+from pnoc_jax.stages import saliency, saliency_images, stage
+from pnoc_jax.stages.common import maps, settings
 from pnoc_jax.training import loop
 
 SIZES = {'one': (21, 30), 'two': (32, 26), 'bare': (20, 20), 'tiny': (9, 31), 'five': (13, 14)}

@@ -11,8 +11,9 @@ from pnoc_jax.data import joins, pipeline, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records, weights
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import crf as crf_stage
-from pnoc_jax.stages import maps, networks, predictions, segmentation, stage
+from pnoc_jax.stages import predictions, segmentation, stage
+from pnoc_jax.stages.common import crf as crf_stage
+from pnoc_jax.stages.common import maps, networks
 from pnoc_jax.training import loop
 from tests.stages import label_maps
 from tests.updates import full_step

@@ -10,7 +10,8 @@ from pnoc_jax import config as config_lib
 from pnoc_jax import trees
 from pnoc_jax.data import info
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.stages import generator, networks, stage, trainer
+from pnoc_jax.stages import generator, stage
+from pnoc_jax.stages.common import networks, trainer
 
 CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
 DATASET = info.DatasetInfo(

@@ -6,7 +6,9 @@ from flax import linen as nn
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
-from pnoc_jax.stages import estimates, generator, networks, stage
+from pnoc_jax.runs import estimates
+from pnoc_jax.stages import generator, stage
+from pnoc_jax.stages.common import networks
 from tests.configs import tiny
 
 

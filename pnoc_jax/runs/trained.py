@@ -17,7 +17,8 @@ from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
-from pnoc_jax.stages import maps, networks, per_image, predictions, segmentation, settings, stage
+from pnoc_jax.stages import predictions, segmentation, stage
+from pnoc_jax.stages.common import maps, networks, per_image, settings
 from pnoc_jax.training import log
 from pnoc_jax.types import Variables
 

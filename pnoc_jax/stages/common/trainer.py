@@ -17,7 +17,8 @@ from pnoc_jax.io import checkpoints, weights
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import ema, optimizer, schedules
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.stages import settings, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import settings
 from pnoc_jax.training import clock, log, loop
 from pnoc_jax.types import Array, PyTree, Variables
 

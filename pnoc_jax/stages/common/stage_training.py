@@ -11,7 +11,8 @@ from pnoc_jax.data import info, joins, pipeline
 from pnoc_jax.optim import optimizer
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import networks, settings, stage, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import networks, settings, trainer
 from pnoc_jax.types import Array, Variables
 
 

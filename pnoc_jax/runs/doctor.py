@@ -18,7 +18,8 @@ from pnoc_jax.data.findings import Level, Report
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.stages import estimates, graph, stage, sweep
+from pnoc_jax.runs import estimates, graph, sweep
+from pnoc_jax.stages import stage
 
 FAULT, WARNING, FACT = Level.FAULT, Level.WARNING, Level.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')

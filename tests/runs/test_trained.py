@@ -8,7 +8,8 @@ import pytest
 from pnoc_jax.data import loose
 from pnoc_jax.io import images
 from pnoc_jax.predict import segmentation as pure
-from pnoc_jax.stages import predictions, trained
+from pnoc_jax.runs import trained
+from pnoc_jax.stages import predictions
 from tests.launch import finished_run
 
 SIDE = 24

@@ -4,7 +4,8 @@ from pnoc_jax import config as config_lib
 from pnoc_jax.data import sources as sources_lib
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
-from pnoc_jax.stages import generator, graph
+from pnoc_jax.runs import graph
+from pnoc_jax.stages import generator
 
 ALL = ['classifier', 'generator', 'priors', 'evaluation', 'report']
 Status = graph.Status

@@ -18,7 +18,7 @@ from configs import tiny
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import findings, info, voc
 from pnoc_jax.io import images, records
-from pnoc_jax.stages import doctor
+from pnoc_jax.runs import doctor
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAULT, WARNING, FACT = findings.Level.FAULT, findings.Level.WARNING, findings.Level.FACT

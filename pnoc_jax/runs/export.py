@@ -9,7 +9,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import trained as trained_lib
+from pnoc_jax.runs import trained as trained_lib
 from pnoc_jax.types import Array
 
 FILE = 'model.stablehlo'

@@ -17,7 +17,8 @@ from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
-from pnoc_jax.stages import evaluation, graph, stage, sweep
+from pnoc_jax.runs import graph, sweep
+from pnoc_jax.stages import evaluation, stage
 from pnoc_jax.training import clock, log, loop
 
 

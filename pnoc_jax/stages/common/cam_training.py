@@ -13,7 +13,8 @@ from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import cams
-from pnoc_jax.stages import networks, settings, stage, trainer
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import networks, settings, trainer
 from pnoc_jax.types import Array, Variables
 
 _BATCH = sharding.Layout.BATCH

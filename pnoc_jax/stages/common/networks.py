@@ -17,7 +17,8 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier, layers, trunk
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import settings, stage
+from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import settings
 from pnoc_jax.types import Variables
 
 _DTYPES = {

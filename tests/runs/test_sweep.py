@@ -5,7 +5,7 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.errors import UserError
-from pnoc_jax.stages import sweep
+from pnoc_jax.runs import sweep
 
 
 def test_an_override_sets_dotted_fields_of_a_copy():

@@ -1,0 +1,1 @@
+"""What stages share: settings, networks, the trainer, inference image by image, maps and CRF."""
