@@ -7,8 +7,8 @@ Runs are in runs/ablation_shapes/<method>-<seed>; the table is printed after eac
 in runs/ablation_shapes/priors_{train,val}.md, the pictures side by side in report/index.html. The
 same command again resumes.
 
-Obtained: docs/results.md. P-OC and P-NOC are 16 to 18 points of prior mIoU above the plain
-classifier; P-NOC is not above P-OC in the mean of three seeds.
+Obtained (docs/results.md), prior mIoU of train in the mean of three seeds: vanilla 48.8, Puzzle-CAM
+51.4, OC-CSE 55.3, P-OC 66.4, P-NOC 68.1; seeds differ by more than the last two.
 """
 
 from configs import _base, pnoc_shapes
