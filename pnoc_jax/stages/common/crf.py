@@ -1,5 +1,6 @@
 """The dense CRF over many images: in buckets, on all local devices or cores, in order."""
 
+import abc
 import collections
 import concurrent.futures
 import dataclasses
@@ -72,7 +73,7 @@ def faults(name: str, config: CrfConfig) -> list[str]:
   return found
 
 
-class _Crf:
+class _Crf(abc.ABC):
   """Runs an image a thread; a new size compiles nothing once its bucket has been seen."""
 
   def __init__(
@@ -112,9 +113,9 @@ class _Crf:
     """How many programs were made."""
     return sum(program.traces for program in self._programs)
 
+  @abc.abstractmethod
   def _unary(self, evidence, present):
     """Energies of the labels, f32[H, W, n]."""
-    raise NotImplementedError
 
   def _refine(self, image, evidence, present, size):
     """The most probable labels i32[Hb, Wb] of an image that fills `size` of its bucket."""
