@@ -1,4 +1,4 @@
-"""Trains a network that follows the generator: what saliency, affinity and segmentation share."""
+"""Trains a network that follows the generator: C2AM, PoolNet, AffinityNet, DeepLabV3+."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
