@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from pnoc_jax import states
 from pnoc_jax.data import transforms
 from pnoc_jax.losses import puzzle as puzzle_loss
 from pnoc_jax.nn import classifier, layers
-from pnoc_jax.ops import label_split
+from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
@@ -60,9 +61,14 @@ class GeneratorConfig(settings.CamTrainingConfig):
     lambda_cse: weight of the class-specific erasing loss (.3 to 1).
     lambda_noc: weight of the noc's loss (0 to 1). Adaptive optimisers cancel a factor on the loss,
       so with them it scales the noc's learning rate.
+    lambda_conf: weight of the confidence loss of the tiles (0).
+    soft_mask: over what the maximum that normalises the soft mask is taken; the hard mask's is each
+      image's. With the batch's, images whose maps are weak are erased weakly.
     threshold: delta_noc of the hard mask.
     strategy: how the erased class is picked.
     level: what the reconstruction loss compares.
+    distance: how a difference counts there.
+    selection: which classes count there.
     noc_every: generator updates to an update of the noc (k_noc).
     noc_lr: factor on the noc's learning rate.
     leak_noc_grad: as in the reference, gradients of the generator's loss reach the noc.
@@ -78,9 +84,13 @@ class GeneratorConfig(settings.CamTrainingConfig):
   lambda_re: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.0, 4.0, 0.5))
   lambda_cse: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.3, 1.0, 1.0))
   lambda_noc: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.0, 1.0, 1.0))
+  lambda_conf: float = 0.0
+  soft_mask: erase.Over = erase.Over.BATCH
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
   level: puzzle_loss.Level = puzzle_loss.Level.FEATURE
+  distance: puzzle_loss.Norm = puzzle_loss.Norm.L1
+  selection: puzzle_loss.Selection = puzzle_loss.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0
   leak_noc_grad: bool = False
@@ -166,7 +176,14 @@ class _Updates:
       w_re=_ramp(config.lambda_re, total) if config.method.uses_tiles else None,
       w_cse=_ramp(config.lambda_cse, total) if config.method.uses_classifier else None,
       strategy=config.strategy,
-      level=config.level,
+      reconstruct=functools.partial(
+        puzzle_loss.reconstruction_loss,
+        level=config.level,
+        norm=config.distance,
+        selection=config.selection,
+      ),
+      w_conf=config.lambda_conf,
+      soft_mask=config.soft_mask,
       leak_noc_grad=config.leak_noc_grad,
       class_weight=self._class_weight,
       update_ema=trainer.make_update_ema(config.optim),

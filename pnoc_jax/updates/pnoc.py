@@ -48,7 +48,9 @@ def make_generator_update(
   w_re: Schedule | None,
   w_cse: Schedule | None,
   strategy: label_split.Strategy = label_split.Strategy.RANDOM,
-  level: puzzle_loss.Level = puzzle_loss.Level.FEATURE,
+  reconstruct: Callable = puzzle_loss.reconstruction_loss,
+  w_conf: float = 0.0,
+  soft_mask: erase.Over = erase.Over.BATCH,
   leak_noc_grad: bool = False,
   class_weight: Array | None = None,
   update_ema: Callable[[PyTree, PyTree, Array], PyTree] | None = None,
@@ -64,7 +66,9 @@ def make_generator_update(
       the tiles out.
     w_cse: weight lambda_cse of the class-specific erasing loss; None exactly when `noc_model` is.
     strategy: how the erased class is picked.
-    level: what the reconstruction loss compares.
+    reconstruct: the reconstruction loss, `(cam, cam_re, label) -> f32[]`, its options bound.
+    w_conf: weight of the confidence loss of the tiles.
+    soft_mask: over what the maximum that normalises the soft mask is taken.
     leak_noc_grad: also return the loss's gradient with respect to the noc in `Erasure.leak`.
     class_weight: f32[K] factors of the classification terms of f, or None.
     update_ema: see `states.apply_gradients`.
@@ -96,12 +100,15 @@ def make_generator_update(
       terms['loss/cls_re'] = multilabel.multilabel_loss(
         cam_ops.logits(cam_re), target, class_weight=class_weight
       )
-      terms['loss/re'] = puzzle_loss.reconstruction_loss(cam, cam_re, label, level=level)
+      terms['loss/re'] = reconstruct(cam, cam_re, label)
       total = total + terms['loss/cls_re'] + weights['re'] * terms['loss/re']
+      if w_conf:
+        terms['loss/conf'] = puzzle_loss.confidence_loss(cam_ops.logits(tiles))
+        total = total + w_conf * terms['loss/conf']
     logits_noc = None
     if w_cse is not None:
       # As the reference: no stop-gradient, neither through the mask nor through its maximum.
-      mask = erase.class_mask(cam, picked, size=image.shape[1:3], over=erase.Over.BATCH)
+      mask = erase.class_mask(cam, picked, size=image.shape[1:3], over=soft_mask)
       erased = erase.erase_soft(image, mask)
       noc_variables = {'params': noc_params, 'batch_stats': noc_stats}
       logits_noc = cam_ops.logits(classifier.eval_forward(noc_model, noc_variables, erased))

@@ -16,6 +16,8 @@ from pnoc_jax import config as config_lib
 from pnoc_jax import states
 from pnoc_jax.data import info, mixing, pipeline, sampling, shapes, transforms
 from pnoc_jax.errors import UserError
+from pnoc_jax.losses import puzzle
+from pnoc_jax.ops import erase
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import generator as generator_stage
@@ -153,6 +155,32 @@ def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, one_device)
     with pytest.raises(InterruptedError):
       run(config, {'classifier': pathlib.Path()}, pathlib.Path(), runtime)
   np.testing.assert_array_equal(seen, [weights, weights])
+
+
+def test_the_generators_losses_are_flags(monkeypatch, one_device):
+  flags = ('soft_mask=image', 'level=cam', 'distance=l2', 'selection=none', 'lambda_conf=0.5')
+  config = _parsed(*(f'generator.{flag}' for flag in flags))
+  seen = {}
+
+  def spy(*_, **options):
+    seen.update(options)
+    raise InterruptedError
+
+  monkeypatch.setattr(networks, 'first_variables', full_step.drawn)
+  monkeypatch.setattr(networks, 'load', lambda *_: None)
+  monkeypatch.setattr(pnoc, 'make_generator_update', spy)
+  runtime = mock.Mock(mesh=one_device, source=lambda *_: SOURCE)
+  config.generator.model = full_step.config().classifier.model
+  config.generator.batch_size = 4
+  with pytest.raises(InterruptedError):
+    generator_stage.run(config, {'classifier': pathlib.Path()}, pathlib.Path(), runtime)
+  assert seen['soft_mask'] is erase.Over.IMAGE
+  assert seen['w_conf'] == 0.5
+  assert seen['reconstruct'].keywords == {
+    'level': puzzle.Level.CAM,
+    'norm': puzzle.Norm.L2,
+    'selection': puzzle.Selection.NONE,
+  }
 
 
 def test_a_weighted_update_has_the_weighted_loss(monkeypatch):

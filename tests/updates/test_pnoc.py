@@ -1,10 +1,13 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pnoc_jax import keys, states
-from pnoc_jax.ops import label_split
+from pnoc_jax.losses import puzzle
+from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
@@ -98,6 +101,24 @@ def test_the_soft_mask_is_over_the_batch_and_has_gradients(start, stepped, oracl
     _, (grads, _) = oracle(**wrong)
     other = tiny.descend(ours['params'], grads)['conv']['kernel']
     assert np.abs(np.asarray(found - other)).max() > 5e-4, wrong
+
+
+def test_other_masks_and_losses_of_the_generator(start, stepped, oracle):
+  """Masks by each image's maximum, squared differences of present classes, sure tiles."""
+  ours, judge, state, batch = start
+  reconstruct = functools.partial(
+    puzzle.reconstruction_loss, norm=puzzle.Norm.L2, selection=puzzle.Selection.SELECTION
+  )
+  update = _generator_update(
+    _tx(ours['params']), reconstruct=reconstruct, w_conf=0.3, soft_mask=erase.Over.IMAGE
+  )
+  split = label_split.init_label_split(tiny.CLASSES)
+  found, _, _, metrics = jax.jit(update)(state, judge, split, batch, keys.root_key(5))
+  (_, (_, _, terms)), (grads, _) = oracle(over_batch=False, squared=True, w_conf=0.3)
+  for name, value in terms.items():
+    np.testing.assert_allclose(metrics[name], value, err_msg=name, **CLOSE)
+  _equal(found.params, tiny.descend(ours['params'], grads))
+  assert 'loss/conf' not in stepped[3]
 
 
 def test_a_present_class_is_picked_and_counted(start, stepped):

@@ -110,9 +110,25 @@ def masks(cam, picked, *, over_batch):
 
 
 def generator_loss(
-  params, noc_params, stats, noc_stats, data, picked, w_re, w_cse, *, over_batch=True, detach=False
+  params,
+  noc_params,
+  stats,
+  noc_stats,
+  data,
+  picked,
+  w_re,
+  w_cse,
+  *,
+  over_batch=True,
+  detach=False,
+  squared=False,
+  w_conf=0.0,
 ):
-  """L_f of Eqs. 1 and 2, with the terms."""
+  """L_f of Eqs. 1 and 2, with the terms.
+
+  `squared` is the reference's L2 over the present classes of each image, `w_conf` weighs -s log(s)
+  of each tile's scores s.
+  """
   image, label = data['image'], data['label']
   cam, stats = forward(params, stats, image, train=True)
   small, stats = forward(params, stats, quarters(image), train=True)
@@ -122,12 +138,19 @@ def generator_loss(
     'loss/cls_re': cross_entropy(cam_re.mean((1, 2)), smooth(label)),
     'loss/re': (jnp.abs(cam - cam_re) * label[:, None, None, :]).mean(),
   }
+  if squared:
+    present = ((cam - cam_re) ** 2).mean((1, 2)) * label
+    terms['loss/re'] = (present.sum(1) / label.sum(1)).mean()
   psi = masks(cam, picked, over_batch=over_batch)
   psi = jax.lax.stop_gradient(psi) if detach else psi
   judged, _ = forward(noc_params, noc_stats, image * (1 - psi), train=False)
   terms['loss/cse'] = cross_entropy(judged.mean((1, 2)), smooth(label - picked))
   total = terms['loss/cls'] + terms['loss/cls_re']
   total = total + w_re * terms['loss/re'] + w_cse * terms['loss/cse']
+  if w_conf:
+    score = 1 / (1 + jnp.exp(-small.mean((1, 2))))
+    terms['loss/conf'] = -(score * jnp.log(score + 1e-5)).sum(1).mean()
+    total = total + w_conf * terms['loss/conf']
   return total, (cam, stats, terms | {'loss/total': total})
 
 
