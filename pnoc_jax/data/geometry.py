@@ -45,11 +45,16 @@ def draw_size(
   if resize is Resize.LONG_SIDE and min_size == max_size:
     return (min_size, min_size), True
   drawn = int(rng.integers(min_size, max_size, endpoint=True))
-  if resize is Resize.SQUARE:
+  if squeezes(resize, min_size=min_size, max_size=max_size):
     return (drawn, drawn), True
   sides = {Resize.LONG_SIDE: max(size), Resize.SHORT_SIDE: min(size), Resize.PERCENT: 100}
   scale = drawn / sides[resize]
   return (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)), False
+
+
+def squeezes(resize: Resize, *, min_size: int, max_size: int) -> bool:
+  """Whether images become squares, whatever their form."""
+  return resize is Resize.SQUARE or (resize is Resize.LONG_SIDE and min_size == max_size)
 
 
 def draw_place(

@@ -106,6 +106,7 @@ def valid_batches(
   *,
   size: int,
   batch_size: int,
+  squeeze: bool = False,
   process_index: int = 0,
   process_count: int = 1,
   workers: int = 0,
@@ -120,6 +121,7 @@ def valid_batches(
     source: the examples.
     size: side of the square, px.
     batch_size: B, of the global batch.
+    squeeze: squeeze whole images to the square instead of cutting their top left.
     process_index: p; rows p*b to (p+1)*b of each global batch, b = B / P.
     process_count: P.
     workers: processes that prepare batches; 0 for threads of this process.
@@ -136,7 +138,7 @@ def valid_batches(
   rows_of = positions.ValidPositions(
     len(source), batch_size=batch_size, rows=rows, process_index=process_index
   )
-  dataset = grain.MapDataset.source(rows_of).map(_Valid(source, size, target)).batch(rows)
+  dataset = grain.MapDataset.source(rows_of).map(_Valid(source, size, squeeze, target)).batch(rows)
   return Batches(dataset, workers=workers)
 
 
@@ -275,8 +277,8 @@ class _Train:
 class _Valid:
   """Reads and transforms one validation example."""
 
-  def __init__(self, source, size, target):
-    self._source, self._size, self._target = source, size, target
+  def __init__(self, source, size, squeeze, target):
+    self._source, self._size, self._squeeze, self._target = source, size, squeeze, target
 
   def __call__(self, at):
     index, weight = at
@@ -286,7 +288,9 @@ class _Valid:
     else:
       mask = self._target.read(index, size=example['image'].shape[:2])
       resample = self._target.resample
-    image, box, mask = transforms.valid(example['image'], mask, size=self._size, resample=resample)
+    image, box, mask = transforms.valid(
+      example['image'], mask, size=self._size, squeeze=self._squeeze, resample=resample
+    )
     return {
       'image': image,
       'box': box,

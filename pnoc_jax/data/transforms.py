@@ -97,6 +97,11 @@ class TransformConfig:
   cutout: int = 16
   """RANDAUGMENT ends with a black rectangle of this side in px (one more where it fits)."""
 
+  @property
+  def squeezes(self) -> bool:
+    """Whether images become squares, whatever their form; measurements then treat them alike."""
+    return geometry.squeezes(self.resize, min_size=self.min_size, max_size=self.max_size)
+
 
 def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3) -> None:
   """Raises UserError with every number of the config that cannot work.
@@ -236,6 +241,7 @@ def valid(
   mask: np.ndarray | None,
   *,
   size: int,
+  squeeze: bool = False,
   resample: Resample = Resample.NEAREST,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The transform of in-training validation: short side to `size`, then the top-left square.
@@ -244,6 +250,7 @@ def valid(
     image: u8[H, W, C].
     mask: u8[H, W] or None.
     size: of the result, px.
+    squeeze: squeeze the whole image to the square, as a training that does so.
     resample: how the mask is resized.
 
   Returns:
@@ -251,6 +258,8 @@ def valid(
   """
   # As torchvision's Resize: what is over a whole pixel of the long side is dropped.
   shape = tuple(size * n // min(image.shape[:2]) for n in image.shape[:2])
+  if squeeze:
+    shape = (size, size)
   canvas = np.zeros((size, size, image.shape[2]), np.uint8)
   canvas[:] = images.resize_bilinear(image, shape)[:size, :size]
   labels = np.full((size, size), info.VOID, np.uint8)

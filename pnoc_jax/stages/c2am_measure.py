@@ -68,7 +68,12 @@ def make_measure(
   def measure(variables: Variables) -> dict[str, float]:
     local = arrays.replicate(arrays.to_host(variables), runtime.local_mesh)
     sums = {name: thresholds.init_sums(2, _THRESHOLDS) for name in signs}
-    stream = pipeline.valid_batches(source, size=config.eval_size, batch_size=batch_size)
+    stream = pipeline.valid_batches(
+      source,
+      size=config.eval_size,
+      squeeze=config.transform.squeezes,
+      batch_size=batch_size,
+    )
     with stream:
       for number, batch in enumerate(stream):
         if config.eval_batches and number >= config.eval_batches:

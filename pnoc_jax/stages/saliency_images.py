@@ -93,7 +93,12 @@ def make_measure(
   def measure(variables: Variables) -> dict[str, float]:
     local = arrays.replicate(arrays.to_host(variables), runtime.local_mesh)
     found = segmentation.init_confusion(2)
-    stream = pipeline.valid_batches(source, size=config.eval_size, batch_size=batch_size)
+    stream = pipeline.valid_batches(
+      source,
+      size=config.eval_size,
+      squeeze=config.transform.squeezes,
+      batch_size=batch_size,
+    )
     with stream:
       for number, batch in enumerate(stream):
         if config.eval_batches and number >= config.eval_batches:

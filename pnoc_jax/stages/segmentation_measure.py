@@ -51,7 +51,13 @@ def make_measure(
     totals = {prefix: segmentation.init_confusion(len(names)) for prefix in targets}
     # One stream a target, of the same images: they are read twice and segmented once.
     streams = [
-      pipeline.valid_batches(source, size=config.eval_size, batch_size=batch_size, target=target)
+      pipeline.valid_batches(
+        source,
+        size=config.eval_size,
+        squeeze=config.transform.squeezes,
+        batch_size=batch_size,
+        target=target,
+      )
       for target in targets.values()
     ]
     for number, found in enumerate(zip(*streams, strict=True)):

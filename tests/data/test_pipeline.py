@@ -105,6 +105,16 @@ def test_a_broken_image_is_named_by_the_stream(tmp_path):
     _batches(source, 1, batch_size=3)
 
 
+def test_validation_squeezes_whole_images(tmp_path):
+  source = folder.FolderSource(str(folders.write(tmp_path / 'x')), 'train')
+  for squeeze in (False, True):
+    batch = next(iter(pipeline.valid_batches(source, size=8, batch_size=1, squeeze=squeeze)))
+    example = source.example(0)['image']
+    expected, _, mask = transforms.valid(example, source.mask(0), size=8, squeeze=squeeze)
+    np.testing.assert_array_equal(batch['image'][0], expected)
+    np.testing.assert_array_equal(batch['mask'][0], mask)
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_validation_sees_every_image_once(processes):
   source = shapes.ShapesSource(info.ShapesConfig(size=32, val=10), 'val')

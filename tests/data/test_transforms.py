@@ -204,6 +204,20 @@ def test_valid_takes_the_top_left_square():
   np.testing.assert_array_equal(image, np.asarray(resized)[:, :112])
 
 
+def test_valid_squeezes_where_training_does():
+  mask = np.arange(40 * 56).reshape(40, 56).astype(np.uint8)
+  image, box, labels = transforms.valid(NOISE, mask, size=20, squeeze=True)
+  resized = Image.fromarray(NOISE).resize((20, 20), Image.Resampling.BILINEAR)
+  np.testing.assert_array_equal(image, np.asarray(resized))
+  # The last column of the mask is that of the whole image, not of its square.
+  assert labels.shape == (20, 20) and labels[0, -1] > 40 and box.tolist() == [0, 0, 20, 20]
+  make = transforms.TransformConfig
+  assert make(min_size=32, max_size=32).squeezes
+  assert make(resize=transforms.Resize.SQUARE, min_size=32, max_size=48).squeezes
+  assert not make(min_size=32, max_size=48).squeezes
+  assert not make(resize=transforms.Resize.SHORT_SIDE, min_size=32, max_size=32).squeezes
+
+
 def test_impossible_numbers_are_refused():
   config = transforms.TransformConfig(min_size=9, max_size=8, hue=0.6, cutout=-1)
   with pytest.raises(errors.UserError, match=r'(?s)9 and 8.*hue is 0.6.*cutout is -1'):

@@ -17,6 +17,7 @@ from pnoc_jax import states
 from pnoc_jax.data import info, mixing, pipeline, sampling, shapes, transforms
 from pnoc_jax.errors import UserError
 from pnoc_jax.losses import puzzle
+from pnoc_jax.metrics import classification
 from pnoc_jax.ops import erase
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import classifier as classifier_stage
@@ -32,6 +33,7 @@ PARAMS = {
   'classifier': {'kernel': jnp.array([[0.1, 0.7]])},
 }
 GRADS = jax.tree.map(lambda x: 3 * jnp.cos(x), PARAMS)
+SCORES = ('map', 'precision', 'recall', 'f1', 'roc_auc')
 RATES = {'backbone': {'kernel': 0.01, 'bias': 0.02}, 'classifier': {'kernel': 0.1}}
 DECAYS = {'backbone': {'kernel': 0.1, 'bias': 0.0}, 'classifier': {'kernel': 0.1}}
 
@@ -181,6 +183,22 @@ def test_the_generators_losses_are_flags(monkeypatch, one_device):
     'norm': puzzle.Norm.L2,
     'selection': puzzle.Selection.NONE,
   }
+
+
+@pytest.mark.parametrize('largest', [64, 96])
+def test_measurements_squeeze_images_where_the_training_does(monkeypatch, one_device, largest):
+  config = _parsed('generator.transform.min_size=64', f'generator.transform.max_size={largest}')
+  seen = []
+
+  def spy(*_, squeeze, **__):
+    seen.append(squeeze)
+    return iter(())
+
+  monkeypatch.setattr(pipeline, 'valid_batches', spy)
+  monkeypatch.setattr(classification, 'score', lambda _: dict.fromkeys(SCORES))
+  runtime = mock.Mock(local_mesh=one_device)
+  cam_training.make_measure(None, SOURCE, config.generator, runtime)({})
+  assert seen == [largest == 64]
 
 
 def test_a_weighted_update_has_the_weighted_loss(monkeypatch):

@@ -78,9 +78,13 @@ def make_measure(
     local = arrays.replicate(arrays.to_host(variables), runtime.local_mesh)
     sums = thresholds.init_sums(source.info.num_classes + 1, thresholds.GRID_THRESHOLDS)
     found = None
-    for number, batch in enumerate(
-      pipeline.valid_batches(source, size=config.eval_size, batch_size=batch_size)
-    ):
+    stream = pipeline.valid_batches(
+      source,
+      size=config.eval_size,
+      squeeze=config.transform.squeezes,
+      batch_size=batch_size,
+    )
+    for number, batch in enumerate(stream):
       if config.eval_batches and number >= config.eval_batches:
         break
       inputs = {name: batch[name] for name in ('image', 'box')}
