@@ -32,17 +32,15 @@ def train_vanilla(
   *,
   seed: int,
   name: str,
+  start: Path | None = None,
 ) -> None:
-  """Trains an ordinary classifier with the settings `config`; see `cam_training.train`."""
+  """Trains an ordinary classifier with the settings `config`; see `cam_training.train`.
+
+  `start` is the directory of a stage whose whole network, head included, it goes on from.
+  """
   model = networks.build(config.model, source.info.num_classes)
-  variables = networks.first_variables(
-    model,
-    source.info,
-    runtime.mesh,
-    seed=seed,
-    name=name,
-    init=config.init,
-    arch=config.model.backbone,
+  variables = cam_training.first_variables(
+    model, source.info, config, runtime, seed=seed, name=name, start=start
   )
   length = trainer.horizon(config, source)
   tx, rate = trainer.make_optimizer(

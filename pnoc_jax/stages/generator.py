@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from pnoc_jax import states
 from pnoc_jax.data import transforms
+from pnoc_jax.errors import UserError
 from pnoc_jax.losses import puzzle as puzzle_loss
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import erase, label_split
@@ -57,6 +58,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
 
   Attributes:
     method: the CAM method.
+    start: `pretrained` weights (`init`), or all of this run's `classifier`, head included.
     lambda_re: weight of the reconstruction loss (0 to 4 over the first half).
     lambda_cse: weight of the class-specific erasing loss (.3 to 1).
     lambda_noc: weight of the noc's loss (0 to 1). Adaptive optimisers cancel a factor on the loss,
@@ -75,6 +77,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   """
 
   method: Method = Method.PNOC
+  start: settings.Start = settings.Start.PRETRAINED
   # The paper: RandAugment for the ordinary classifier, colour jitter for the generators.
   transform: transforms.TransformConfig = dataclasses.field(
     default_factory=lambda: transforms.TransformConfig(augment=transforms.Augment.COLORJITTER)
@@ -100,15 +103,20 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
   """Trains the generator; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
   ours = config.generator
   source = runtime.source(config.dataset, config.dataset.train_split)
+  start = _start(config, inputs)
   if ours.method is Method.VANILLA:
-    classifier_stage.train_vanilla(ours, source, out, runtime, seed=config.seed, name='generator')
+    classifier_stage.train_vanilla(
+      ours, source, out, runtime, seed=config.seed, name='generator', start=start
+    )
     return
   length = trainer.horizon(ours, source)
   judge = None
   if ours.method.uses_classifier:
     judge = _load_judge(config, inputs['classifier'], source.info)
   class_weight = cam_training.class_weight(ours, source)
-  updates = _Updates(config, source.info, length, judge, runtime, class_weight=class_weight)
+  updates = _Updates(
+    config, source.info, length, judge, runtime, class_weight=class_weight, start=start
+  )
   cam_training.train(
     updates.update,
     updates.init(),
@@ -121,6 +129,16 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
     model=updates.model,
     rates=updates.rates(),
   )
+
+
+def _needs(config) -> tuple[str, ...]:
+  ours = config.generator
+  starts_there = ours.start is settings.Start.CLASSIFIER
+  return ('classifier',) if starts_there or ours.method.uses_classifier else ()
+
+
+def _start(config, inputs: dict[str, Path]) -> Path | None:
+  return inputs['classifier'] if config.generator.start is settings.Start.CLASSIFIER else None
 
 
 def _load_judge(config, directory: Path, dataset):
@@ -142,18 +160,14 @@ def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Cl
 class _Updates:
   """The compiled updates of a method and the state that they start from."""
 
-  def __init__(self, pipeline_config, dataset, length, judge, runtime, *, class_weight=None):
+  def __init__(
+    self, pipeline_config, dataset, length, judge, runtime, *, class_weight=None, start=None
+  ):
     config, seed = pipeline_config.generator, pipeline_config.seed
     self.config, self.dataset, self.runtime = config, dataset, runtime
     self.model = networks.build(config.model, dataset.num_classes)
-    self._variables = networks.first_variables(
-      self.model,
-      dataset,
-      runtime.mesh,
-      seed=seed,
-      name='generator',
-      init=config.init,
-      arch=config.model.backbone,
+    self._variables = cam_training.first_variables(
+      self.model, dataset, config, runtime, seed=seed, name='generator', start=start
     )
     self._noc_model, self._judge = judge or (None, None)
     self._noc_model_config = pipeline_config.classifier.model
@@ -309,19 +323,32 @@ def _settings(config) -> dict:
   return found
 
 
+def _describe(config, source) -> str:
+  ours = config.generator
+  start = 'classifier' if ours.start is settings.Start.CLASSIFIER else None
+  return f'{ours.method.value}, {cam_training.describe(ours, source, start=start)}'
+
+
 def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
   cam_training.check(config.generator, source, runtime, name='generator')
+  if config.generator.start is settings.Start.GENERATOR:
+    raise UserError(
+      'generator.start is "generator", this stage itself: use "pretrained" or "classifier"'
+    )
   if 'classifier' in inputs:
     _load_judge(config, inputs['classifier'], source.info)
+    start = _start(config, inputs)
+    if start is not None:
+      networks.load(
+        networks.build(config.generator.model, source.info.num_classes), source.info, start
+      )
 
 
 STAGE = stage.Stage(
   name='generator',
-  needs=lambda config: ('classifier',) if config.generator.method.uses_classifier else (),
+  needs=_needs,
   settings=_settings,
   run=run,
-  describe=lambda config, source: (
-    f'{config.generator.method.value}, {cam_training.describe(config.generator, source)}'
-  ),
+  describe=_describe,
   check=_check,
 )

@@ -16,6 +16,7 @@ from pnoc_jax import config as config_lib
 from pnoc_jax import states
 from pnoc_jax.data import info, mixing, pipeline, sampling, shapes, transforms
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import weights
 from pnoc_jax.losses import puzzle
 from pnoc_jax.metrics import classification
 from pnoc_jax.ops import erase
@@ -134,9 +135,9 @@ def test_a_mixing_that_cannot_work_is_named():
 
 def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, one_device):
   config = _parsed('classifier.class_weight=balanced', 'generator.class_weight=balanced')
-  weights = sampling.class_weights(SOURCE.labels)
+  factors = sampling.class_weights(SOURCE.labels)
   assert (
-    weights.min() < 0.9 and cam_training.class_weight(settings.CamTrainingConfig(), SOURCE) is None
+    factors.min() < 0.9 and cam_training.class_weight(settings.CamTrainingConfig(), SOURCE) is None
   )
   seen = []
 
@@ -156,7 +157,7 @@ def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, one_device)
   for run in (classifier_stage.run, generator_stage.run):
     with pytest.raises(InterruptedError):
       run(config, {'classifier': pathlib.Path()}, pathlib.Path(), runtime)
-  np.testing.assert_array_equal(seen, [weights, weights])
+  np.testing.assert_array_equal(seen, [factors, factors])
 
 
 def test_the_generators_losses_are_flags(monkeypatch, one_device):
@@ -199,6 +200,46 @@ def test_measurements_squeeze_images_where_the_training_does(monkeypatch, one_de
   runtime = mock.Mock(local_mesh=one_device)
   cam_training.make_measure(None, SOURCE, config.generator, runtime)({})
   assert seen == [largest == 64]
+
+
+@pytest.mark.parametrize('method', ['vanilla', 'pnoc'])
+@pytest.mark.parametrize('start', ['classifier', 'pretrained'])
+def test_the_generator_starts_where_its_flag_says(monkeypatch, one_device, method, start):
+  config = _parsed(f'generator.method={method}', f'generator.start={start}')
+  seen = []
+
+  def spy(*_, start, **__):
+    seen.append(start)
+    raise InterruptedError
+
+  monkeypatch.setattr(cam_training, 'first_variables', spy)
+  monkeypatch.setattr(networks, 'load', lambda *_: None)
+  runtime = mock.Mock(mesh=one_device, source=lambda *_: SOURCE)
+  config.generator.model = full_step.config().classifier.model
+  config.generator.batch_size = 4
+  there = pathlib.Path('classifier')
+  with pytest.raises(InterruptedError):
+    generator_stage.run(config, {'classifier': there}, pathlib.Path(), runtime)
+  assert seen == [there if start == 'classifier' else None]
+  needed = (method, start) != ('vanilla', 'pretrained')
+  assert generator_stage.STAGE.needs(config) == (('classifier',) if needed else ())
+  assert ('from the classifier' in generator_stage.STAGE.describe(config, SOURCE)) == (
+    start == 'classifier'
+  )
+
+
+def test_a_start_from_a_stage_takes_its_head_too(monkeypatch, one_device, tmp_path):
+  ours = full_step.config().generator
+  model = networks.build(ours.model, full_step.CLASSES)
+  variables = full_step.drawn(model, full_step.DATASET, one_device, seed=9)
+  weights.save(tmp_path / 'weights', variables, meta={'arch': 'resnest_tiny'})
+  monkeypatch.setattr(networks, 'first_variables', None)
+  runtime = mock.Mock(mesh=one_device)
+  found = cam_training.first_variables(
+    model, full_step.DATASET, ours, runtime, seed=0, name='generator', start=tmp_path
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, variables)
+  assert np.abs(found['params']['classifier']['kernel']).max() > 0
 
 
 def test_a_weighted_update_has_the_weighted_loss(monkeypatch):

@@ -23,15 +23,61 @@ _BATCH = sharding.Layout.BATCH
 Update = Callable[[states.PnocState, dict[str, Array], int], tuple[states.PnocState, dict]]
 
 
-def describe(config: settings.CamTrainingConfig, source: info.Source) -> str:
-  """Says what a training is, for the plan: network, parameters, steps."""
+def describe(
+  config: settings.CamTrainingConfig, source: info.Source, *, start: str | None = None
+) -> str:
+  """Says what a training is, for the plan: network, parameters, steps.
+
+  `start` names the stage whose network it goes on from, if any.
+  """
   model = networks.build(config.model, source.info.num_classes)
   count = trees.count(networks.abstract_variables(model, source.info)['params'])
   length = trainer.horizon(config, source)
-  init = f' from {config.init}' if config.init else ''
+  origin = config.init if start is None else f'the {start}'
+  init = f' from {origin}' if origin else ''
   return (
     f'{config.model.backbone}, {count:,} parameters{init}; {config.epochs} epochs of '
     f'{length.epoch} = {length.total} steps at batch {config.batch_size}'
+  )
+
+
+def first_variables(
+  model: classifier_nn.Classifier,
+  dataset: info.DatasetInfo,
+  config: settings.CamTrainingConfig,
+  runtime: stage.Runtime,
+  *,
+  seed: int,
+  name: str,
+  start: Path | None = None,
+) -> Variables:
+  """Variables of step 0: a finished stage's, or drawn with the backbone of `config.init`.
+
+  Args:
+    model: the network.
+    dataset: what it classifies.
+    config: the training's settings.
+    runtime: where to draw them.
+    seed: the run's seed.
+    name: the stage's name.
+    start: directory of a stage whose whole network, head included, training goes on from.
+
+  Returns:
+    float32 host arrays.
+
+  Raises:
+    UserError: the weights are those of another network; both sides are named.
+  """
+  if start is not None:
+    return networks.load(model, dataset, start)
+  return networks.first_variables(
+    model,
+    dataset,
+    runtime.mesh,
+    seed=seed,
+    name=name,
+    init=config.init,
+    arch=config.model.backbone,
   )
 
 
