@@ -104,6 +104,12 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
   config.generator.start = settings.Start.GENERATOR
   config.generator.init = ''
   refusals.refused(config, tmp_path / 'run', r'generator\.start is "generator", this stage itself')
+  config.generator.start = settings.Start.CLASSIFIER
+  config.generator.init = str(tmp_path / 'cut')
+  refusals.refused(config, tmp_path / 'run', 'would not be used. Leave init out')
+  config.generator.init, config.generator.model = '', other
+  refusals.refused(config, tmp_path / 'run', 'tiny to layer1 and generator.model is .* to layer2')
+  config.generator.model = config.classifier.model
   config.generator.start = settings.Start.PRETRAINED
   config.generator.init = str(tmp_path / 'nowhere')
   refusals.refused(config, tmp_path / 'run', 'no weights at')

@@ -330,18 +330,38 @@ def _describe(config, source) -> str:
 
 
 def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
+  _check_start(config, source.info)
   cam_training.check(config.generator, source, runtime, name='generator')
-  if config.generator.start is settings.Start.GENERATOR:
+  if 'classifier' in inputs:
+    _load_judge(config, inputs['classifier'], source.info)
+
+
+def _check_start(config, dataset) -> None:
+  ours = config.generator
+  if ours.start is settings.Start.GENERATOR:
     raise UserError(
       'generator.start is "generator", this stage itself: use "pretrained" or "classifier"'
     )
-  if 'classifier' in inputs:
-    _load_judge(config, inputs['classifier'], source.info)
-    start = _start(config, inputs)
-    if start is not None:
-      networks.load(
-        networks.build(config.generator.model, source.info.num_classes), source.info, start
-      )
+  if ours.start is settings.Start.PRETRAINED:
+    return
+  if ours.init:
+    raise UserError(
+      f'generator.init is {ours.init!r}, but generator.start is "classifier": those weights would '
+      'not be used. Leave init out, or set --config.generator.start=pretrained'
+    )
+  shapes = [
+    jax.tree.map(
+      lambda x: x.shape,
+      networks.abstract_variables(networks.build(model, dataset.num_classes), dataset),
+    )
+    for model in (config.classifier.model, ours.model)
+  ]
+  if shapes[0] != shapes[1]:
+    names = [f'{m.backbone} to {m.last_stage}' for m in (config.classifier.model, ours.model)]
+    raise UserError(
+      f'generator.start is "classifier", but classifier.model is {names[0]} and generator.model is '
+      f'{names[1]}: give both the same network, or set --config.generator.start=pretrained'
+    )
 
 
 STAGE = stage.Stage(
