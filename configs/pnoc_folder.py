@@ -7,23 +7,25 @@
     ROOT/masks/<id>.png          optional, for evaluation alone: class indices, 255 is ignored
 
     python launch/run.py --config=configs/pnoc_folder.py --config.dataset.root=ROOT \\
-      --config.classifier.init=resnet18.safetensors --config.generator.init=resnet18.safetensors
+      --config.classifier.init=resnet18.safetensors
 
 The network is a ResNet-18 cut after layer3 at 160 px, which trains on a laptop's CPU; its
-ImageNet weights, in torchvision's names, are what `init` reads. Larger: any of
-`--config.{classifier,generator}.model.backbone=resnest50` and sizes. `:smoke` runs one epoch.
+ImageNet weights, in torchvision's names, are what `init` reads. The generator goes on from the
+classifier. Larger: any of `--config.{classifier,generator}.model.backbone=resnest50` and sizes.
+`:smoke` runs one epoch.
 
-Obtained on 1,137 photographs of six classes (docs/results.md), mIoU on 445 others: priors of the
-plain classifier 36.4 (of 12 epochs 40.8), of P-OC 34.3, of P-NOC 35.5, so P-NOC is above P-OC, but
-not above the plain classifier; from P-NOC's priors the random walk makes 43.8, pseudo masks 44.1,
-predictions 44.1.
+Obtained on 1,137 photographs of six classes (docs/results.md, with what was tried), mIoU of the
+priors on 445 others: plain classifiers 40.8 (12 epochs, colour jitter) to 41.8 (36, RandAugment);
+from the latter, four epochs more, P-NOC 41.3 and the plain classifier 41.6. P-NOC is not above it
+on such data. With the paper's weights, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from these the
+random walk makes 43.8, pseudo masks 44.1, predictions 44.1.
 """
 
 from configs import _base
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, transforms
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation
+from pnoc_jax.stages import evaluation, generator
 from pnoc_jax.stages.common import maps, settings
 
 
@@ -49,7 +51,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.classifier.epochs = 12
   # A judge of few images knows scenes as well as animals: from its own weights the generator keeps
   # what it has learnt, and the weights of the paper (4 and .3 to 1) would spread it over the scene.
-  config.generator.start = settings.Start.CLASSIFIER
+  config.generator.start = generator.Start.CLASSIFIER
   config.generator.epochs, config.generator.optim.lr = 4, 5e-5
   for ramp, weight in ((config.generator.lambda_re, 0.05), (config.generator.lambda_cse, 0.2)):
     ramp.start = ramp.end = weight

@@ -9,7 +9,8 @@ import pytest
 from pnoc_jax.data import info, sources, transforms
 from pnoc_jax.io import images, weights
 from pnoc_jax.runs import runner
-from pnoc_jax.stages.common import networks, settings
+from pnoc_jax.stages import generator
+from pnoc_jax.stages.common import networks
 from tests import refusals
 from tests.data import folders
 
@@ -101,15 +102,12 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
   weights.save(tmp_path / 'cut', zeros, meta={'arch': 'resnest_tiny'})
   config.generator.init = str(tmp_path / 'cut')
   refusals.refused(config, tmp_path / 'run', 'does not fit the model')
-  config.generator.start = settings.Start.GENERATOR
-  config.generator.init = ''
-  refusals.refused(config, tmp_path / 'run', r'generator\.start is "generator", this stage itself')
-  config.generator.start = settings.Start.CLASSIFIER
+  config.generator.start = generator.Start.CLASSIFIER
   config.generator.init = str(tmp_path / 'cut')
   refusals.refused(config, tmp_path / 'run', 'would not be used. Leave init out')
   config.generator.init, config.generator.model = '', other
   refusals.refused(config, tmp_path / 'run', 'tiny to layer1 and generator.model is .* to layer2')
   config.generator.model = config.classifier.model
-  config.generator.start = settings.Start.PRETRAINED
+  config.generator.start = generator.Start.PRETRAINED
   config.generator.init = str(tmp_path / 'nowhere')
   refusals.refused(config, tmp_path / 'run', 'no weights at')

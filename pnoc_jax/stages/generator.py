@@ -43,6 +43,15 @@ class Method(enum.Enum):
     return self in (Method.OCCSE, Method.POC, Method.PNOC)
 
 
+class Start(enum.Enum):
+  """Whose weights the generator starts from."""
+
+  PRETRAINED = 'pretrained'
+  """Those that `init` names for the backbone, or random ones."""
+  CLASSIFIER = 'classifier'
+  """This run's classifier, its head included."""
+
+
 @dataclasses.dataclass(slots=True)
 class RampConfig:
   """A coefficient that goes linearly from `start` to `end` over the first `portion` of the run."""
@@ -58,7 +67,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
 
   Attributes:
     method: the CAM method.
-    start: `pretrained` weights (`init`), or all of this run's `classifier`, head included.
+    start: whose weights it starts from.
     lambda_re: weight of the reconstruction loss (0 to 4 over the first half).
     lambda_cse: weight of the class-specific erasing loss (.3 to 1).
     lambda_noc: weight of the noc's loss (0 to 1). Adaptive optimisers cancel a factor on the loss,
@@ -77,7 +86,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   """
 
   method: Method = Method.PNOC
-  start: settings.Start = settings.Start.PRETRAINED
+  start: Start = Start.PRETRAINED
   # The paper: RandAugment for the ordinary classifier, colour jitter for the generators.
   transform: transforms.TransformConfig = dataclasses.field(
     default_factory=lambda: transforms.TransformConfig(augment=transforms.Augment.COLORJITTER)
@@ -133,12 +142,12 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
 
 def _needs(config) -> tuple[str, ...]:
   ours = config.generator
-  starts_there = ours.start is settings.Start.CLASSIFIER
+  starts_there = ours.start is Start.CLASSIFIER
   return ('classifier',) if starts_there or ours.method.uses_classifier else ()
 
 
 def _start(config, inputs: dict[str, Path]) -> Path | None:
-  return inputs['classifier'] if config.generator.start is settings.Start.CLASSIFIER else None
+  return inputs['classifier'] if config.generator.start is Start.CLASSIFIER else None
 
 
 def _load_judge(config, directory: Path, dataset):
@@ -325,7 +334,7 @@ def _settings(config) -> dict:
 
 def _describe(config, source) -> str:
   ours = config.generator
-  start = 'classifier' if ours.start is settings.Start.CLASSIFIER else None
+  start = 'classifier' if ours.start is Start.CLASSIFIER else None
   return f'{ours.method.value}, {cam_training.describe(ours, source, start=start)}'
 
 
@@ -338,11 +347,7 @@ def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> N
 
 def _check_start(config, dataset) -> None:
   ours = config.generator
-  if ours.start is settings.Start.GENERATOR:
-    raise UserError(
-      'generator.start is "generator", this stage itself: use "pretrained" or "classifier"'
-    )
-  if ours.start is settings.Start.PRETRAINED:
+  if ours.start is Start.PRETRAINED:
     return
   if ours.init:
     raise UserError(
