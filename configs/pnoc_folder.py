@@ -16,9 +16,10 @@ classifier. Larger: any of `--config.{classifier,generator}.model.backbone=resne
 
 Obtained on 1,137 photographs of six classes (docs/results.md, with what was tried), mIoU of the
 priors on 445 others: plain classifiers 40.8 (12 epochs, colour jitter) to 41.8 (36, RandAugment);
-from the latter, four epochs more, P-NOC 41.3 and the plain classifier 41.6. P-NOC is not above it
-on such data. With the paper's weights, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from these the
-random walk makes 43.8, pseudo masks 44.1, predictions 44.1.
+from the latter, four epochs more, P-NOC 41.3 and the plain classifier 41.6; this config as it is
+40.1, its classifier 40.5. P-NOC is not above a plain classifier on such data. With weights near the
+paper's, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from the latter's priors the random walk makes
+43.8, pseudo masks 44.1, predictions 44.1.
 """
 
 from configs import _base
