@@ -50,8 +50,8 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   for training in trainings[:2]:
     training.transform.augment = transforms.Augment.RANDAUGMENT
   config.classifier.epochs = 12
-  # A judge of few images knows scenes as well as animals: from its own weights the generator keeps
-  # what it has learnt, and the weights of the paper (4 and .3 to 1) would spread it over the scene.
+  # Measured on a thousand photographs (docs/results.md): larger weights (1, and .3 to 1; the paper
+  # has 4, and .3 to 1) spread the maps over the scene, which the judge knows as well as the animal.
   config.generator.start = generator.Start.CLASSIFIER
   config.generator.epochs, config.generator.optim.lr = 4, 5e-5
   for ramp, weight in ((config.generator.lambda_re, 0.05), (config.generator.lambda_cse, 0.2)):

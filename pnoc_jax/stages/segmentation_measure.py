@@ -24,7 +24,9 @@ def make_measure(
   *,
   targets: Mapping[str, joins.Maps | None],
 ) -> Callable[[Variables], dict[str, float]]:
-  """Makes the in-training measurement: one scale, short side and crop of `eval_size` px.
+  """Makes the in-training measurement: one scale, squares of `eval_size` px.
+
+  Images are cut or squeezed to the square as `data.transforms.valid` does it for their training.
 
   Args:
     model: the network.
