@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rows
-from pnoc_jax.data import buckets
+from pnoc_jax.data.streams import buckets
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf
 

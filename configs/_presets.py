@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from configs import _base, _recipes
 from pnoc_jax import config as config_lib
+from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.stages import evaluation, generator
-from pnoc_jax.stages.common import maps, settings
+from pnoc_jax.stages.common import maps
 
 WORDS = {
   **_recipes.RECIPES,

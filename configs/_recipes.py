@@ -7,8 +7,9 @@ December 2023, `:head` the latest code. docs/recipes.md sets them side by side, 
 
 import dataclasses
 
-from pnoc_jax.data import info, transforms
-from pnoc_jax.stages.common import settings
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import settings
 
 RECIPES = {
   'paper': "the code behind the paper's tables",

@@ -3,7 +3,7 @@
     python launch/run.py --config=configs/pnoc_cityscapes.py --config.dataset.root=ROOT
     python launch/run.py --config=configs/pnoc_cityscapes.py:smoke --config.dataset.root=ROOT
 
-ROOT holds leftImg8bit and gtFine (pnoc_jax/data/cityscapes.py); classes that fill every street are
+ROOT holds leftImg8bit and gtFine (data/readers/cityscapes.py); classes that fill every street are
 background. Images are squeezed to 768 px; the backbone is ResNeSt-101. The code has recipes of
 classifiers and C2AM-H, and none between these and DeepLabV3+: pseudo masks are made of the priors.
 The equalisation (CLAHE) that a comment of its runner names is not switched on (`transform.tones`).

@@ -4,7 +4,7 @@
       --config.saliency.init=resnet50_caffe.pth
     python launch/run.py --config=configs/pnoc_coco.py:smoke --config.dataset.root=ROOT
 
-ROOT holds train2014, val2014 and annotations/ (pnoc_jax/data/coco.py). Weights, words (`:paper`,
+ROOT holds train2014, val2014 and annotations/ (data/readers/coco.py). Weights, words (`:paper`,
 `:journal`, `:head`, `backbone=`, `:smoke`) and resuming are those of configs/pnoc_voc.py. Label
 smoothing is off but in `:head`: the best published row has none.
 

@@ -24,10 +24,12 @@ paper's, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from the latter's priors t
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import evaluation, generator
-from pnoc_jax.stages.common import maps, settings
+from pnoc_jax.stages.common import maps
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:

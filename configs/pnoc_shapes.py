@@ -13,10 +13,12 @@ on the true masks.
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import evaluation, saliency
-from pnoc_jax.stages.common import maps, settings
+from pnoc_jax.stages.common import maps
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:

@@ -5,7 +5,7 @@
     python launch/run.py --config=configs/pnoc_voc.py:smoke --config.dataset.root=ROOT
 
 ROOT holds VOCdevkit/VOC2012, with the SBD masks in SegmentationClassAug or its lists, of which the
-split train_aug comes (pnoc_jax/data/voc.py). The ImageNet weights of ResNeSt-269 are downloaded
+split train_aug comes (data/readers/voc.py). The ImageNet weights of ResNeSt-269 are downloaded
 (`pip install 'pnoc-jax[hub]'`); PoolNet's ResNet-50 is a file of its authors, which `saliency.init`
 names; without it that network starts from random weights.
 

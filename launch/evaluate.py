@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pnoc_jax.data import info
   from pnoc_jax.io import products, records
   from pnoc_jax.report import confusion, files, tables
-  from pnoc_jax.stages import scores
+  from pnoc_jax.stages.common import scores
 
   try:
     known = [name.value for name in info.DatasetName]

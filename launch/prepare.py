@@ -61,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(config, splits: str, output: str) -> None:
   import tqdm
 
-  from pnoc_jax.data import checks, lists, packing, sources, tfds
+  from pnoc_jax.data import sources
+  from pnoc_jax.data.inspect import checks
+  from pnoc_jax.data.readers import lists, packing, tfds
 
   names = [x.strip() for x in splits.split(',') if x.strip()] or packing.SPLITS[config.name]
   # A split that cannot be opened stops the call before hours of work on the others.

@@ -28,9 +28,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.engine import loop
   from pnoc_jax.parallel import hosts
   from pnoc_jax.runs import runner
-  from pnoc_jax.training import loop
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
   config = _CONFIG.value

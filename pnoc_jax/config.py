@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from pnoc_jax.data import info, mixing
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import mixing
+from pnoc_jax.engine.runtime import RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones
 from pnoc_jax.optim import optimizer
@@ -20,7 +22,6 @@ from pnoc_jax.stages import report as report_stage
 from pnoc_jax.stages import saliency as saliency_stage
 from pnoc_jax.stages import saliency_priors as saliency_priors_stage
 from pnoc_jax.stages import segmentation as segmentation_stage
-from pnoc_jax.stages import stage
 
 _POOLNETS = backbones.Family.RESNET_CAFFE
 
@@ -83,7 +84,7 @@ class PipelineConfig:
   rerun: str = ''
   inputs: InputsConfig = dataclasses.field(default_factory=InputsConfig)
   dataset: info.DatasetConfig = dataclasses.field(default_factory=info.DatasetConfig)
-  runtime: stage.RuntimeConfig = dataclasses.field(default_factory=stage.RuntimeConfig)
+  runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
   classifier: classifier_stage.ClassifierConfig = dataclasses.field(
     default_factory=classifier_stage.ClassifierConfig
   )

@@ -20,3 +20,6 @@ Variables = dict[str, PyTree]
 # What a step of training takes, and what it says of itself: 'loss/total' and others.
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+
+VOID = 255
+"""The value of a label map's pixel that no metric and no loss counts."""

@@ -20,7 +20,7 @@ FLOORS = {
   **dict.fromkeys(('nn', 'losses', 'optim', 'metrics'), 2),
   **dict.fromkeys(('states', 'updates', 'predict'), 3),
   **dict.fromkeys(('parallel', 'data', 'io'), 4),
-  'training': 5,
+  'engine': 5,
   **dict.fromkeys(('stages', 'report', 'config', 'config_flags', 'runs'), 6),
   **dict.fromkeys(('launch', 'configs', 'benchmarks', 'tools'), 7),
 }
@@ -41,28 +41,28 @@ SAME_FLOOR = {
   ('runs', 'config'),
 }
 # A room within a room, and all that it may know of the outer one.
-INNER = {'stages.common': {'stages.stage', 'stages.common'}}
+INNER = {'stages.common': {'stages.common'}}
 PURE = {'ops', 'nn', 'losses', 'optim', 'metrics', 'updates', 'predict'}
 NO_FILES = {'os', 'pathlib', 'io', 'json', 'logging', 'absl', 'grain', 'orbax', 'ml_collections'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'chex', 'orbax'}
 # Package -> the only places that import it. A place is a room or a file without `.py`.
 HOMES = {
   # Pillow decodes files in io/images; the others are about Pillow's own operations on images.
-  'PIL': {'io.images', 'data.randaugment', 'data.colors', 'tools'},
+  'PIL': {'io.images', 'data.augment.randaugment', 'data.augment.colors', 'tools'},
   'orbax': {'io.checkpoints'},
   'grain': {'data'},
   'safetensors': {'io.weights', 'tools'},
   'matplotlib': {'report', 'benchmarks'},
-  'tensorboardX': {'training.log'},
+  'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
   'torch': {'tools', 'benchmarks.torch_*', 'io.weights'},
   'torchvision': {'tools'},
   'timm': {'tools', 'benchmarks.torch_*'},
   'tensorflow': set(),
-  'tensorflow_datasets': {'data.tfds'},
+  'tensorflow_datasets': {'data.readers.tfds'},
 }
 # Where the import stands inside a function: who never asks for it never needs it.
-LAZY = {('torch', 'io.weights'), ('tensorflow_datasets', 'data.tfds')}
+LAZY = {('torch', 'io.weights'), ('tensorflow_datasets', 'data.readers.tfds')}
 LONG, TOO_LONG = 300, 400
 
 

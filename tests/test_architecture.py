@@ -67,8 +67,13 @@ def test_the_project_keeps_the_rule(rule, project):
     (house_rules.homes, 'nn.x', 'def f():\n  import torch', 'torch is not for nn.x'),
     (house_rules.homes, 'benchmarks.step', 'import torch', 'torch is not for'),
     (house_rules.homes, 'io.weights', 'import torch', 'inside a function'),
-    (house_rules.homes, 'data.tfds', 'import tensorflow as tf', 'tensorflow is not for'),
-    (house_rules.homes, 'data.tfds', 'import tensorflow_datasets as tfds', 'inside a function'),
+    (house_rules.homes, 'data.readers.tfds', 'import tensorflow as tf', 'tensorflow is not for'),
+    (
+      house_rules.homes,
+      'data.readers.tfds',
+      'import tensorflow_datasets as tfds',
+      'inside a function',
+    ),
     (
       house_rules.data_without_jax,
       'data.x',
@@ -135,7 +140,7 @@ def test_the_rule_finds_a_planted_fault(rule, place, text, fault):
   ('rule', 'place', 'text'),
   [
     (house_rules.floors, 'ops.x', 'from pnoc_jax import trees, types\nimport jax'),
-    (house_rules.floors, 'stages.common.x', 'from pnoc_jax.stages import stage'),
+    (house_rules.floors, 'stages.common.x', 'from pnoc_jax.stages.common import stage'),
     (house_rules.floors, 'runs.runner', 'from pnoc_jax.config import validate'),
     (house_rules.floors, 'data.x', 'from pnoc_jax.io import images'),
     (house_rules.homes, 'io.weights', 'def f():\n  import torch'),

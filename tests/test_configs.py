@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 from configs import _base  # noqa: E402
 from pnoc_jax import config as config_lib  # noqa: E402
 from pnoc_jax import config_flags  # noqa: E402
+from pnoc_jax.engine import settings  # noqa: E402
 from pnoc_jax.errors import UserError  # noqa: E402
 from pnoc_jax.runs import sweep  # noqa: E402
-from pnoc_jax.stages import stage  # noqa: E402
 
 GOLDEN = ROOT / 'tests' / 'golden'
 EXAMPLES = {'backbone=': 'resnest101'}
@@ -64,7 +64,7 @@ def _lines(value, field: str = ''):
 
 
 def _golden_lines(path: pathlib.Path, argument: str | None) -> list[str]:
-  lines = list(_lines(stage.as_dict(config_flags.load(str(path), argument))))
+  lines = list(_lines(settings.as_dict(config_flags.load(str(path), argument))))
   if argument is None:
     return lines
   plain = _golden_lines(path, None)

@@ -13,9 +13,9 @@ import pytest
 from configs import _recipes
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags, trees
-from pnoc_jax.data import coco, voc
-from pnoc_jax.stages import generator, stage
-from pnoc_jax.stages.common import trainer
+from pnoc_jax.data.readers import coco, voc
+from pnoc_jax.engine import settings, trainer
+from pnoc_jax.stages import generator
 
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = (
@@ -159,7 +159,7 @@ def _tables():
 
 def test_the_document_says_what_the_configs_have():
   found = {
-    (preset, words): stage.as_dict(load(preset, words))
+    (preset, words): settings.as_dict(load(preset, words))
     for preset in PRESETS
     for words in (None, *_recipes.RECIPES)
   }
@@ -178,11 +178,11 @@ def test_the_document_says_what_the_configs_have():
 
 def test_the_document_lists_all_that_the_recipes_change_on_voc():
   """Fields that differ between the recipes of pnoc_voc have a row there, or are beside one."""
-  plain = trees.flatten_names(stage.as_dict(load('pnoc_voc')))
+  plain = trees.flatten_names(settings.as_dict(load('pnoc_voc')))
   listed = {field for preset, field, _ in _tables() if preset == 'pnoc_voc'}
   changed = set()
   for words in _recipes.RECIPES:
-    other = trees.flatten_names(stage.as_dict(load('pnoc_voc', words)))
+    other = trees.flatten_names(settings.as_dict(load('pnoc_voc', words)))
     changed |= {name.replace('/', '.') for name in plain if other[name] != plain[name]}
   # The generator's network sees what the classifier's does; a square has one size.
   same = {field.replace('classifier.', 'generator.') for field in listed}

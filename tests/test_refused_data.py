@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from pnoc_jax.data import info, sources, transforms
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import networks
 from pnoc_jax.io import images, weights
 from pnoc_jax.runs import runner
 from pnoc_jax.stages import generator
-from pnoc_jax.stages.common import networks
 from tests import refusals
 from tests.data import folders
 

@@ -10,9 +10,6 @@ import numpy as np
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-VOID = 255
-"""The mask value of a pixel that no metric and no loss counts."""
-
 
 class DatasetName(enum.Enum):
   """The known kinds of datasets."""

@@ -1,7 +1,8 @@
 """Opens a dataset by its configuration."""
 
 from pnoc_jax import errors
-from pnoc_jax.data import cityscapes, coco, deepglobe, folder, hpa, info, shapes, tfds, voc
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import cityscapes, coco, deepglobe, folder, hpa, shapes, tfds, voc
 
 _PUBLIC = {
   info.DatasetName.VOC12: voc,

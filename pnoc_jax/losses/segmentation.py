@@ -6,11 +6,9 @@ import jax.numpy as jnp
 
 from pnoc_jax import types
 
-VOID = 255
-
 
 def segmentation_loss(
-  logits: types.Array, labels: types.Array, *, smoothing: float = 0.0, void: int = VOID
+  logits: types.Array, labels: types.Array, *, smoothing: float = 0.0, void: int = types.VOID
 ) -> types.Array:
   """Returns the mean cross-entropy of softmax over the labelled pixels of the whole batch.
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pnoc_jax.metrics import segmentation, thresholds
+from pnoc_jax import types
+from pnoc_jax.metrics import thresholds
 
 CLASSES = ('background', 'salient')
 
@@ -16,7 +17,7 @@ def sweep(
   target: np.ndarray,
   *,
   values: Sequence[float] = thresholds.THRESHOLDS,
-  void: int = segmentation.VOID,
+  void: int = types.VOID,
 ) -> thresholds.ScoreSums:
   """Scores one map at all thresholds: a pixel is salient where it is above the threshold.
 
@@ -39,7 +40,7 @@ def sweep(
   )
 
 
-def binary_target(target: np.ndarray, *, void: int = segmentation.VOID) -> np.ndarray:
+def binary_target(target: np.ndarray, *, void: int = types.VOID) -> np.ndarray:
   """u8[H, W]: 0 background, 1 any class, `void`."""
   return np.where(target == void, void, target > 0).astype(np.uint8)
 
@@ -50,7 +51,7 @@ def draw_classes(
   *,
   num_classes: int,
   generator: np.random.Generator,
-  void: int = segmentation.VOID,
+  void: int = types.VOID,
 ) -> np.ndarray:
   """Labels what is salient as a perfect classifier would: the "GT" columns of Table 3.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-VOID = 255
+from pnoc_jax import types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def count(
   target: np.ndarray,
   *,
   num_classes: int,
-  void: int = VOID,
+  void: int = types.VOID,
   resize: bool = False,
 ) -> Counts:
   """Counts one label map against its mask.
@@ -101,7 +101,7 @@ def confuse(
   target: np.ndarray,
   *,
   num_classes: int,
-  void: int = VOID,
+  void: int = types.VOID,
   resize: bool = False,
 ) -> Confusion:
   """Counts one label map against its mask, by pairs of classes; arguments as those of `count`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pnoc_jax import types
 from pnoc_jax.metrics import segmentation
 
 # The thresholds of a prior's background: 0.05, 0.10, ..., 0.80.
@@ -61,7 +62,7 @@ def sweep(
   *,
   num_classes: int,
   thresholds: Sequence[float] = THRESHOLDS,
-  void: int = segmentation.VOID,
+  void: int = types.VOID,
   resize: bool = False,
 ) -> ScoreSums:
   """Scores one image's prior at all thresholds in one pass.
@@ -128,7 +129,7 @@ def grid_sweep(
   weight: np.ndarray | None = None,
   thresholds: Sequence[float] = GRID_THRESHOLDS,
   eps: float = 1e-5,
-  void: int = segmentation.VOID,
+  void: int = types.VOID,
 ) -> ScoreSums:
   """Scores raw CAMs of a batch on their own grid: the epoch columns of Table 1, without TTA.
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from pnoc_jax.engine import clock
 from pnoc_jax.report import files, page, published, tables
-from pnoc_jax.training import clock
 
 _METHODS = {
   'vanilla': 'Vanilla',

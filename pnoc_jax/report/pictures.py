@@ -8,7 +8,8 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 
-VOID = 255
+from pnoc_jax import types
+
 VOID_COLOUR = (224, 224, 192)
 
 
@@ -47,7 +48,7 @@ def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarra
   """
   table = np.tile(np.array(VOID_COLOUR, np.uint8), (256, 1))
   table[: len(palette)] = palette
-  table[VOID] = VOID_COLOUR
+  table[types.VOID] = VOID_COLOUR
   return table[np.asarray(mask)]
 
 

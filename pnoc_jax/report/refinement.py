@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pnoc_jax import types
 from pnoc_jax.data import info
 from pnoc_jax.io import products
 from pnoc_jax.report import examples, files, page, pictures, sections, tables
@@ -134,7 +135,7 @@ def affinity_panels(run: files.RunFiles, split: str, source: info.Source) -> exa
       if seen is not None:
         labels = pictures.prior_mask(prior.keys, prior.high, high)
         salient = seen > np.float32(255 * low)
-        labels = np.where(salient & (labels == 0), pictures.VOID, labels * salient)
+        labels = np.where(salient & (labels == 0), types.VOID, labels * salient)
         coloured = pictures.colour_mask(labels, palette)
         yield examples.Picture('with saliency', f'Priors of {image_id} where salient', coloured)
     found = files.read_png(run, 'affinity_labels', split, image_id, size)
@@ -149,7 +150,7 @@ def uncertain_labels(prior: products.Prior, high: float, low: float) -> np.ndarr
   """u8[H, W]: the class above `high`, background up to `low`, 255 between them."""
   labels = pictures.prior_mask(prior.keys, prior.high, high)
   between = (labels == 0) & (prior.high.max(axis=0) > np.float32(low))
-  return np.where(between, pictures.VOID, labels).astype(np.uint8)
+  return np.where(between, types.VOID, labels).astype(np.uint8)
 
 
 def random_walk(run: files.RunFiles, split: str, source: info.Source | None, chosen: list) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from pnoc_jax.data import info, sources, statistics, survey
-from pnoc_jax.data.findings import Level, Report
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import statistics, survey
+from pnoc_jax.data.inspect.findings import Level, Report
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.runs import estimates, graph, sweep
-from pnoc_jax.stages import stage
 
 FAULT, WARNING, FACT = Level.FAULT, Level.WARNING, Level.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
@@ -73,7 +74,7 @@ def examine(
   return report
 
 
-def _installation(config, workdir: Path, report: Report) -> stage.Runtime:
+def _installation(config, workdir: Path, report: Report) -> Runtime:
   versions = []
   for name in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -91,7 +92,7 @@ def _installation(config, workdir: Path, report: Report) -> stage.Runtime:
     f'{kinds} of {room} each; {os.cpu_count()} CPU cores, '
     f'{estimates.readable(_host_memory())} of memory',
   )
-  return stage.Runtime(
+  return Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),
     local_mesh=meshes.make_mesh(devices),
@@ -113,7 +114,7 @@ def _device_memory() -> int:
 Looked = dict[str, tuple[info.Source, survey.Survey]]
 
 
-def _data(config, workdir: Path, runtime: stage.Runtime, report: Report, progress) -> Looked:
+def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> Looked:
   dataset = config.dataset
   train, val = dataset.train_split, dataset.val_split
   wanted = _splits(config)

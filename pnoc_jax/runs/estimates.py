@@ -12,9 +12,9 @@ from flax import linen as nn
 
 from pnoc_jax import trees
 from pnoc_jax.data import info
+from pnoc_jax.engine import networks, settings
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import affinity, c2am, generator, saliency, segmentation
-from pnoc_jax.stages.common import networks, settings
 from pnoc_jax.types import Variables
 
 _BUILDS: dict[str, Callable[[settings.TrainingConfig, int], nn.Module]] = {

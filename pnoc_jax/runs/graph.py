@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.stages import (
@@ -25,8 +26,8 @@ from pnoc_jax.stages import (
   saliency,
   saliency_priors,
   segmentation,
-  stage,
 )
+from pnoc_jax.stages.common import stage
 
 STAGES = (
   classifier.STAGE,
@@ -121,12 +122,12 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
     # What a grafted stage was made from may be no part of this run.
     needs = () if graft else entry.needs(config)
     inputs = {name: planned[name].fingerprint for name in needs}
-    settings = {
+    chosen = {
       'seed': config.seed,
       'dataset': data,
-      **stage.as_dict(entry.settings(config), product_only=True),
+      **settings.as_dict(entry.settings(config), product_only=True),
     }
-    item = Planned(entry, workdir / entry.name, Status.RUN, settings, inputs)
+    item = Planned(entry, workdir / entry.name, Status.RUN, chosen, inputs)
     planned[entry.name] = item
     if graft:
       item.directory, item.status = Path(graft), Status.GRAFTED
@@ -242,7 +243,7 @@ def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]
     'val_split': config.val_split,
   }
   if config.name is info.DatasetName.SHAPES:
-    known['shapes'] = stage.as_dict(config.shapes)
+    known['shapes'] = settings.as_dict(config.shapes)
   for split, source in sorted(sources.items()):
     digest = hashlib.sha256('\n'.join([*source.info.classes, *source.ids]).encode())
     digest.update(source.labels.tobytes())

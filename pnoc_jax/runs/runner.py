@@ -10,7 +10,10 @@ from pathlib import Path
 import jax
 
 from pnoc_jax.config import PipelineConfig, validate
-from pnoc_jax.data import checks, info
+from pnoc_jax.data import info
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.engine import clock, log, loop, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import compile as compiler
@@ -18,8 +21,7 @@ from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
 from pnoc_jax.runs import graph, sweep
-from pnoc_jax.stages import evaluation, stage
-from pnoc_jax.training import clock, log, loop
+from pnoc_jax.stages import evaluation
 
 
 def execute(config: PipelineConfig, workdir: Path) -> None:
@@ -73,7 +75,7 @@ def _locked(workdir: Path) -> Iterator[None]:
 
 def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
-  runtime = stage.Runtime(
+  runtime = Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),
     local_mesh=meshes.make_mesh(jax.local_devices()),
@@ -90,7 +92,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
       item.stage.check(config, there, sources[config.dataset.train_split], runtime)
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
-    records.write_json(workdir / 'config.json', stage.as_dict(config))
+    records.write_json(workdir / 'config.json', settings.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
   for item in plan:
@@ -104,7 +106,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
     print(build.terminal_tables(workdir))
 
 
-def _open(config: PipelineConfig, runtime: stage.Runtime) -> dict[str, info.Source]:
+def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:
   splits = (config.dataset.train_split, *config.priors.splits)
   if 'predictions' in graph.needed(config):
     splits += config.predictions.splits
@@ -112,7 +114,7 @@ def _open(config: PipelineConfig, runtime: stage.Runtime) -> dict[str, info.Sour
 
 
 def _check(
-  config: PipelineConfig, runtime: stage.Runtime, sources: dict[str, info.Source]
+  config: PipelineConfig, runtime: Runtime, sources: dict[str, info.Source]
 ) -> dict[str, info.Source]:
   """Decodes every image once; broken ones stop the run or are left out, as configured."""
   for split, source in sources.items():
@@ -144,7 +146,7 @@ def _print_plan(config, workdir, plan, sources, runtime) -> None:
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
 
 
-def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime) -> None:
+def _run_stage(config, item: graph.Planned, directories, runtime: Runtime) -> None:
   name = item.stage.name
   if hosts.is_main():
     graph.begin(item)
@@ -160,7 +162,7 @@ def _run_stage(config, item: graph.Planned, directories, runtime: stage.Runtime)
   hosts.barrier(f'{name}/end')
 
 
-def _score(config, name: str, plan: list[graph.Planned], runtime: stage.Runtime) -> None:
+def _score(config, name: str, plan: list[graph.Planned], runtime: Runtime) -> None:
   """Shows what a stage's product is worth; the evaluation at the end finds the score done."""
   if name not in config.evaluation.of:
     return

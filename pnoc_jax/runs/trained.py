@@ -11,15 +11,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pnoc_jax.data import info, loose
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import loose
+from pnoc_jax.engine import log, networks, per_image, settings
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
-from pnoc_jax.stages import predictions, segmentation, stage
-from pnoc_jax.stages.common import maps, networks, per_image, settings
-from pnoc_jax.training import log
+from pnoc_jax.stages import predictions, segmentation
+from pnoc_jax.stages.common import maps
 from pnoc_jax.types import Variables
 
 SKIPPED = 'skipped.csv'
@@ -116,7 +118,7 @@ def predict_files(
   config: predictions.PredictionsConfig | None = None,
   overlay: bool = False,
   max_side: int = 1024,
-  runtime: stage.Runtime | None = None,
+  runtime: Runtime | None = None,
 ) -> Summary:
   """Writes the label map of every image at a path, in the image's own size; keeps what is there.
 
@@ -176,10 +178,10 @@ def predict_files(
   return Summary(made, len(source) - made, tuple(skipped))
 
 
-def local_runtime(workdir: Path) -> stage.Runtime:
+def local_runtime(workdir: Path) -> Runtime:
   """A runtime on this process's devices, for work outside of a run."""
   mesh = meshes.make_mesh(jax.local_devices())
-  return stage.Runtime(workdir, mesh, mesh, stage.RuntimeConfig())
+  return Runtime(workdir, mesh, mesh, RuntimeConfig())
 
 
 def _readable(named):

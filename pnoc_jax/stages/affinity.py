@@ -5,11 +5,14 @@ import functools
 from pathlib import Path
 
 from pnoc_jax import trees
-from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import networks, settings, stage_training, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import networks, settings, stage_training, trainer
+from pnoc_jax.stages.common import stage
 from pnoc_jax.updates import affinity as affinity_updates
 
 _SCRATCH = ('edges',)
@@ -77,7 +80,7 @@ def stride(config: AffinityConfig) -> int:
   return backbones.info(config.model.backbone).stem_stride
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
   ours = config.affinity
   source = runtime.source(config.dataset, config.dataset.train_split)
@@ -118,7 +121,7 @@ def _target(source: info.Source, inputs: dict[str, Path]) -> joins.Maps:
   return joins.label_maps(source, directory, num_classes=source.info.num_classes)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   ours = config.affinity
   stage_training.check(
     build(ours),

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import per_image
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import maps, per_image
+from pnoc_jax.stages.common import maps, stage
 
 
 @dataclasses.dataclass(slots=True)
@@ -51,7 +52,7 @@ def faults(config: AffinityLabelsConfig) -> list[str]:
   return found
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/<train>/<id>.png` of every labelled image; skips those that are there."""
   start, ours = time.monotonic(), config.affinity_labels
   source = runtime.source(config.dataset, config.dataset.train_split)
@@ -133,7 +134,7 @@ def _from_saliency(
     yield index, pseudo_labels.to_classes(labels, keys)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   del runtime
   if 'priors' not in inputs and source.split not in config.priors.splits:
     raise UserError(

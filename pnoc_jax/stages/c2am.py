@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pnoc_jax import trees
-from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import networks, settings, stage_training, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import c2am as c2am_nn
-from pnoc_jax.stages import c2am_measure, stage
-from pnoc_jax.stages.common import networks, settings, stage_training, trainer
+from pnoc_jax.stages import c2am_measure
+from pnoc_jax.stages.common import stage
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import c2am
 
@@ -106,7 +110,7 @@ def load(
   return model, variables, meta['inverted']
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, Any]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
   """Trains the network; leaves `<out>/weights`, whose meta holds the polarity."""
   ours = config.c2am
   source = runtime.source(config.dataset, config.dataset.train_split)
@@ -172,7 +176,7 @@ def _describe(config, source: info.Source) -> str:
   )
 
 
-def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source, runtime: Runtime) -> None:
   ours = config.c2am
   model, hinted = build(ours), ours.method is Method.C2AMH
   networks.abstract_variables(model, source.info)  # Refuses features that do not fit.

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.metrics import saliency, thresholds
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.parallel import arrays, hosts, sharding
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import trainer
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import c2am
 
@@ -37,7 +39,7 @@ def make_prepare(dataset: info.DatasetInfo) -> Callable[[dict], dict]:
 
 
 def make_measure(
-  model: c2am_nn.C2AM, source: info.Source, config, runtime: stage.Runtime, *, both: bool
+  model: c2am_nn.C2AM, source: info.Source, config, runtime: Runtime, *, both: bool
 ) -> Callable[[Variables], dict[str, float]]:
   """Makes the measurement during training: 2-class IoU of the rectified, normalised map.
 
@@ -105,7 +107,7 @@ def polarity(
   config,
   source: info.Source,
   hints: joins.Maps | None,
-  runtime: stage.Runtime,
+  runtime: Runtime,
   *,
   seed: int,
 ) -> dict[str, Any]:

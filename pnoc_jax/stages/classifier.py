@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from pnoc_jax import states
+from pnoc_jax.engine import cam_training, networks, settings, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import cam_training, networks, settings, trainer
+from pnoc_jax.stages.common import stage
 from pnoc_jax.updates import classifier
 
 
@@ -16,7 +17,7 @@ class ClassifierConfig(settings.CamTrainingConfig):
   """The ordinary classifier: fixed judge `oc` of P-OC, first weights of P-NOC's noc."""
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Trains the classifier; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
   del inputs
   ours = config.classifier
@@ -28,7 +29,7 @@ def train_vanilla(
   config: settings.CamTrainingConfig,
   source,
   out: Path,
-  runtime: stage.Runtime,
+  runtime: Runtime,
   *,
   seed: int,
   name: str,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import products, records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
-from pnoc_jax.stages import saliency_scores, scores, stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import settings
+from pnoc_jax.stages.common import saliency_scores, scores, stage
 
 Score = Callable[[scores.Split, scores.Inputs], dict[str, Any]]
 
@@ -54,7 +55,7 @@ class EvaluationConfig:
   )
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Writes `<out>/<score>_<split>.json` of all stages and prints their tables."""
   if hosts.is_main():
     wanted = [score for score, (name, _) in SCORES.items() if name in config.evaluation.of]
@@ -67,7 +68,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
 
 
 def score_stage(
-  config, name: str, directories: Mapping[str, Path], out: Path, runtime: stage.Runtime
+  config, name: str, directories: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> None:
   """Scores one stage's products and prints the tables; scores that are up to date stay.
 
@@ -113,7 +114,7 @@ def _made_from(config, score: str, inputs: Mapping[str, Path]) -> dict[str, Any]
   name, _ = SCORES[score]
   more = {'seed': config.seed}
   if score == 'priors_crf':
-    more['crf'] = stage.as_dict(config.evaluation.crf)
+    more['crf'] = settings.as_dict(config.evaluation.crf)
   if name in ('saliency_priors', 'saliency') and 'priors' in inputs:
     more['priors'] = _fingerprint(inputs['priors'])
   return {'fingerprint': _fingerprint(inputs[name]), 'made_from': more}

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax import states
-from pnoc_jax.data import transforms
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import cam_training, networks, settings, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.losses import puzzle as puzzle_loss
 from pnoc_jax.nn import classifier, layers
@@ -18,8 +20,7 @@ from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import classifier as classifier_stage
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import cam_training, networks, settings, trainer
+from pnoc_jax.stages.common import stage
 from pnoc_jax.updates import pnoc
 
 
@@ -108,7 +109,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   leak_noc_grad: bool = False
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Trains the generator; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
   ours = config.generator
   source = runtime.source(config.dataset, config.dataset.train_split)
@@ -338,7 +339,7 @@ def _describe(config, source) -> str:
   return f'{ours.method.value}, {cam_training.describe(ours, source, start=start)}'
 
 
-def _check(config, inputs: dict[str, Path], source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source, runtime: Runtime) -> None:
   _check_start(config, source.info)
   cam_training.check(config.generator, source, runtime, name='generator')
   if 'classifier' in inputs:

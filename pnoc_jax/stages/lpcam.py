@@ -10,14 +10,13 @@ from flax import linen as nn
 
 from pnoc_jax import keys
 from pnoc_jax.data import info
+from pnoc_jax.engine import log, loop, multi_scale
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import weights
 from pnoc_jax.ops import lpcam
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import multi_scale
-from pnoc_jax.training import log, loop
 from pnoc_jax.types import Variables
 
 FILE = 'prototypes.npz'
@@ -94,7 +93,7 @@ def make_vectors(
   config,
   source: info.Source,
   out: Path,
-  runtime: stage.Runtime,
+  runtime: Runtime,
   *,
   output_stride: int,
   seed: int,

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import multi_scale, networks, per_image, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import archives, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import segmentation as predict
-from pnoc_jax.stages import segmentation, stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import maps, multi_scale, networks, per_image, settings
+from pnoc_jax.stages import segmentation
+from pnoc_jax.stages.common import maps, stage
 
 SERVER_PATH = 'results/VOC2012/Segmentation/comp5_test_cls'
 """Where the VOC evaluation server looks for label maps, in an archive."""
@@ -65,7 +67,7 @@ def faults(config: PredictionsConfig) -> list[str]:
   return found
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.png` of every image; keeps what is there."""
   ours, made, start = config.predictions, 0, time.monotonic()
   sources = [runtime.source(config.dataset, split) for split in ours.splits]
@@ -109,7 +111,7 @@ class Segmenter:
     variables,
     dataset: info.DatasetInfo,
     config,
-    runtime: stage.Runtime,
+    runtime: Runtime,
     *,
     sizes: Sequence[tuple[int, int]],
   ):
@@ -163,7 +165,7 @@ def write_for_server(out: Path, source: info.Source) -> None:
   archives.write_tar_gz(server / f'{source.split}.tar.gz', members)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   del runtime
   if 'segmentation' in inputs:
     model = segmentation.build(config.segmentation, source.info.num_classes)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import multi_scale, networks, per_image, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import products
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.stages import lpcam as lpcam_stage
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import multi_scale, networks, per_image, settings
+from pnoc_jax.stages.common import stage
 
 
 class Maps(enum.Enum):
@@ -66,7 +67,7 @@ def product_path(directory: Path, split: str, name: str) -> Path:
   return per_image.image_path(directory, split, name, '.npz')
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.npz` of every labelled image; skips those that are there."""
   ours, model_config = config.priors, config.generator.model
   inference, images, start = None, 0, time.monotonic()
@@ -98,14 +99,14 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   return {'images': images, 'images_per_second': images / (time.monotonic() - start)}
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   del runtime
   if 'generator' in inputs:
     model = networks.build(config.generator.model, source.info.num_classes)
     networks.load(model, source.info, inputs['generator'])
 
 
-def _lpcam_vectors(config, model, variables, out: Path, runtime: stage.Runtime) -> np.ndarray:
+def _lpcam_vectors(config, model, variables, out: Path, runtime: Runtime) -> np.ndarray:
   return lpcam_stage.make_vectors(
     model,
     variables,

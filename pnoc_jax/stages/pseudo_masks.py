@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import per_image
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import maps, per_image
+from pnoc_jax.stages.common import maps, stage
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,7 +46,7 @@ def faults(config: PseudoMasksConfig) -> list[str]:
   return found
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.png` of every image of the priors' splits; keeps what is there."""
   start, made, ours = time.monotonic(), 0, config.pseudo_masks
   splits = [_evidence(config, inputs, runtime, split) for split in config.priors.splits]
@@ -77,7 +78,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   return {'images': made, 'images_per_second': made / (time.monotonic() - start)}
 
 
-def _evidence(config, inputs: dict[str, Path], runtime: stage.Runtime, split: str) -> maps.Evidence:
+def _evidence(config, inputs: dict[str, Path], runtime: Runtime, split: str) -> maps.Evidence:
   return maps.Evidence(
     runtime.source(config.dataset, split),
     inputs,
@@ -109,7 +110,7 @@ def _labels(
     yield index, pseudo_labels.to_classes(labels, keys)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   del source
   for split in config.priors.splits:
     evidence = _evidence(config, inputs, runtime, split)

@@ -9,14 +9,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pnoc_jax.data import buckets, info
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import buckets
+from pnoc_jax.engine import multi_scale, networks, per_image, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, stage
-from pnoc_jax.stages.common import maps, multi_scale, networks, per_image, settings
+from pnoc_jax.stages import affinity
+from pnoc_jax.stages.common import maps, stage
 
 _BATCH = sharding.Layout.BATCH
 
@@ -66,7 +69,7 @@ def edge_path(directory: Path, split: str, name: str) -> Path:
   return per_image.image_path(directory / 'edges', split, name)
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.npz` of every labelled image; skips those that are there."""
   inference, count, start = None, 0, time.monotonic()
   for split in config.priors.splits:
@@ -209,7 +212,7 @@ def _stack(maps: list[np.ndarray], bucket: tuple[int, int]) -> np.ndarray:
   return stacked
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   if 'affinity' in inputs:
     networks.load(affinity.build(config.affinity), source.info, inputs['affinity'])
   for split in config.priors.splits:

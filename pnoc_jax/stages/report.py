@@ -3,9 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import build
-from pnoc_jax.stages import stage
+from pnoc_jax.stages.common import stage
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,7 +20,7 @@ class ReportConfig:
   images: int = 12
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Writes `<out>/index.html` from the run's files."""
   del inputs, out
   if hosts.is_main():

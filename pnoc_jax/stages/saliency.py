@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from pnoc_jax import trees
-from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import multi_scale, networks, settings, stage_training
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.nn import layers, saliency_net
+from pnoc_jax.nn import layers
+from pnoc_jax.nn import poolnet as saliency_net
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import saliency_images, stage
-from pnoc_jax.stages.common import multi_scale, networks, settings, stage_training
+from pnoc_jax.stages import saliency_images
+from pnoc_jax.stages.common import stage
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import saliency
 
@@ -88,13 +93,13 @@ def faults(config: SaliencyConfig) -> list[str]:
   return found
 
 
-def build(config: SaliencyConfig) -> saliency_net.SaliencyNet:
+def build(config: SaliencyConfig) -> saliency_net.PoolNet:
   """Makes the network."""
   backbone = networks.make_backbone(config.model).clone(before_pool=True)
-  return saliency_net.SaliencyNet(backbone, width=config.width, dtype=backbone.dtype)
+  return saliency_net.PoolNet(backbone, width=config.width, dtype=backbone.dtype)
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, Any]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
   """Leaves `<out>/weights` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
   ours = config.saliency
   model = build(ours)
@@ -110,7 +115,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
   return {'images': count, 'images_per_second': count / (time.monotonic() - start)}
 
 
-def _train(config, model, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> Variables:
+def _train(config, model, inputs: dict[str, Path], out: Path, runtime: Runtime) -> Variables:
   ours = config.saliency
   source = _training_source(config, runtime)
   targets = joins.grey_maps(source, inputs['saliency_priors'] / source.split)
@@ -139,7 +144,7 @@ def _train(config, model, inputs: dict[str, Path], out: Path, runtime: stage.Run
   )
 
 
-def _training_source(config, runtime: stage.Runtime) -> info.Source:
+def _training_source(config, runtime: Runtime) -> info.Source:
   """The training images without the tiny ones."""
   split = config.dataset.train_split
   source = runtime.source(config.dataset, split)
@@ -174,7 +179,7 @@ def _describe(config, source: info.Source) -> str:
   )
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   ours = config.saliency
   # A crop of 0 will be the side of a square.
   transform = dataclasses.replace(ours.transform, crop=ours.transform.crop or 1)

@@ -7,17 +7,20 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from pnoc_jax.data import info, pipeline
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import multi_scale, per_image, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import images
 from pnoc_jax.metrics import saliency as saliency_metrics
 from pnoc_jax.metrics import segmentation
-from pnoc_jax.nn import backbones, saliency_net
+from pnoc_jax.nn import backbones
+from pnoc_jax.nn import poolnet as saliency_net
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.predict import saliency_net as predict
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import maps, multi_scale, per_image
+from pnoc_jax.predict import poolnet as predict
+from pnoc_jax.stages.common import maps
 from pnoc_jax.types import Array, Variables
 
 
@@ -62,10 +65,10 @@ def make_prepare(dataset: info.DatasetInfo, *, whole: bool) -> Callable[[dict], 
 
 
 def make_measure(
-  model: saliency_net.SaliencyNet,
+  model: saliency_net.PoolNet,
   source: info.Source,
   config,
-  runtime: stage.Runtime,
+  runtime: Runtime,
 ) -> Callable[[Variables], dict[str, float]]:
   """Makes the measurement during training: 2-class IoU at 0.5 of the images' central squares.
 
@@ -129,10 +132,10 @@ class _Shapes:
 
 def make_inferences(
   config,
-  model: saliency_net.SaliencyNet,
+  model: saliency_net.PoolNet,
   variables: Variables,
   dataset: info.DatasetInfo,
-  runtime: stage.Runtime,
+  runtime: Runtime,
 ) -> dict[float, multi_scale.Inference]:
   """Makes the inference at each scale: images are taken as they are, tiny ones at twice their size.
 
@@ -155,7 +158,7 @@ def make_inferences(
       fuse,
       variables,
       colours(config, dataset),
-      _Shapes((scale,), **stage.as_dict(config.inference)),
+      _Shapes((scale,), **settings.as_dict(config.inference)),
       runtime,
     )
     for scale in (1.0, 2.0)
@@ -167,7 +170,7 @@ def infer(
   config,
   source: info.Source,
   out: Path,
-  runtime: stage.Runtime,
+  runtime: Runtime,
 ) -> int:
   """Writes the maps of a split; returns how many."""
   # Differs from the reference: COCO's images below 224 px are not padded to that; because the mask

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import multi_scale, per_image, settings
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import images
-from pnoc_jax.predict import saliency
-from pnoc_jax.stages import c2am, stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import maps, multi_scale, per_image, settings
+from pnoc_jax.predict import c2am as saliency
+from pnoc_jax.stages import c2am
+from pnoc_jax.stages.common import maps, stage
 
 MAPS = 'maps'
 """The directory, within the stage's, of the maps before they are masks."""
@@ -59,7 +61,7 @@ def map_path(directory: Path, split: str, name: str) -> Path:
   return per_image.image_path(directory / MAPS, split, name)
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> dict[str, float]:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
   """Writes `<out>/maps/<split>/<id>.png` of labelled images, `<out>/<split>/<id>.png` of all."""
   ours, count, start = config.saliency_priors, 0, time.monotonic()
   sources = [runtime.source(config.dataset, split) for split in config.priors.splits]
@@ -78,7 +80,7 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> d
 
 
 def _make_inference(
-  config, dataset: info.DatasetInfo, directory: Path, runtime: stage.Runtime
+  config, dataset: info.DatasetInfo, directory: Path, runtime: Runtime
 ) -> multi_scale.Inference:
   ours = config.saliency_priors
   model, variables, inverted = c2am.load(config.c2am, dataset, directory)
@@ -162,7 +164,7 @@ def foreground(array: np.ndarray, threshold: float) -> np.ndarray:
   return (array.astype(np.float32) / 255 > np.float32(threshold)).astype(np.uint8)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   del runtime
   if 'c2am' in inputs:
     c2am.load(config.c2am, source.info, inputs['c2am'])

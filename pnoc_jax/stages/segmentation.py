@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pnoc_jax import keys, trees
-from pnoc_jax.data import info, joins, pipeline, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import networks, settings, stage_training, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import deeplab
-from pnoc_jax.stages import segmentation_measure, stage
-from pnoc_jax.stages.common import networks, settings, stage_training, trainer
+from pnoc_jax.stages import segmentation_measure
+from pnoc_jax.stages.common import stage
 from pnoc_jax.types import Variables
 from pnoc_jax.updates import segmentation
 
@@ -101,7 +105,7 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
   )
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> None:
+def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
   """Trains the network; leaves `<out>/weights`: always the last ones."""
   ours = config.segmentation
   source = runtime.source(config.dataset, config.dataset.train_split)
@@ -133,9 +137,9 @@ def run(config, inputs: dict[str, Path], out: Path, runtime: stage.Runtime) -> N
     target=_target(ours, inputs, source),
     images=_IMAGES,
     meta={
-      'model': stage.as_dict(ours.model),
-      'head': stage.as_dict(ours.head),
-      'dataset': stage.as_dict(source.info),
+      'model': settings.as_dict(ours.model),
+      'head': settings.as_dict(ours.head),
+      'dataset': settings.as_dict(source.info),
       'crop': ours.transform.crop,
     },
     evaluate=_measure(config, model, inputs, runtime),
@@ -151,7 +155,7 @@ def _target(config: SegmentationConfig, inputs: dict[str, Path], source: info.So
 
 
 def _measure(
-  config, model: deeplab.DeepLab, inputs: dict[str, Path], runtime: stage.Runtime
+  config, model: deeplab.DeepLab, inputs: dict[str, Path], runtime: Runtime
 ) -> Callable[[Variables], dict[str, float]] | None:
   """The measurements of an epoch, or None where there is nothing to compare with."""
   ours, split = config.segmentation, config.dataset.val_split
@@ -181,7 +185,7 @@ def _describe(config, source: info.Source) -> str:
   )
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: stage.Runtime) -> None:
+def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
   ours = config.segmentation
   stage_training.check(
     build(ours, source.info.num_classes),

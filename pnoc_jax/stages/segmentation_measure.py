@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnoc_jax.data import info, joins, pipeline
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import settings, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.metrics import segmentation
 from pnoc_jax.parallel import arrays, sharding
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import segmentation as predict
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import settings, trainer
 from pnoc_jax.types import Variables
 
 
@@ -20,7 +21,7 @@ def make_measure(
   model: nn.Module,
   source: info.Source,
   config: settings.TrainingConfig,
-  runtime: stage.Runtime,
+  runtime: Runtime,
   *,
   targets: Mapping[str, joins.Maps | None],
 ) -> Callable[[Variables], dict[str, float]]:

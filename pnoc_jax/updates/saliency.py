@@ -8,7 +8,7 @@ from flax import linen as nn
 from optax import GradientTransformation
 
 from pnoc_jax import states
-from pnoc_jax.losses import saliency
+from pnoc_jax.losses import poolnet as saliency
 from pnoc_jax.types import Array, Batch, Metrics, PyTree
 
 
@@ -21,7 +21,7 @@ def make_saliency_update(
   """Makes PoolNet's update.
 
   Args:
-    model: a network with the call and the result of `nn.saliency_net.SaliencyNet`.
+    model: a network with the call and the result of `nn.saliency_net.PoolNet`.
     tx: its optimiser.
     update_ema: see `states.apply_gradients`.
 

@@ -1,10 +1,11 @@
 """The smallest run that has every stage: 24 images of 32 px, two stages of ResNeSt-tiny."""
 
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import transforms
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import evaluation
-from pnoc_jax.stages.common import maps, settings
+from pnoc_jax.stages.common import maps
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:

@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from pnoc_jax.data import coco, info
+from pnoc_jax import types
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import coco
 from pnoc_jax.io import images
 
 VOC_VOID = (224, 224, 192)
@@ -32,7 +34,7 @@ def colored(mask: np.ndarray, palette, void) -> np.ndarray:
   """u8[H, W, 3]: a mask of indices as colours."""
   table = np.zeros((256, 3), np.uint8)
   table[: len(palette)] = palette
-  table[info.VOID] = void
+  table[types.VOID] = void
   return table[mask]
 
 

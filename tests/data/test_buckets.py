@@ -7,7 +7,8 @@ from data import folders
 from hypothesis import strategies as st
 from PIL import Image
 
-from pnoc_jax.data import buckets, folder
+from pnoc_jax.data.readers import folder
+from pnoc_jax.data.streams import buckets
 
 SCALES = (0.5, 1.0, 1.5)
 

@@ -5,7 +5,9 @@ import pytest
 from data import folders
 
 from pnoc_jax import errors
-from pnoc_jax.data import checks, folder, info, shapes
+from pnoc_jax.data import info
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.readers import folder, shapes
 from pnoc_jax.io import images
 
 

@@ -9,7 +9,9 @@ import pytest
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import checks, coco, coco_index, info, sources
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.readers import coco, coco_index
 from pnoc_jax.io import images
 
 TRAIN = tuple(f'COCO_train2014_{n:012d}' for n in (9, 25, 77))

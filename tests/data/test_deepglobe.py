@@ -5,7 +5,9 @@ import pytest
 from data import miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import checks, deepglobe, info, sources
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.readers import deepglobe
 from pnoc_jax.io import images
 
 

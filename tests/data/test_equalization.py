@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
-from pnoc_jax.data import equalization, transforms
+from pnoc_jax.data.augment import equalization, transforms
 
 # cv2.createCLAHE(clip, (tiles, tiles)).apply, OpenCV 5.0.
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / 'fixtures' / 'clahe.npz')

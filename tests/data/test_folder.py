@@ -8,7 +8,8 @@ import pytest
 from data import folders
 
 from pnoc_jax import errors
-from pnoc_jax.data import folder, info, sources
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.readers import folder
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ import pytest
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import buckets, checks, info, pipeline, sources, transforms
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.streams import buckets, pipeline
 from pnoc_jax.io import images
 
 

@@ -8,7 +8,9 @@ import pytest
 from data import folders
 
 from pnoc_jax import errors
-from pnoc_jax.data import folder, joins, pipeline, transforms
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.readers import folder
+from pnoc_jax.data.streams import joins, pipeline
 from pnoc_jax.io import images, products
 
 TRANSFORM = transforms.TransformConfig(

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from pnoc_jax.data import info, loose
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import loose
 from pnoc_jax.io import images
 
 NAMES = ('a.jpg', 'a.png', 'b.png', 'b.png.jpg', 'c/a.jpg', 'd.JPG')

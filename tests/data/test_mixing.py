@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, mixing, pipeline, positions, sampling, shapes, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import mixing, transforms
+from pnoc_jax.data.readers import shapes
+from pnoc_jax.data.streams import pipeline, positions, sampling
 
 SIZE = 32
 TRANSFORM = transforms.TransformConfig(

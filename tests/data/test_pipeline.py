@@ -7,7 +7,10 @@ import pytest
 from data import folders
 
 from pnoc_jax import errors
-from pnoc_jax.data import folder, info, pipeline, shapes, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.readers import folder, shapes
+from pnoc_jax.data.streams import pipeline
 
 TRANSFORM = transforms.TransformConfig(
   min_size=24, max_size=40, crop=32, augment=transforms.Augment.RANDAUGMENT

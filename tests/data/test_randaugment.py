@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from pnoc_jax.data import randaugment
+from pnoc_jax.data.augment import randaugment
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(IMAGE)

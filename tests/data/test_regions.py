@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from pnoc_jax.data import regions
+from pnoc_jax.data.readers import regions
 
 FIXTURE = pathlib.Path(__file__).parents[1] / 'fixtures' / 'coco_regions.npz'
 

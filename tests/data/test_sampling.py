@@ -1,6 +1,6 @@
 import numpy as np
 
-from pnoc_jax.data import sampling
+from pnoc_jax.data.streams import sampling
 
 # Class 0 in 20 images, 1 in 5, 2 in one, 3 in none.
 LABELS = np.zeros((23, 4), np.float32)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, shapes, sources
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.readers import shapes
 
 
 def _source(split='train', **fields):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pnoc_jax.data import info, statistics
+from pnoc_jax.data import info
+from pnoc_jax.data.inspect import statistics
 
 # Four images of 2x5 pixels, so that a pixel is 10 %; 9 is a value of no class, 255 void.
 _MASKS = (

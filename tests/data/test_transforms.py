@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pnoc_jax import errors
-from pnoc_jax.data import colors, geometry, transforms
+from pnoc_jax.data.augment import colors, geometry, transforms
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)

@@ -9,7 +9,9 @@ import scipy.io
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import checks, info, packing, sources, voc
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.readers import packing, voc
 from pnoc_jax.io import images
 
 AUG = ('2007_000001', '2007_000002', '2008_000004', '2009_000005')

@@ -6,7 +6,7 @@ import pytest
 from pnoc_jax import errors
 from pnoc_jax.io import checkpoints
 from pnoc_jax.parallel import arrays, sharding
-from tests.training import quadratic
+from tests.engine import quadratic
 
 
 def state_of(mesh, value=0.0):

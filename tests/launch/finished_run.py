@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from pnoc_jax import keys, states
-from pnoc_jax.data import shapes
+from pnoc_jax.data.readers import shapes
+from pnoc_jax.engine import settings
 from pnoc_jax.io import weights
-from pnoc_jax.stages import segmentation, stage
+from pnoc_jax.stages import segmentation
 
 CROP = 32
 
@@ -29,9 +30,9 @@ def write(directory: pathlib.Path) -> pathlib.Path:
     'arch': 'resnest_tiny',
     'classes': list(dataset.classes),
     'stage': 'segmentation',
-    'model': stage.as_dict(config.model),
-    'head': stage.as_dict(config.head),
-    'dataset': stage.as_dict(dataset),
+    'model': settings.as_dict(config.model),
+    'head': settings.as_dict(config.head),
+    'dataset': settings.as_dict(dataset),
     'crop': CROP,
   }
   weights.save(

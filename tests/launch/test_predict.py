@@ -14,7 +14,7 @@ from PIL import Image
 
 from launch import export as export_launcher
 from launch import predict
-from pnoc_jax.data import loose
+from pnoc_jax.data.readers import loose
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records
 from pnoc_jax.predict import segmentation as pure

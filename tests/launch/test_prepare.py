@@ -14,7 +14,10 @@ import pytest
 from data import folders, miniatures
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, pipeline, sources, tfds, transforms
+from pnoc_jax.data import info, sources
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.readers import tfds
+from pnoc_jax.data.streams import pipeline
 from pnoc_jax.io import images
 from pnoc_jax.runs import graph
 

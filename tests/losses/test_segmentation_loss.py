@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from pnoc_jax import trees
+from pnoc_jax import trees, types
 from pnoc_jax.losses import segmentation
 from pnoc_jax.optim import optimizer, schedules
 
@@ -24,7 +24,7 @@ def recorded():
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_loss_and_gradient_equal_torch(recorded, smoothing):
   logits, labels = recorded['logits'], recorded['labels']
-  assert (labels == segmentation.VOID).sum() > 5
+  assert (labels == types.VOID).sum() > 5
   loss, grad = jax.value_and_grad(segmentation.segmentation_loss)(
     jnp.asarray(logits), labels, smoothing=smoothing
   )
@@ -34,7 +34,7 @@ def test_loss_and_gradient_equal_torch(recorded, smoothing):
 
 def test_without_a_labelled_pixel_there_is_nothing_to_learn():
   logits = jnp.ones((1, 2, 2, 3))
-  labels = np.full((1, 2, 2), segmentation.VOID, np.uint8)
+  labels = np.full((1, 2, 2), types.VOID, np.uint8)
   loss, grad = jax.value_and_grad(segmentation.segmentation_loss)(logits, labels, smoothing=0.1)
   assert loss == 0
   assert not grad.any()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoc_jax.ops import hashing, lattice
+from pnoc_jax.ops.crf import hashing, lattice
 
 
 def _oracle(features: np.ndarray, values: np.ndarray) -> np.ndarray:

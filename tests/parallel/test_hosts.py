@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
+from pnoc_jax.engine import loop
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.training import loop
+from tests.engine import quadratic
 from tests.parallel import two_processes
-from tests.training import quadratic
 
 
 @pytest.fixture(scope='module')

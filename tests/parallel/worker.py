@@ -7,10 +7,10 @@ import signal
 import jax
 import numpy as np
 
+from pnoc_jax.engine import log, loop
 from pnoc_jax.io import checkpoints, records
 from pnoc_jax.parallel import arrays, compile, hosts, sharding
-from pnoc_jax.training import log, loop
-from tests.training import quadratic
+from tests.engine import quadratic
 
 
 def everything(mesh, folder):

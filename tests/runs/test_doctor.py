@@ -16,7 +16,9 @@ from PIL import Image
 
 from configs import tiny
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import findings, info, voc
+from pnoc_jax.data import info
+from pnoc_jax.data.inspect import findings
+from pnoc_jax.data.readers import voc
 from pnoc_jax.io import images, records
 from pnoc_jax.runs import doctor
 

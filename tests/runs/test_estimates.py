@@ -6,9 +6,9 @@ from flax import linen as nn
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
+from pnoc_jax.engine import networks, settings
 from pnoc_jax.runs import estimates
-from pnoc_jax.stages import generator, stage
-from pnoc_jax.stages.common import networks
+from pnoc_jax.stages import generator
 from tests.configs import tiny
 
 
@@ -82,4 +82,4 @@ def test_a_config_of_stages_is_known_by_their_names():
     name for name in config_lib.PipelineConfig.__slots__
     if hasattr(getattr(config_lib.PipelineConfig(), name), 'optim')
   }  # fmt: skip
-  assert stage.as_dict(info.DatasetConfig())['source'] == 'files'
+  assert settings.as_dict(info.DatasetConfig())['source'] == 'files'

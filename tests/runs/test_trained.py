@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pnoc_jax.data import loose
+from pnoc_jax.data.readers import loose
 from pnoc_jax.io import images
 from pnoc_jax.predict import segmentation as pure
 from pnoc_jax.runs import trained

@@ -7,9 +7,9 @@ import numpy as np
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.io import images, products
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import stage
 
 CLASSES = ('ant', 'bee', 'cow', 'dog')
 SIZES = ((21, 30), (32, 26), (20, 20), (18, 32))
@@ -41,7 +41,7 @@ class Memory:
     return {'image': (255 * image).astype(np.uint8), 'label': self.labels[index], 'index': index}
 
 
-class Runtime(stage.Runtime):
+class Runtime(Runtime):
   """A runtime whose data set is `Memory`."""
 
   def source(self, config, split):
@@ -54,7 +54,7 @@ def make_runtime(workdir: Path, *, stop_after: int | None = None) -> Runtime:
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
   asked = iter(range(10**6))
   stop = (lambda: False) if stop_after is None else (lambda: next(asked) + 1 >= stop_after)
-  return Runtime(workdir, mesh, mesh, stage.RuntimeConfig(), should_stop=stop)
+  return Runtime(workdir, mesh, mesh, RuntimeConfig(), should_stop=stop)
 
 
 def smooth(size: tuple[int, int], seed) -> np.ndarray:

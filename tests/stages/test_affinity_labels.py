@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from pnoc_jax.data import info
+from pnoc_jax import types
+from pnoc_jax.engine import loop
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.stages import affinity_labels
 from pnoc_jax.stages.common import maps
-from pnoc_jax.training import loop
 from tests.stages import label_maps
 
 PRIORS, NETWORK = maps.Saliency.PRIORS, maps.Saliency.NETWORK
@@ -48,10 +48,10 @@ def _one_pixel(scores, keys, salient):
   if salient is None:
     if scores[best] > np.float32(0.45):
       return keys[best + 1]
-    return 0 if scores[best] <= np.float32(0.3) else info.VOID
+    return 0 if scores[best] <= np.float32(0.3) else types.VOID
   if not salient:
     return 0
-  return keys[best + 1] if scores[best] > np.float32(0.45) else info.VOID
+  return keys[best + 1] if scores[best] > np.float32(0.45) else types.VOID
 
 
 @pytest.mark.parametrize('saliency', list(maps.Saliency), ids=lambda x: x.value)
@@ -74,7 +74,7 @@ def test_without_steps_the_labels_are_those_of_the_rules(inputs, tmp_path, salie
       expected = _one_pixel(high[:, y, x].astype(np.float32), keys, pixel)
       assert found[f'train_{index}'][y, x] == expected
     met |= set(np.unique(found[f'train_{index}']).tolist())
-  assert met == {0, 1, 2, 3, 4, info.VOID}
+  assert met == {0, 1, 2, 3, 4, types.VOID}
 
 
 def test_both_maps_are_refined_before_the_rules(inputs, tmp_path):
@@ -97,7 +97,7 @@ def test_both_maps_are_refined_before_the_rules(inputs, tmp_path):
   refined = np.asarray(refine(salient, 2))
   labels = np.asarray(refine(winner * refined, len(keys)))
   expected = keys[labels]
-  expected[(labels == 0) & (refined == 1)] = info.VOID
+  expected[(labels == 0) & (refined == 1)] = types.VOID
   np.testing.assert_array_equal(_labels(tmp_path)['train_1'], expected)
   # Both did something.
   assert (refined != salient).any()

@@ -9,10 +9,11 @@ import pytest
 
 from pnoc_jax import errors, trees
 from pnoc_jax.data import info
+from pnoc_jax.engine import networks, trainer
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.ops import affinity as affinity_ops
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import affinity, stage
-from pnoc_jax.stages.common import networks, trainer
+from pnoc_jax.stages import affinity
 
 
 def _config():
@@ -45,7 +46,7 @@ def test_crops_whose_grid_holds_no_pair_are_refused():
 def test_labels_that_are_missing_are_named_before_any_work(tmp_path):
   config = _config()
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
-  runtime = stage.Runtime(tmp_path, mesh, mesh, stage.RuntimeConfig())
+  runtime = Runtime(tmp_path, mesh, mesh, RuntimeConfig())
   source = runtime.source(config.dataset, 'train')
   inputs = {'affinity_labels': tmp_path / 'affinity_labels'}
   with pytest.raises(errors.UserError, match=f'{source.ids[0]}.png: missing'):
@@ -55,7 +56,7 @@ def test_labels_that_are_missing_are_named_before_any_work(tmp_path):
 def test_the_branch_learns_at_one_rate_and_decays_and_the_backbone_does_neither():
   config = _config()
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
-  source = stage.Runtime(None, mesh, mesh, stage.RuntimeConfig()).source(config.dataset, 'train')
+  source = Runtime(None, mesh, mesh, RuntimeConfig()).source(config.dataset, 'train')
   template = networks.abstract_variables(affinity.build(config.affinity), source.info)
   params = jax.tree.map(lambda x: np.ones(1, x.dtype), template['params'])
   tx, rate = trainer.make_optimizer(

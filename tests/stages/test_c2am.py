@@ -10,21 +10,21 @@ import pytest
 from flax import linen as nn
 
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import transforms
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import c2am, c2am_measure, saliency_priors, stage
-from pnoc_jax.stages.common import networks
-from pnoc_jax.training import loop
+from pnoc_jax.stages import c2am, c2am_measure, saliency_priors
 from tests.updates import full_step
 
 SPLIT = 'train'
 
 
-class Runtime(stage.Runtime):
+class Runtime(Runtime):
   """Its sources' first image has no label."""
 
   def source(self, config, split):

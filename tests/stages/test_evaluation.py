@@ -8,11 +8,13 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import sources as sources_lib
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.runs import graph, runner
-from pnoc_jax.stages import evaluation, saliency_scores, scores, stage
+from pnoc_jax.stages import evaluation
+from pnoc_jax.stages.common import saliency_scores, scores, stage
 
 SIZE = 24
 
@@ -29,7 +31,7 @@ def config():
 @pytest.fixture
 def runtime(config, tmp_path):
   mesh = meshes.make_mesh(jax.devices()[:1])
-  return stage.Runtime(tmp_path, mesh, mesh, config.runtime)
+  return Runtime(tmp_path, mesh, mesh, config.runtime)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pnoc_jax.engine import settings
 from pnoc_jax.nn import layers
 from pnoc_jax.stages import generator
-from pnoc_jax.stages.common import settings
 
 
 def test_frozen_stages_of_the_classifier_do_not_stop_the_gradient_to_the_erased_image():

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info, shapes
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import shapes
+from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.io import images, products, weights
 from pnoc_jax.nn import classifier
 from pnoc_jax.ops import resize
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.stages import lpcam, priors, stage
-from pnoc_jax.stages.common import networks
-from pnoc_jax.training import loop
+from pnoc_jax.stages import lpcam, priors
 
 STRIDE, WIDTH, SIZE = 4, 5, 18
 SCALES = (1.0, 1.5)
@@ -58,7 +59,7 @@ def made(network, source, one_device, monkeypatch, tmp_path):
     splits=('train',), scales=SCALES, maps=priors.Maps.LPCAM, batch_size=4, multiple=8
   )
   config.priors.lpcam = lpcam.LpcamConfig(clusters=3, positions=500, steps=4)
-  runtime = stage.Runtime(tmp_path, one_device, one_device, stage.RuntimeConfig())
+  runtime = Runtime(tmp_path, one_device, one_device, RuntimeConfig())
   monkeypatch.setattr(runtime, 'source', lambda *_: source)
   return config, runtime, lambda: priors.run(config, {'generator': tmp_path}, tmp_path, runtime)
 

@@ -14,7 +14,12 @@ from ml_collections import config_flags
 
 from pnoc_jax import config as config_lib
 from pnoc_jax import states
-from pnoc_jax.data import info, mixing, pipeline, sampling, shapes, transforms
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import mixing, transforms
+from pnoc_jax.data.readers import shapes
+from pnoc_jax.data.streams import pipeline, sampling
+from pnoc_jax.engine import cam_training, networks, settings, trainer
+from pnoc_jax.engine.runtime import RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.losses import puzzle
@@ -23,8 +28,6 @@ from pnoc_jax.ops import erase
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import generator as generator_stage
-from pnoc_jax.stages import stage
-from pnoc_jax.stages.common import cam_training, networks, settings, trainer
 from pnoc_jax.updates import classifier, pnoc
 from tests.updates import full_step
 
@@ -113,7 +116,7 @@ def test_mixing_drawing_and_tones_are_flags_that_reach_the_stream(monkeypatch):
     config.classifier,
     SOURCE,
     pathlib.Path(),
-    mock.Mock(config=stage.RuntimeConfig()),
+    mock.Mock(config=RuntimeConfig()),
     seed=5,
     name='classifier',
     model=None,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pnoc_jax.engine import loop
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.stages import pseudo_masks
 from pnoc_jax.stages.common import maps
-from pnoc_jax.training import loop
 from tests.stages import label_maps
 
 PRIORS, WALK = maps.Scores.PRIORS, maps.Scores.RANDOM_WALK

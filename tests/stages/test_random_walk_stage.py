@@ -9,13 +9,13 @@ import pytest
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
+from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.io import images, products, weights
 from pnoc_jax.ops import normalize, resize
 from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.predict import edges
-from pnoc_jax.stages import affinity, priors, random_walk, stage
-from pnoc_jax.stages.common import networks
-from pnoc_jax.training import loop
+from pnoc_jax.stages import affinity, priors, random_walk
 from tests.ops import dense_walk
 
 SIZE, CELLS, QUARTERS = 27, 14, 7  # ResNeSt-tiny's edges are at stride 2, the priors at 4.
@@ -51,7 +51,7 @@ def run(tmp_path, monkeypatch):
   mesh = mesh_lib.make_mesh(jax.devices()[:2])
 
   def runtime(stop=lambda: False):
-    return stage.Runtime(tmp_path, mesh, mesh, stage.RuntimeConfig(), should_stop=stop)
+    return Runtime(tmp_path, mesh, mesh, RuntimeConfig(), should_stop=stop)
 
   source = runtime().source(dataset, 'train')
   rng = np.random.default_rng(0)

@@ -8,13 +8,14 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
+from pnoc_jax.engine import loop, settings
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, weights
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import saliency, saliency_images, stage
-from pnoc_jax.stages.common import maps, settings
-from pnoc_jax.training import loop
+from pnoc_jax.stages import saliency, saliency_images
+from pnoc_jax.stages.common import maps
 
 SIZES = {'one': (21, 30), 'two': (32, 26), 'bare': (20, 20), 'tiny': (9, 31), 'five': (13, 14)}
 
@@ -46,7 +47,7 @@ class Few:
     return {'image': image.astype(np.uint8), 'label': self.labels[index]}
 
 
-class Runtime(stage.Runtime):
+class Runtime(Runtime):
   """On one device; stops when it has been asked so many times."""
 
   stop_after = 10**6
@@ -79,7 +80,7 @@ def config(monkeypatch):
 
 def make_runtime(workdir, *, stop_after=10**6):
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
-  run = stage.RuntimeConfig(log_every=1, save_every=1, tensorboard=False)
+  run = RuntimeConfig(log_every=1, save_every=1, tensorboard=False)
   runtime = Runtime(workdir, mesh, mesh, run)
 
   def should_stop():

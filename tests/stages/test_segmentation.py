@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pnoc_jax.data import joins, pipeline, transforms
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records, weights
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import predictions, segmentation, stage
-from pnoc_jax.stages.common import crf as crf_stage
-from pnoc_jax.stages.common import maps, networks
-from pnoc_jax.training import loop
+from pnoc_jax.stages import predictions, segmentation
+from pnoc_jax.stages.common import maps
 from tests.stages import label_maps
 from tests.updates import full_step
 
@@ -36,7 +38,7 @@ class Memory(label_maps.Memory):
     return mask
 
 
-class Runtime(stage.Runtime):
+class Runtime(Runtime):
   def source(self, config, split):
     return Memory(split)
 

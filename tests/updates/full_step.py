@@ -9,9 +9,10 @@ import numpy as np
 from pnoc_jax import config as config_lib
 from pnoc_jax import trees
 from pnoc_jax.data import info
+from pnoc_jax.engine import networks, trainer
+from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.stages import generator, stage
-from pnoc_jax.stages.common import networks, trainer
+from pnoc_jax.stages import generator
 
 CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
 DATASET = info.DatasetInfo(
@@ -54,7 +55,7 @@ def make_trainer(mesh, settings: config_lib.PipelineConfig):
   """Returns the stage's trainer; its judge is drawn, not trained."""
   model = generator.judge_model(settings.classifier.model, CLASSES)
   judge = drawn(model, DATASET, mesh, seed=1)
-  runtime = stage.Runtime(pathlib.Path(), mesh, mesh, settings.runtime)
+  runtime = Runtime(pathlib.Path(), mesh, mesh, settings.runtime)
   length = trainer.Horizon(epoch=TOTAL, total=TOTAL)
   with mock.patch.object(networks, 'first_variables', drawn):
     return generator._Updates(settings, DATASET, length, (model, judge), runtime)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pnoc_jax.data import info, joins
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import joins
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
 

@@ -1,0 +1,1 @@
+"""What is done to one training image: resizing, cropping, mirroring, colours, mixing."""

@@ -1,0 +1,276 @@
+"""Image transforms on the host: u8 in, u8 out; normalisation happens on the device.
+
+The order is resize, flip, tones, colours, RandAugment, crop. A crop that is larger than its image
+leaves a border, which the returned box tells apart: after normalisation it must be exactly zero.
+
+A target is a map beside the image (labels, saliency, hints): it goes through the same resize, flip
+and crop, and through no colour change.
+"""
+
+import dataclasses
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+from pnoc_jax import errors, types
+from pnoc_jax.data.augment import colors, equalization, geometry, randaugment
+from pnoc_jax.io import images
+
+Resize = geometry.Resize
+
+
+class Augment(enum.Enum):
+  """The colour and shape changes of a training image."""
+
+  NONE = 'none'
+  LIGHT = 'light'
+  """A random brightness."""
+  COLORJITTER = 'colorjitter'
+  RANDAUGMENT = 'randaugment'
+  COLORJITTER_RANDAUGMENT = 'colorjitter-randaugment'
+
+
+class Tones(enum.Enum):
+  """How the tones of a training image are made alike, before its colours change at random.
+
+  As the reference: training images alone; images are measured and inferred as they are.
+  """
+
+  NONE = 'none'
+  QUANTILE = 'quantile'
+  """Each channel is stretched until 1 % of its pixels are white (for microscopy)."""
+  CLAHE = 'clahe'
+  """Contrast-limited equalisation of the lightness in 8 x 8 tiles, clip limit 2 (for streets)."""
+  QUANTILE_CLAHE = 'quantile_clahe'
+
+
+class Resample(enum.Enum):
+  """How a target is resized."""
+
+  NEAREST = 'nearest'
+  BILINEAR = 'bilinear'
+
+
+class Pair(NamedTuple):
+  """A transformed image and its target.
+
+  Attributes:
+    image: u8[crop, crop, C], zero outside of the content.
+    box: i32[4] = (y0, x0, y1, x1) of the content.
+    target: u8[crop, crop], the fill value outside of the content; None without a target.
+  """
+
+  image: np.ndarray
+  box: np.ndarray
+  target: np.ndarray | None
+
+
+@dataclasses.dataclass(slots=True)
+class TransformConfig:
+  """Numbers of the training transform; the defaults are those of VOC12 images."""
+
+  min_size: int = 320
+  """The image is resized to a whole number, uniform in min_size..max_size: px, but of PERCENT."""
+  max_size: int = 640
+  resize: Resize = Resize.LONG_SIDE
+  """What that number is of; LONG_SIDE with equal bounds squeezes to a square."""
+  crop: int = 512
+  """Height and width of the result, px."""
+  shift: int = 0
+  """Border in px put around the image before the crop: with min_size = max_size = crop, the image
+  moves by up to this in each direction."""
+  flip: bool = True
+  """Mirror half of the images."""
+  tones: Tones = Tones.NONE
+  augment: Augment = Augment.RANDAUGMENT
+  brightness: float = 0.3
+  """LIGHT and COLORJITTER: the factor is uniform in 1 +- this."""
+  contrast: float = 0.3
+  saturation: float = 0.3
+  hue: float = 0.1
+  """COLORJITTER: the hue turns by a uniform part of the circle in +- this, at most 0.5."""
+  randaugment_n: int = 2
+  """Number of operations drawn for an image."""
+  randaugment_m: int = 10
+  """Magnitudes are drawn from 1 to this, exclusive."""
+  cutout: int = 16
+  """RANDAUGMENT ends with a black rectangle of this side in px (one more where it fits)."""
+
+  @property
+  def squeezes(self) -> bool:
+    """Whether images become squares, whatever their form; measurements then treat them alike."""
+    return geometry.squeezes(self.resize, min_size=self.min_size, max_size=self.max_size)
+
+
+def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3) -> None:
+  """Raises UserError with every number of the config that cannot work.
+
+  Args:
+    config: the numbers.
+    paired: images have a target.
+    channels: of the images.
+  """
+  wrong = []
+  if not 1 <= config.min_size <= config.max_size:
+    wrong.append(f'min_size and max_size are {config.min_size} and {config.max_size}')
+  if config.crop < 1 or config.shift < 0:
+    wrong.append(f'crop and shift are {config.crop} and {config.shift}')
+  if min(config.brightness, config.contrast, config.saturation) < 0:
+    wrong.append('brightness, contrast and saturation must not be negative')
+  if not 0 <= config.hue <= 0.5:
+    wrong.append(f'hue is {config.hue}, expected 0 to 0.5')
+  if config.randaugment_n < 0 or not 2 <= config.randaugment_m <= 10:
+    wrong.append('randaugment_n must not be negative, randaugment_m must be 2 to 10')
+  if config.cutout < 0:
+    wrong.append(f'cutout is {config.cutout}; 0 leaves it out')
+  if paired and config.augment in _MOVING:
+    wrong.append(
+      f'augment is {config.augment.value}, which moves the image but not its target: '
+      'use none, light or colorjitter'
+    )
+  if channels != 3 and config.augment not in (Augment.NONE, Augment.LIGHT):
+    wrong.append(
+      f'augment is {config.augment.value}, which is of red, green and blue, but the images have '
+      f'{channels} channels: use none or light'
+    )
+  if channels != 3 and config.tones in _LIGHTNESS:
+    wrong.append(
+      f'tones is {config.tones.value}, which is of red, green and blue, but the images have '
+      f'{channels} channels: use none or quantile'
+    )
+  if wrong:
+    raise errors.UserError('The transform cannot work: ' + '; '.join(wrong) + '.')
+
+
+def train(
+  image: np.ndarray, rng: np.random.Generator, config: TransformConfig
+) -> tuple[np.ndarray, np.ndarray]:
+  """The training transform of classification.
+
+  Args:
+    image: u8[H, W, C].
+    rng: the only source of randomness.
+    config: its numbers.
+
+  Returns:
+    u8[crop, crop, C], and the box i32[4] = (y0, x0, y1, x1) of the content in it.
+  """
+  pair = train_pair(image, None, rng, config)
+  return pair.image, pair.box
+
+
+def train_pair(
+  image: np.ndarray,
+  target: np.ndarray | None,
+  rng: np.random.Generator,
+  config: TransformConfig,
+  *,
+  fill: int = types.VOID,
+  resample: Resample = Resample.NEAREST,
+) -> Pair:
+  """The training transform of an image and a map beside it; `train` does the same to the image.
+
+  Args:
+    image: u8[H, W, C].
+    target: u8[H, W], or None.
+    rng: the only source of randomness.
+    config: its numbers, valid as `paired` if there is a target.
+    fill: the target's value outside of the content.
+    resample: how the target is resized.
+
+  Returns:
+    The pair.
+  """
+  image, target = _before_crop(image, target, rng, config, resample)
+  place = geometry.draw_place(image.shape[:2], rng, crop=config.crop, shift=config.shift)
+  if target is not None:
+    target = geometry.paste(target, place, crop=config.crop, fill=fill)
+  image = geometry.paste(image, place, crop=config.crop, fill=0)
+  return Pair(image, geometry.box(place), target)
+
+
+def uncropped(image: np.ndarray, rng: np.random.Generator, config: TransformConfig) -> np.ndarray:
+  """What `train` does before it crops: u8[H, W, C] to u8[H', W', C]."""
+  return _before_crop(image, None, rng, config, Resample.NEAREST)[0]
+
+
+def _before_crop(image, target, rng, config, resample):
+  """The image and its target, resized, mirrored and coloured."""
+  shape, square = geometry.draw_size(
+    image.shape[:2],
+    rng,
+    min_size=config.min_size,
+    max_size=config.max_size,
+    resize=config.resize,
+  )
+  image = (images.resize_bilinear if square else images.resize_bicubic)(image, shape)
+  if target is not None:
+    target = _RESIZES[resample](target, shape)
+  if config.flip and rng.random() < 0.5:
+    image = image[:, ::-1]
+    target = None if target is None else target[:, ::-1]
+  if config.tones in (Tones.QUANTILE, Tones.QUANTILE_CLAHE):
+    image = equalization.normalize_quantile(image)
+  if config.tones in _LIGHTNESS:
+    image = equalization.clahe(image)
+  return _augment(image, rng, config), target
+
+
+def _augment(image, rng, config):
+  if config.augment is Augment.LIGHT:
+    image = colors.brightness(image, colors.random_factor(rng, config.brightness))
+  if config.augment in (Augment.COLORJITTER, Augment.COLORJITTER_RANDAUGMENT):
+    image = colors.color_jitter(
+      image,
+      rng,
+      brightness_range=config.brightness,
+      contrast_range=config.contrast,
+      saturation_range=config.saturation,
+      hue_range=config.hue,
+    )
+  if config.augment in _MOVING:
+    image = randaugment.rand_augment(
+      image, rng, n=config.randaugment_n, m=config.randaugment_m, cutout_size=config.cutout
+    )
+  return image
+
+
+def valid(
+  image: np.ndarray,
+  mask: np.ndarray | None,
+  *,
+  size: int,
+  squeeze: bool = False,
+  resample: Resample = Resample.NEAREST,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The transform of in-training validation: short side to `size`, then the top-left square.
+
+  Args:
+    image: u8[H, W, C].
+    mask: u8[H, W] or None.
+    size: of the result, px.
+    squeeze: squeeze the whole image to the square, as a training that does so.
+    resample: how the mask is resized.
+
+  Returns:
+    image u8[size, size, C], box i32[4], mask u8[size, size] (255 where there is none).
+  """
+  # As torchvision's Resize: what is over a whole pixel of the long side is dropped.
+  shape = tuple(size * n // min(image.shape[:2]) for n in image.shape[:2])
+  if squeeze:
+    shape = (size, size)
+  canvas = np.zeros((size, size, image.shape[2]), np.uint8)
+  canvas[:] = images.resize_bilinear(image, shape)[:size, :size]
+  labels = np.full((size, size), types.VOID, np.uint8)
+  if mask is not None:
+    labels[:] = _RESIZES[resample](mask, shape)[:size, :size]
+  return canvas, np.array([0, 0, size, size], np.int32), labels
+
+
+_LIGHTNESS = (Tones.CLAHE, Tones.QUANTILE_CLAHE)
+_MOVING = (Augment.RANDAUGMENT, Augment.COLORJITTER_RANDAUGMENT)
+_RESIZES = {
+  Resample.NEAREST: images.resize_nearest,
+  Resample.BILINEAR: images.resize_bilinear,
+}

@@ -1,0 +1,1 @@
+"""Looks at data sets before they are used: broken files, statistics, findings."""

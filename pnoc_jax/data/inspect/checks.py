@@ -1,0 +1,178 @@
+"""Reads every file of a split before work starts, so that a broken one is found then, by name."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Callable
+from concurrent import futures
+
+import numpy as np
+
+from pnoc_jax import errors, types
+from pnoc_jax.data import cache, info
+from pnoc_jax.data.readers import lists
+from pnoc_jax.io import products
+
+_FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+  """What is wrong with one example: its id, and a sentence that names the file."""
+
+  id: str
+  what: str
+
+
+def check_source(
+  source: info.Source,
+  *,
+  on_progress: Callable[[int, int], None] | None = None,
+  threads: int = 4,
+  stamp: str | os.PathLike | None = None,
+) -> list[Problem]:
+  """Decodes all images and masks of a source.
+
+  Args:
+    source: the examples.
+    on_progress: called with (examples done, examples).
+    threads: that decode.
+    stamp: a file that remembers a check without problems; while the files' names, sizes and times
+      of change stay as they were, the next check reads none of them.
+
+  Returns:
+    The problems, in the order of the ids.
+  """
+  if not len(source) or not source.files(0):
+    return []
+  digest = _digest(source) if stamp is not None else None
+  if digest is not None and _read_stamp(stamp) == digest:
+    return []
+  problems = []
+  with futures.ThreadPoolExecutor(threads) as pool:
+    for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], range(len(source)))):
+      problems += [Problem(source.ids[done], x) for x in what]
+      if on_progress is not None:
+        on_progress(done + 1, len(source))
+  if digest is not None and not problems:
+    _write(stamp, json.dumps({'format': _FORMAT, 'digest': digest}) + '\n')
+  return problems
+
+
+def screen(
+  source: info.Source,
+  *,
+  on_error: info.OnError,
+  quarantine_path: str | os.PathLike,
+  stamp: str | os.PathLike | None = None,
+  on_progress: Callable[[int, int], None] | None = None,
+  threads: int = 4,
+) -> frozenset[str]:
+  """Checks a source and does what the configuration wants done about its problems.
+
+  Args:
+    source: the examples.
+    on_error: STRICT stops; SKIP writes the problems to a file and goes on without these examples.
+    quarantine_path: that file.
+    stamp: as in `check_source`.
+    on_progress: as in `check_source`.
+    threads: as in `check_source`.
+
+  Returns:
+    The ids to leave out: `exclude` of `open_source`.
+
+  Raises:
+    UserError: STRICT and there are problems.
+  """
+  problems = check_source(source, on_progress=on_progress, threads=threads, stamp=stamp)
+  if not problems:
+    return frozenset()
+  if on_error is info.OnError.STRICT:
+    lines = [f'{x.id}: {x.what}' for x in problems]
+    raise errors.UserError(
+      lists.describe(source.info.name, lines)
+      + '\nMend or remove these, or leave them out with --config.dataset.on_error=skip.'
+    )
+  quarantine(problems, quarantine_path)
+  return frozenset(x.id for x in problems)
+
+
+def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
+  """Writes the problems as a csv table `id,problem`, atomically."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['id', 'problem'])
+  writer.writerows((x.id, x.what) for x in problems)
+  _write(path, text.getvalue())
+
+
+def examine(
+  source: info.Source, index: int
+) -> tuple[list[str], np.ndarray | None, np.ndarray | None]:
+  """Decodes one example.
+
+  Args:
+    source: the examples.
+    index: which one.
+
+  Returns:
+    What is wrong with it, in words; its image; its mask. None for what there is not or cannot be
+    read.
+  """
+  try:
+    image = source.example(index)['image']
+  except errors.UserError as error:
+    return [str(error)], None, None
+  try:
+    mask = source.mask(index)
+  except errors.UserError as error:
+    return [str(error)], image, None
+  if mask is None:
+    return [], image, None
+  problems, files = [], source.files(index)
+  where = f'{files[-1]}: ' if files else ''
+  if mask.shape != image.shape[:2]:
+    problems.append(
+      f'{where}the mask is {mask.shape[1]}x{mask.shape[0]} px, '
+      f'its image {image.shape[1]}x{image.shape[0]}'
+    )
+  values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+  last = source.info.num_classes
+  wrong = [int(x) for x in values if last < x < types.VOID]
+  if wrong:
+    problems.append(
+      f'{where}the mask has the values {wrong}, expected 0 to {last} and {types.VOID} (void)'
+    )
+  return problems, image, mask
+
+
+def _digest(source):
+  """Of the classes and of every file's state; None where one is not there."""
+  sha = hashlib.sha256(repr(source.info.classes).encode())
+  try:
+    for index in range(len(source)):
+      for path in source.files(index):
+        sha.update(cache.state(path))
+  except errors.UserError:
+    return None  # The check tells it as a problem.
+  return sha.hexdigest()
+
+
+def _read_stamp(path):
+  """The digest of the last good check, or None if there is no such file in this format."""
+  try:
+    stamp = json.loads(pathlib.Path(path).read_text())
+    return stamp['digest'] if stamp['format'] == _FORMAT else None
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def _write(path, text):
+  # All processes of a run check, and write the same.
+  writer = f'.{socket.gethostname()}-{os.getpid()}'
+  products.write_atomic(path, lambda file: file.write(text.encode()), writer=writer)

@@ -1,0 +1,267 @@
+"""A split whose images and masks are files, and the steps that its readers share."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from typing import Protocol
+
+import numpy as np
+
+from pnoc_jax import errors
+from pnoc_jax.data import cache, info
+from pnoc_jax.data.readers import lists
+from pnoc_jax.io import images
+
+
+class Images(Protocol):
+  """The images of a split, by place in its ids."""
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W, channels]."""
+    ...
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W), from the header."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """What is read."""
+    ...
+
+
+class Masks(Protocol):
+  """The masks of a split, by place in its ids."""
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W]: 0 background, k+1 class k, 255 void."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """What is read; a message names the last."""
+    ...
+
+
+class FileSource:
+  """Random access to one split; `info.Source` tells the methods."""
+
+  def __init__(
+    self,
+    dataset: info.DatasetInfo,
+    split: str,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    images: Images,
+    masks: Masks | None = None,
+  ):
+    """Keeps what it is given.
+
+    Args:
+      dataset: the description.
+      split: the split's name.
+      ids: N unique names.
+      labels: f32[N, K].
+      images: of the ids, in their order.
+      masks: as well, or None.
+    """
+    self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
+    self.has_masks = masks is not None
+    self._images, self._masks, self._sizes = images, masks, {}
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, channels], 'label': f32[K], 'index': i32[]}."""
+    image = self._images.read(index)
+    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+
+  def mask(self, index: int) -> np.ndarray | None:
+    """u8[H, W], or None."""
+    return self._masks.read(index) if self.has_masks else None
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W)."""
+    if index not in self._sizes:
+      self._sizes[index] = self._images.size(index)
+    return self._sizes[index]
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The image's files, then the mask's."""
+    return (*self._images.files(index), *(self._masks.files(index) if self.has_masks else ()))
+
+
+class ImageFiles:
+  """One file an image; pixels as they are stored, as the masks of the public data sets lie on."""
+
+  def __init__(self, paths: Sequence[pathlib.Path]):
+    """`paths` of the ids, in their order."""
+    self._paths = tuple(paths)
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W, 3]."""
+    return images.read_image(self._paths[index], upright=False)
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W)."""
+    return images.image_size(self._paths[index], upright=False)
+
+  def files(self, index: int) -> tuple[pathlib.Path]:
+    """The file."""
+    return (self._paths[index],)
+
+
+class MaskFiles:
+  """One PNG a mask, of class indices or of colours."""
+
+  def __init__(
+    self,
+    paths: Sequence[pathlib.Path],
+    *,
+    colors: Mapping[tuple[int, int, int], int] | None = None,
+    indices: np.ndarray | None = None,
+  ):
+    """Keeps what it is given.
+
+    Args:
+      paths: of the ids, in their order.
+      colors: {(R, G, B): index} of masks that were saved as colours.
+      indices: u8[256], what the stored values become.
+    """
+    self._paths, self._colors, self._indices = tuple(paths), colors, indices
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W]."""
+    mask = images.read_mask(self._paths[index], colors=self._colors)
+    return mask if self._indices is None else self._indices[mask]
+
+  def files(self, index: int) -> tuple[pathlib.Path]:
+    """The file."""
+    return (self._paths[index],)
+
+
+def find_root(
+  config: info.DatasetConfig, marks: Sequence[str], places: Sequence[str]
+) -> pathlib.Path:
+  """The directory that holds a data set, where `dataset.root` is it or stands above it.
+
+  Args:
+    config: with the root.
+    marks: one of these is in the directory.
+    places: below the root, to look at after it.
+
+  Raises:
+    UserError: the root is empty or not there, or nothing in it looks like the data set.
+  """
+  if not config.root:
+    problems = ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
+    raise errors.UserError(lists.describe(config.name.value, problems))
+  root = pathlib.Path(config.root).expanduser()
+  if not root.is_dir():
+    problems = ['there is no such folder: check dataset.root']
+    raise errors.UserError(lists.describe(config.root, problems))
+  for place in (root, *(root / x for x in places)):
+    if any((place / mark).exists() for mark in marks):
+      return place
+  looked = ', '.join(f'{x}/' for x in ('.', *places))
+  problems = [f'{" or ".join(marks)} not found in {looked}: is this a {config.name.value}?']
+  raise errors.UserError(lists.describe(config.root, problems))
+
+
+def own_list(
+  config: info.DatasetConfig,
+  split: str,
+  problems: list[str],
+  *,
+  parse: Callable[[str], str] = str.strip,
+) -> list[str]:
+  """The ids of `<dataset.lists>/<split>.txt`."""
+  path = pathlib.Path(config.lists).expanduser() / f'{split}.txt'
+  if not path.is_file():
+    problems.append(f'{path} is missing (dataset.lists)')
+    return []
+  return lists.read_ids(path, str(path), problems, parse=parse)
+
+
+def own_labels(
+  config: info.DatasetConfig, ids: Sequence[str], names: Sequence[str], problems: list[str]
+) -> np.ndarray:
+  """f32[N, K] of the table `dataset.labels`; `names` begins with the background."""
+  labels = np.zeros((len(ids), len(names) - 1), np.float32)
+  path = pathlib.Path(config.labels).expanduser()
+  if not path.is_file():
+    problems.append(f'{path} is missing (dataset.labels)')
+    return labels
+  table = lists.read_labels(path, names, problems)
+  for i, key in enumerate(ids):
+    if key in table:
+      labels[i] = table[key]
+    else:
+      problems.append(f'{path.name}: no row for the id {key!r}')
+  return labels
+
+
+def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int = 4) -> np.ndarray:
+  """f32[N, K]: the classes that each mask shows; read once, then kept in the cache.
+
+  Args:
+    masks: of the ids.
+    count: N.
+    num_classes: K.
+    threads: that decode.
+
+  Raises:
+    UserError: a mask cannot be read.
+  """
+
+  def shown(index):
+    return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
+
+  def make():
+    with futures.ThreadPoolExecutor(threads) as pool:
+      rows = list(pool.map(shown, range(count)))
+    return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
+
+  paths = [path for index in range(count) for path in masks.files(index)]
+  place = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  return np.load(place / 'labels.npy', allow_pickle=False)
+
+
+def own_masks(
+  config: info.DatasetConfig, ids: Sequence[str], problems: list[str]
+) -> list[pathlib.Path]:
+  """The files `<dataset.masks>/<id>.png`; every id has one."""
+  folder = pathlib.Path(config.masks).expanduser()
+  there = names_in(folder)
+  missing = [key for key in ids if f'{key}.png' not in there]
+  if missing:
+    problems.append(
+      f'{folder} (dataset.masks) lacks the masks of {len(missing)} of {len(ids)} ids, the first is '
+      f'{missing[0]}.png'
+    )
+  return [folder / f'{key}.png' for key in ids]
+
+
+def need(
+  folder: pathlib.Path, ids: Sequence[str], problems: list[str], *, name: Callable[[str], str]
+) -> list[pathlib.Path]:
+  """The files `<folder>/<name(id)>`; those that are missing are problems."""
+  there = names_in(folder)
+  for key in ids:
+    if name(key) not in there:
+      problems.append(f'{folder.name}/: {name(key)} is missing')
+  return [folder / name(key) for key in ids]
+
+
+def names_in(folder: pathlib.Path) -> set[str]:
+  """Names of the files in a folder but hidden ones; none if it is not there."""
+  if not folder.is_dir():
+    return set()
+  return {x.name for x in folder.iterdir() if not x.name.startswith('.')}
+
+
+def finish(root: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]) -> None:
+  """Raises UserError with the problems that were collected; no ids are one."""
+  if not ids and not problems:
+    problems.append(f'the split {split!r} has no images')
+  if problems:
+    raise errors.UserError(lists.describe(root, problems))

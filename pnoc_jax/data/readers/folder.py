@@ -1,0 +1,149 @@
+"""Bring your own data: a folder of images, a table of labels, lists of ids, and optional masks.
+
+  classes.txt          one class a line, the background first
+  image_labels.csv     header `id,labels`; labels are class names separated by spaces
+  splits/<split>.txt   ids, one a line
+  images/<id>.jpg      or .jpeg, .png; shown upright if EXIF says so
+  masks/<id>.png       optional: palette or grey PNG of indices, 0 background, 255 void, as upright
+
+Opening a folder reads the lists and the names of the files, not the images: `checks` reads these.
+"""
+
+import collections
+import pathlib
+
+import numpy as np
+
+from pnoc_jax import errors, types
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import lists
+from pnoc_jax.io import images
+
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+class FolderSource:
+  """Random access to one split of a folder."""
+
+  def __init__(self, root: str, split: str, *, exclude: frozenset[str] = frozenset()):
+    """Reads the lists.
+
+    Args:
+      root: the folder.
+      split: name of a file in `splits/`, without `.txt`.
+      exclude: ids to leave out.
+
+    Raises:
+      UserError: something is missing or does not fit; the message lists up to 20 problems.
+    """
+    self._root = pathlib.Path(root).expanduser()
+    problems = _missing(root, self._root, split)
+    if problems:
+      raise errors.UserError(lists.describe(self._root, problems))
+    names = _read_classes(self._root / 'classes.txt', problems)
+    table = lists.read_labels(self._root / 'image_labels.csv', names, problems)
+    ids = [x for x in _read_split(self._root, split, table, problems) if x not in exclude]
+    self._images = _find_images(self._root / 'images', ids, problems)
+    self._masks = _find_masks(self._root / 'masks', split, ids, problems)
+    if not ids:
+      problems.append(f'splits/{split}.txt: no ids are left')
+    if problems:
+      raise errors.UserError(lists.describe(self._root, problems))
+    self._sizes = {}
+    self.info = info.DatasetInfo(
+      name=self._root.resolve().name,
+      classes=tuple(names[1:]),
+      background=names[0],
+      palette=info.color_map(len(names)),
+    )
+    self.split = split
+    self.ids = tuple(ids)
+    self.labels = np.stack([table[x] for x in ids])
+    self.has_masks = self._masks is not None
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, 3], 'label': f32[K], 'index': i32[]}; UserError names a broken file."""
+    image = images.read_image(self._images[index])
+    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+
+  def mask(self, index: int) -> np.ndarray | None:
+    """u8[H, W] by index: 0 background, k+1 class k, 255 void; None without masks."""
+    return images.read_mask(self._masks[index]) if self.has_masks else None
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the upright image, from its header."""
+    if index not in self._sizes:
+      self._sizes[index] = images.image_size(self._images[index])
+    return self._sizes[index]
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The image's file, and the mask's where there is one."""
+    return (self._images[index], *((self._masks[index],) if self.has_masks else ()))
+
+
+def _missing(given, root, split):
+  if not given:
+    return ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
+  if not root.is_dir():
+    return ['there is no such folder: check dataset.root']
+  needed = ('classes.txt', 'image_labels.csv', f'splits/{split}.txt', 'images')
+  missing = [f'{name} is missing' for name in needed if not (root / name).exists()]
+  if not (root / needed[2]).exists():
+    found = ', '.join(sorted(x.stem for x in (root / 'splits').glob('*.txt')))
+    missing[missing.index(f'{needed[2]} is missing')] += f' (splits found: {found or "none"})'
+  return missing
+
+
+def _read_classes(path, problems):
+  names = [line.strip() for line in lists.read_lines(path, problems) if line.strip()]
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      problems.append(f'classes.txt: {name!r} is given {count} times')
+    if len(name.split()) > 1:
+      problems.append(f'classes.txt: {name!r} has a space; labels are separated by spaces')
+  if not 2 <= len(names) <= types.VOID:
+    problems.append(
+      f'classes.txt: {len(names)} names; give the background first, then 1 to 254 classes'
+    )
+  return names
+
+
+def _read_split(root, split, table, problems):
+  file = f'splits/{split}.txt'
+  ids = lists.read_ids(root / file, file, problems)
+  for key in dict.fromkeys(ids):
+    if key not in table:
+      problems.append(f'{file}: the id {key!r} has no row in image_labels.csv')
+  return ids
+
+
+def _find_images(folder, ids, problems):
+  found = collections.defaultdict(list)
+  for path in folder.iterdir():
+    if path.suffix.lower() in SUFFIXES:
+      found[path.stem].append(path)
+  for key in ids:
+    if key not in found:
+      problems.append(f'images/: no image for the id {key!r} ({", ".join(SUFFIXES)})')
+    elif len(found[key]) > 1:
+      several = ', '.join(sorted(x.name for x in found[key]))
+      problems.append(f'images/: several images for the id {key!r}: {several}; keep one')
+  return [found[key][0] if found[key] else None for key in ids]
+
+
+def _find_masks(folder, split, ids, problems):
+  """Paths, or None if the split has no masks at all."""
+  found = {x.name for x in folder.iterdir()} if folder.is_dir() else set()
+  without = [key for key in ids if f'{key}.png' not in found]
+  if len(without) == len(ids):
+    return None
+  # A metric over a part of a split would pass for one over all of it.
+  if without:
+    problems.append(
+      f'masks/: {len(without)} of the {len(ids)} ids of the split {split!r} have no mask '
+      f'({", ".join(without[:3])}, ...): add them, or list ids with masks in a split of their own'
+    )
+  return [folder / f'{key}.png' for key in ids]

@@ -1,0 +1,188 @@
+"""Human Protein Atlas, single cells (Kaggle 2021): images of four channels, labels without masks.
+
+  train.csv                                     ID,Label   the label `8|5|0`: classes by number
+  publichpa.csv                                 optional: more of it, same columns
+  train/<id>_{red,green,blue,yellow}.png        or .jpg; or in images/ or publichpa/
+  <split>.txt in `dataset.lists`                ids, one a line
+
+Without lists `val` is a tenth of the ids and `train` the others, the same ones on every machine;
+the reference draws a tenth too, other ones. There are no masks.
+"""
+
+import csv
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from pnoc_jax import errors
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import files, lists
+from pnoc_jax.io import images
+
+CLASSES = (
+  'Nucleoplasm',
+  'Nuclear membrane',
+  'Nucleoli',
+  'Nucleoli fibrillar center',
+  'Nuclear speckles',
+  'Nuclear bodies',
+  'Endoplasmic reticulum',
+  'Golgi',
+  'Intermediate filaments',
+  'Actin filaments',
+  'Microtubules',
+  'Mitotic spindle',
+  'Centrosome',
+  'Plasma membrane',
+  'Mitochondria',
+  'Aggresome',
+  'Cytosol',
+  'Vesicles',
+  'Negative',
+)
+CHANNELS = ('red', 'green', 'blue', 'yellow')
+"""Of an image, in this order: microtubules, the protein, the nucleus, the endoplasmic reticulum."""
+
+_TABLES = ('train.csv', 'publichpa.csv')
+_FOLDERS = ('train', 'images', 'publichpa', 'test')
+_SUFFIXES = ('.png', '.jpg')
+_NAMES = ('background', *CLASSES)
+_VAL_SHARE = 0.1
+_VAL_SEED = 1838339744  # The reference's number.
+
+
+def open_source(
+  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
+) -> files.FileSource:
+  """Opens a split.
+
+  Args:
+    config: the root; lists and labels that take the place of the data set's own.
+    split: its name.
+    exclude: ids to leave out.
+
+  Raises:
+    UserError: something is missing or does not fit.
+  """
+  root = files.find_root(config, ('train.csv', *_FOLDERS), ('hpa-single-cell',))
+  problems = []
+  table = {}
+  for name in _TABLES:
+    if (root / name).is_file():
+      _read_table(root / name, table, problems)
+  if config.lists:
+    ids = files.own_list(config, split, problems)
+  else:
+    ids = _draw(sorted(table), split, problems)
+  ids = [x for x in ids if x not in exclude]
+  if config.labels:
+    labels = files.own_labels(config, ids, _NAMES, problems)
+  else:
+    problems += [
+      f'no row for the id {x!r} in {" or ".join(_TABLES)}' for x in ids if x not in table
+    ]
+    labels = np.array([table.get(x, np.zeros(len(CLASSES))) for x in ids], np.float32)
+  paths = _find(root, ids, problems)
+  files.finish(root, split, ids, problems)
+  # The fourth channel's numbers are those of the first, as its pretrained filters are.
+  return files.FileSource(
+    info.DatasetInfo(
+      'hpa',
+      CLASSES,
+      _NAMES[0],
+      info.color_map(len(_NAMES)),
+      mean=(*info.IMAGENET_MEAN, info.IMAGENET_MEAN[0]),
+      std=(*info.IMAGENET_STD, info.IMAGENET_STD[0]),
+    ),
+    split,
+    ids,
+    labels,
+    ChannelFiles(paths),
+  )
+
+
+class ChannelFiles:
+  """Images with a file a channel."""
+
+  def __init__(self, paths: Sequence[tuple[pathlib.Path, ...]]):
+    """`paths` of each id's channels, in the order of the ids."""
+    self._paths = tuple(paths)
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W, 4]."""
+    return read_channels(self._paths[index])
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the first channel."""
+    return images.image_size(self._paths[index][0], upright=False)
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The four files."""
+    return self._paths[index]
+
+
+def read_channels(files: Sequence[pathlib.Path | bytes]) -> np.ndarray:
+  """u8[H, W, 4] of the four files of an image.
+
+  Raises:
+    UserError: a file is broken, or of another size than the first.
+  """
+  # The public images show a channel in its colour; the others are grey.
+  channels = [images.read_image(file, upright=False).max(-1) for file in files]
+  for file, channel, name in zip(files, channels, CHANNELS, strict=True):
+    if channel.shape != channels[0].shape:
+      raise errors.UserError(
+        f'{name if isinstance(file, bytes) else file}: {channel.shape[1]}x{channel.shape[0]} px, '
+        f'but the first channel has {channels[0].shape[1]}x{channels[0].shape[0]}'
+      )
+  return np.stack(channels, -1)
+
+
+def _read_table(path, table, problems):
+  rows = csv.DictReader(lists.read_lines(path, problems))
+  if not {'ID', 'Label'} <= set(rows.fieldnames or ()):
+    problems.append(f'{path.name}: its columns are {rows.fieldnames}, expected ID and Label')
+    return
+  for row in rows:
+    label = np.zeros(len(CLASSES), np.float32)
+    for text in (row['Label'] or '').split('|'):
+      if not text.strip().isdecimal() or int(text) >= len(CLASSES):
+        problems.append(
+          f'{path.name}, line {rows.line_num}: the label {row["Label"]!r} is not of numbers 0 to '
+          f'{len(CLASSES) - 1} with | between'
+        )
+        break
+      label[int(text)] = 1
+    table[(row['ID'] or '').strip()] = label
+
+
+def _draw(ids, split, problems):
+  if split not in ('train', 'val'):
+    problems.append(
+      f'there is no split {split!r}: known are train and val, and those of lists in a folder named '
+      'with --config.dataset.lists=DIR'
+    )
+    return []
+  if not ids:
+    problems.append(f'{_TABLES[0]} has no rows')
+  # Differs from the reference: another tenth validates; because its draw is not known as ids.
+  order = np.random.default_rng(_VAL_SEED).permutation(len(ids))
+  count = int(np.ceil(len(ids) * _VAL_SHARE))
+  return [ids[i] for i in sorted(order[:count] if split == 'val' else order[count:])]
+
+
+def _find(root, ids, problems):
+  """Paths of each id's channels; what lacks one is a problem."""
+  there = {}
+  for folder in _FOLDERS:
+    there.update({name: root / folder / name for name in files.names_in(root / folder)})
+  found = []
+  for key in ids:
+    names = [[f'{key}_{x}{suffix}' for suffix in _SUFFIXES] for x in CHANNELS]
+    paths = [next((there[x] for x in either if x in there), None) for either in names]
+    missing = [x for x, path in zip(CHANNELS, paths, strict=True) if path is None]
+    if missing:
+      problems.append(f'the id {key!r} has no image of {", ".join(missing)}')
+    found.append(tuple(paths))
+  return found

@@ -1,0 +1,295 @@
+"""A data set packed into ArrayRecord by a TFDS builder of ours, without TensorFlow; and its reader.
+
+  <root>/<dataset>/<split>/1.0.0/      the directory of a TFDS builder, local or `gs://`
+    <dataset>-<split>.array_record-*   a record an image, in the order of the ids
+    metadata.json                      ids, labels, sizes, classes: what opening a split needs
+
+A record is {'id': text, 'files': the bytes of the image's files (4 for HPA, else 1), 'label':
+f32[K], 'mask': a PNG, or nothing}. Bytes are the original files'. Only a mask that is no file, or
+whose file holds other values than class indices, is written anew.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+
+from pnoc_jax import errors
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import hpa, lists, packing
+from pnoc_jax.io import images
+
+_VERSION = '1.0.0'
+_LAST = 'dataset_info.json'  # Of a builder's files: where it is, the others are.
+
+
+def pack(
+  source: info.Source,
+  name: info.DatasetName,
+  output: str,
+  *,
+  on_progress: Callable[[int, int], None] | None = None,
+) -> bool:
+  """Packs a split, unless it is there: a call that was cut is repeated from the split's beginning.
+
+  Args:
+    source: the examples, found sound.
+    name: of the data set.
+    output: the directory of all packed data sets, local or `gs://`.
+    on_progress: called with (examples done, examples).
+
+  Returns:
+    Whether it was packed by this call.
+
+  Raises:
+    UserError: the split cannot be packed under its name, or another one lies there.
+  """
+  if not re.fullmatch(r'\w+', source.split):
+    raise errors.UserError(
+      f'the split {source.split!r} cannot be packed: TFDS names splits with letters, digits and _'
+    )
+  if (old := _find(output, name, source.split)) is not None:
+    _check_same(_open(old, source.split), source, old)
+    return False
+  if not _is_remote(output):
+    _build(source, name, output, on_progress)
+    return True
+  # ArrayRecord reads buckets but writes local files only; TFDS's paths copy them.
+  with tempfile.TemporaryDirectory(prefix='pnoc_jax_') as local:
+    _build(source, name, local, on_progress)
+    _copy(_directory(local, name, source.split), _directory(output, name, source.split))
+  return True
+
+
+def _is_remote(path):
+  return '://' in path
+
+
+def _directory(root, name, split):
+  """Of the builder."""
+  import tensorflow_datasets as tfds
+
+  return tfds.core.Path(root).expanduser() / name.value / split / _VERSION
+
+
+def _build(source, name, output, on_progress):
+  import tensorflow_datasets as tfds
+
+  place = _directory(output, name, source.split)
+  for left in place.parent.glob(f'incomplete.*{_VERSION}'):
+    left.rmtree()
+  builder = _make_builder(source, name, on_progress)(
+    data_dir=output, config=source.split, file_format='array_record'
+  )
+  tfds.disable_progress_bar()
+  with (
+    tempfile.TemporaryDirectory() as downloads,
+    contextlib.redirect_stdout(io.StringIO()),  # Of downloads, where there are none.
+  ):
+    builder.download_and_prepare(download_dir=downloads)
+
+
+def _copy(there, place):
+  """Copies a builder's files; the one that `_find` looks for last."""
+  place.mkdir(parents=True, exist_ok=True)
+  for path in sorted(there.iterdir(), key=lambda x: x.name == _LAST):
+    with path.open('rb') as source, (place / path.name).open('wb') as target:
+      shutil.copyfileobj(source, target, 1 << 24)
+
+
+def _make_builder(source, name, on_progress):
+  import tensorflow_datasets as tfds
+
+  class Packed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """One split of a data set."""
+
+    VERSION = tfds.core.Version(_VERSION)
+    # TFDS 4.9 would look for the file with a package that it does not require.
+    code_path = None
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name=source.split),)
+
+    def _info(self):
+      data = tfds.features.Scalar(dtype=np.object_)
+      return tfds.core.DatasetInfo(
+        builder=self,
+        description=f'{source.info.name}, {source.split}: image files, labels and masks.',
+        features=tfds.features.FeaturesDict(
+          {
+            'id': tfds.features.Text(),
+            'files': tfds.features.Sequence(data),
+            'label': tfds.features.Tensor(shape=(source.info.num_classes,), dtype=np.float32),
+            'mask': data,
+          }
+        ),
+        metadata=tfds.core.MetadataDict(
+          packing.metadata(source, upright=name is info.DatasetName.FOLDER)
+        ),
+        disable_shuffling=True,  # Record i is of the i-th id.
+      )
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {source.split: self._generate_examples()}
+
+    def _generate_examples(self):
+      for index, key in enumerate(source.ids):
+        files, mask = packing.contents(source, index)
+        yield index, {'id': key, 'files': files, 'label': source.labels[index], 'mask': mask}
+        if on_progress is not None:
+          on_progress(index + 1, len(source))
+
+  Packed.name = name.value
+  return Packed
+
+
+def _check_same(there, source, path):
+  same = (
+    there.ids == source.ids
+    and there.info.classes == source.info.classes
+    and there.has_masks == source.has_masks
+    and np.array_equal(there.labels, source.labels)
+  )
+  if not same:
+    raise errors.UserError(
+      f'{path} holds a split of other images, labels or classes: remove it, or take another output'
+    )
+
+
+def open_source(
+  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
+) -> 'PackedSource':
+  """Opens a packed split.
+
+  Args:
+    config: the kind of the data set; `root` is what it was packed into.
+    split: its name.
+    exclude: ids to leave out.
+
+  Raises:
+    UserError: the split was not packed there.
+  """
+  if not config.root:
+    raise errors.UserError(
+      'dataset.root is empty: set it to the directory that launch/prepare.py packed into'
+    )
+  path = _find(config.root, config.name, split)
+  if path is None:
+    raise errors.UserError(
+      f'{config.root} holds no packed split {split!r} of {config.name.value}: pack it with '
+      f'python launch/prepare.py --dataset={config.name.value} --root=DIR --output={config.root} '
+      f'--splits={split}, or read the files themselves with --config.dataset.source=files'
+    )
+  return _open(path, split, exclude)
+
+
+def _find(root, name, split):
+  """The builder's directory, or None."""
+  path = _directory(root, name, split)
+  return os.fspath(path) if (path / _LAST).exists() else None
+
+
+def _open(path, split, exclude=frozenset()):
+  import tensorflow_datasets as tfds
+
+  try:
+    metadata = tfds.builder_from_directory(path).info.metadata
+    return PackedSource(path, split, metadata, exclude)
+  except (KeyError, TypeError) as error:
+    raise errors.UserError(
+      f'{path} is not of launch/prepare.py ({type(error).__name__}: {error})'
+    ) from error
+
+
+class PackedSource:
+  """Random access to a packed split; `info.Source` tells the methods."""
+
+  def __init__(self, path: str, split: str, metadata: dict, exclude: frozenset[str]):
+    """Reads no record.
+
+    Args:
+      path: of the builder's directory.
+      split: the split's name.
+      metadata: as it was packed.
+      exclude: ids to leave out.
+    """
+    described = {x: _tuples(metadata['info'][x]) for x in info.DatasetInfo.__slots__}
+    self._path, self._upright, self._records = path, metadata['upright'], None
+    keep = [i for i, key in enumerate(metadata['ids']) if key not in exclude]
+    self._indices = keep
+    self._sizes = [tuple(metadata['sizes'][i]) for i in keep]
+    self.info = info.DatasetInfo(**described)
+    self.split = split
+    self.ids = tuple(metadata['ids'][i] for i in keep)
+    self.labels = np.zeros((len(keep), self.info.num_classes), np.float32)
+    for row, i in enumerate(keep):
+      self.labels[row, metadata['labels'][i]] = 1
+    self.has_masks = metadata['has_masks']
+    if not keep:
+      raise errors.UserError(lists.describe(path, [f'the split {split!r} has no images']))
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getstate__(self):
+    # A worker opens its own readers.
+    return {**self.__dict__, '_records': None}
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, channels], 'label': f32[K], 'index': i32[]}."""
+    with self._named(index):
+      image = self._decode(self.contents(index)[0])
+    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+
+  def mask(self, index: int) -> np.ndarray | None:
+    """u8[H, W], or None."""
+    if not self.has_masks:
+      return None
+    with self._named(index):
+      return images.read_mask(self.contents(index)[1])
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W)."""
+    return self._sizes[index]
+
+  def files(self, index: int) -> tuple[()]:
+    """None of its own: records share the builder's."""
+    del index
+    return ()
+
+  def contents(self, index: int) -> tuple[list[bytes], bytes]:
+    """The bytes of the image's files, and of the mask's or none."""
+    record = self._data()[self._indices[index]]
+    if record['id'].decode() != self.ids[index]:
+      raise errors.UserError(
+        f'{self._path}: the record of {self.ids[index]} is of {record["id"].decode()}; pack again'
+      )
+    return list(record['files']), record['mask']
+
+  def _data(self):
+    if self._records is None:
+      import tensorflow_datasets as tfds
+
+      builder = tfds.builder_from_directory(self._path)
+      self._records = builder.as_data_source(split=self.split)
+    return self._records
+
+  def _decode(self, files):
+    if len(files) > 1:
+      return hpa.read_channels(files)
+    return images.read_image(files[0], upright=self._upright)
+
+  @contextlib.contextmanager
+  def _named(self, index):
+    try:
+      yield
+    except errors.UserError as error:
+      raise errors.UserError(f'{self._path}, {self.ids[index]}: {error}') from error
+
+
+def _tuples(value):
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,232 @@
+"""PASCAL VOC 2012, as its archive unpacks, with the SBD masks that augment it.
+
+  VOCdevkit/VOC2012/           or the folder above it
+    JPEGImages/<id>.jpg
+    Annotations/<id>.xml       labels
+    ImageSets/Segmentation/    train.txt val.txt trainval.txt, and train_aug.txt if you have it
+    SegmentationClass/<id>.png palette PNG, or its colours; 255 is void
+    SegmentationClassAug/      optional: the SBD masks of the field, indices or colours
+    SBD/dataset/               optional: SBD itself (or benchmark_RELEASE/dataset), also beside VOC:
+      train.txt val.txt        its lists
+      cls/<id>.mat             its masks
+
+The split `train_aug` of the field is all ids with a mask in VOC or SBD that are not in VOC's val:
+10,582. Without a list it is derived from the folder of SBD masks, or from SBD's two lists. A split
+has masks if each of its ids has one: VOC's own, else a PNG of SBD's, else SBD's `.mat`.
+"""
+
+import pathlib
+from xml.etree import ElementTree
+
+import numpy as np
+
+from pnoc_jax import types
+from pnoc_jax.data import info
+from pnoc_jax.data.readers import files, lists
+from pnoc_jax.io import mat
+
+CLASSES = (
+  'aeroplane',
+  'bicycle',
+  'bird',
+  'boat',
+  'bottle',
+  'bus',
+  'car',
+  'cat',
+  'chair',
+  'cow',
+  'diningtable',
+  'dog',
+  'horse',
+  'motorbike',
+  'person',
+  'pottedplant',
+  'sheep',
+  'sofa',
+  'train',
+  'tvmonitor',
+)
+IMAGES = {
+  'train': 1464,
+  'val': 1449,
+  'trainval': 2913,
+  'train_aug': 10582,
+  'trainval_aug': 12031,
+  'test': 1456,
+}
+"""Images of the splits."""
+
+_VOID_COLOR = (224, 224, 192)
+_NAMES = ('background', *CLASSES)
+_LISTS = 'ImageSets/Segmentation'
+_SBD = tuple(
+  f'{above}{name}/dataset'
+  for above in ('', '../', '../../')
+  for name in ('SBD', 'benchmark_RELEASE')
+)
+
+
+def open_source(
+  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
+) -> files.FileSource:
+  """Opens a split; reads lists, names of files and all annotations.
+
+  Images of a split without annotations (`test`) have empty labels.
+
+  Args:
+    config: the root, and what takes the place of the data set's own files.
+    split: its name.
+    exclude: ids to leave out.
+
+  Raises:
+    UserError: something is missing or does not fit.
+  """
+  root = files.find_root(config, ('JPEGImages',), ('VOC2012', 'VOCdevkit/VOC2012'))
+  problems = []
+  ids = [x for x in _ids(config, root, split, problems) if x not in exclude]
+  paths = files.need(root / 'JPEGImages', ids, problems, name='{}.jpg'.format)
+  if config.labels:
+    labels = files.own_labels(config, ids, _NAMES, problems)
+  else:
+    labels = _read_annotations(root / 'Annotations', split, ids, problems)
+  masks = files.own_masks(config, ids, problems) if config.masks else _find_masks(root, ids)
+  files.finish(root, split, ids, problems)
+  palette = info.color_map(len(_NAMES))
+  colors = {color: i for i, color in enumerate(palette)} | {_VOID_COLOR: types.VOID}
+  return files.FileSource(
+    info.DatasetInfo('voc12', CLASSES, _NAMES[0], palette),
+    split,
+    ids,
+    labels,
+    files.ImageFiles(paths),
+    _Masks(masks, colors=colors) if masks else None,
+  )
+
+
+class _Masks(files.MaskFiles):
+  """PNG, or MATLAB files of SBD."""
+
+  def read(self, index):
+    path = self.files(index)[0]
+    return mat.read_segmentation(path) if path.suffix == '.mat' else super().read(index)
+
+
+def _ids(config, root, split, problems):
+  if config.lists:
+    return files.own_list(config, split, problems, parse=_parse_id)
+  path = root / _LISTS / f'{split}.txt'
+  if path.is_file():
+    return lists.read_ids(path, path.name, problems, parse=_parse_id)
+  if split in ('train_aug', 'trainval_aug'):
+    return _derive(root, split, problems)
+  found = ', '.join(sorted(x.stem for x in (root / _LISTS).glob('*.txt')))
+  problems.append(f'{_LISTS}/{split}.txt is missing (splits found: {found or "none"})')
+  return []
+
+
+def _parse_id(line):
+  """The id of a line; the field's lists also have `/JPEGImages/<id>.jpg /.../<id>.png`."""
+  return pathlib.PurePosixPath(line.split()[0]).name.removesuffix('.jpg')
+
+
+def _derive(root, split, problems):
+  """Ids with a mask in VOC or SBD, without VOC's val; all of them for trainval_aug."""
+  known = {}
+  for name in ('train', 'val'):
+    path = root / _LISTS / f'{name}.txt'
+    if not path.is_file():
+      problems.append(f'{_LISTS}/{name}.txt is missing; {split} is derived from it')
+      return []
+    known[name] = set(lists.read_ids(path, path.name, problems, parse=_parse_id))
+  segmented = known['train'] | known['val']
+  more = _masked(root / 'SegmentationClassAug') or _sbd_ids(root, problems)
+  # Some copies have the SBD masks among VOC's own.
+  more = more or _masked(root / 'SegmentationClass') - segmented
+  if not more:
+    problems.append(
+      f'{_LISTS}/{split}.txt is missing and cannot be derived: put the SBD masks into '
+      'SegmentationClassAug/, or the train.txt and val.txt of SBD into SBD/dataset/, or name a '
+      'folder of lists with --config.dataset.lists=DIR'
+    )
+    return []
+  everything = segmented | more
+  return sorted(everything if split == 'trainval_aug' else everything - known['val'])
+
+
+def _masked(folder):
+  return {x.removesuffix('.png') for x in files.names_in(folder) if x.endswith('.png')}
+
+
+def _sbd_ids(root, problems):
+  """Ids of the two lists of SBD; none without these."""
+  for place in _SBD:
+    paths = [root / place / f'{name}.txt' for name in ('train', 'val')]
+    if all(x.is_file() for x in paths):
+      return {key for x in paths for key in lists.read_ids(x, f'{place}/{x.name}', problems)}
+  return set()
+
+
+def _find_masks(root, ids):
+  """Paths, VOC's own masks before SBD's; None unless every id has one."""
+  places = [(root / name, '.png') for name in ('SegmentationClass', 'SegmentationClassAug')]
+  places += [(root / place / 'cls', '.mat') for place in _SBD]
+  there = {}
+  for folder, suffix in reversed(places):
+    there |= {
+      x.removesuffix(suffix): folder / x for x in files.names_in(folder) if x.endswith(suffix)
+    }
+  found = [there.get(key) for key in ids]
+  return found if found and None not in found else None
+
+
+def _read_annotations(folder, split, ids, problems):
+  labels = np.zeros((len(ids), len(CLASSES)), np.float32)
+  there = files.names_in(folder)
+  missing = [key for key in ids if f'{key}.xml' not in there]
+  if len(missing) == len(ids) and split == 'test':
+    return labels  # They were never published.
+  for row, key in enumerate(ids):
+    if f'{key}.xml' not in there:
+      problems.append(f'Annotations/: {key}.xml is missing')
+      continue
+    try:
+      names = read_annotation(folder / f'{key}.xml')
+    except (ElementTree.ParseError, ValueError) as error:
+      problems.append(f'Annotations/: {key}.xml cannot be read ({error})')
+      continue
+    for name in names:
+      if name in CLASSES:
+        labels[row, CLASSES.index(name)] = 1
+      else:
+        problems.append(
+          f'Annotations/: {key}.xml has the unknown class {name!r}{lists.hint(name, _NAMES)}'
+        )
+  return labels
+
+
+def read_annotation(path: pathlib.Path) -> list[str]:
+  """Names of the objects in an annotation: difficult and truncated ones too, parts not.
+
+  As in the reference, an object whose box has no area within the image does not count.
+
+  Raises:
+    ParseError, ValueError: the file is broken.
+  """
+  root = ElementTree.parse(path).getroot()
+  size = [_number(root.find('size'), name, float('inf')) for name in ('width', 'height')]
+  names = []
+  for entry in root.findall('object'):
+    box = entry.find('bndbox')
+    if box is not None:
+      low = [max(_number(box, name, 0.0), 0.0) for name in ('xmin', 'ymin')]
+      high = [_number(box, name, float('inf')) for name in ('xmax', 'ymax')]
+      if any(min(b, n) <= a for a, b, n in zip(low, high, size, strict=True)):
+        continue
+    names.append((entry.findtext('name') or '').strip())
+  return names
+
+
+def _number(element, name, default):
+  text = None if element is None else element.findtext(name)
+  return default if text is None or not text.strip() else float(text)

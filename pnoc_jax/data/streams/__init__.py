@@ -1,0 +1,1 @@
+"""Deterministic streams of batches, for training and for inference."""

@@ -1,0 +1,178 @@
+"""Few static shapes for images of many sizes, and multi-scale batches in them.
+
+An image lies in the top-left corner of its bucket; its box says where it ends. A compiled function
+then meets only as many shapes as there are buckets and scales.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.io import images
+
+Size = tuple[int, int]
+"""(height, width) in px."""
+
+
+def plan_buckets(sizes: Sequence[Size], *, multiple: int = 32, max_buckets: int = 4) -> list[Size]:
+  """Chooses few shapes that hold all sizes with little padding.
+
+  Starts from the distinct sizes, rounded up, and merges the two whose common shape adds the least
+  padding over all images, until few enough are left.
+
+  Args:
+    sizes: (H, W) of every image.
+    multiple: heights and widths of buckets are multiples of this.
+    max_buckets: largest number of buckets.
+
+  Returns:
+    The buckets, by ascending area.
+  """
+  if not sizes:
+    return []
+  rounded = _round_up(np.asarray(sizes), multiple)
+  shapes, counts = np.unique(rounded, axis=0, return_counts=True)
+  shapes, counts = shapes.astype(np.int64), counts.astype(np.int64)
+  while len(shapes) > max_buckets:
+    union = np.maximum(shapes[:, None], shapes[None])
+    area = union.prod(-1)
+    own = counts * shapes.prod(-1)
+    added = area * (counts[:, None] + counts[None]) - own[:, None] - own[None]
+    added[np.tril_indices(len(shapes))] = np.iinfo(np.int64).max
+    i, j = np.unravel_index(added.argmin(), added.shape)
+    shapes[i], counts[i] = union[i, j], counts[i] + counts[j]
+    shapes, counts = np.delete(shapes, j, 0), np.delete(counts, j)
+  return sorted(((int(h), int(w)) for h, w in shapes), key=_by_area)
+
+
+def choose(size: Size, buckets: Sequence[Size]) -> Size:
+  """The bucket of least area that holds (H, W).
+
+  Raises:
+    ValueError: none does.
+  """
+  fitting = [x for x in buckets if size[0] <= x[0] and size[1] <= x[1]]
+  if not fitting:
+    raise ValueError(f'no bucket holds the size {size}: {list(buckets)}')
+  return min(fitting, key=_by_area)
+
+
+def scaled_bucket(bucket: Size, scale: float, *, multiple: int = 32) -> Size:
+  """The shape that holds the images of a native bucket at one scale."""
+  height, width = (int(_round_up(math.ceil(n * scale), multiple)) for n in bucket)
+  return height, width
+
+
+def multi_scale_batches(
+  source: info.Source,
+  indices: Sequence[int],
+  *,
+  scales: Sequence[float],
+  batch_size: int,
+  buckets: Sequence[Size],
+  multiple: int = 32,
+  resize_to: int | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+) -> pipeline.Batches:
+  """One pass over some images, each at several scales; all images of a batch share its shapes.
+
+  Batches go through the buckets in their order, and through a bucket's images in the order of
+  `indices`. The last batch of a bucket is filled up with repeats of weight 0. Flips are left to the
+  device.
+
+  Args:
+    source: the examples.
+    indices: of the images to yield, each once.
+    scales: factors of height and width.
+    batch_size: B, of the global batch.
+    buckets: native shapes, as of `plan_buckets`.
+    multiple: heights and widths of scaled buckets are multiples of this.
+    resize_to: side of a square that images are squeezed to (bilinear) before they are scaled.
+    process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
+    process_count: P.
+    workers: processes that prepare batches; 0 for threads of this process.
+
+  Returns:
+    An iterator of {'index': i32[b], 'weight': f32[b], 'size': i32[b, 2] native (H, W), 'bucket':
+    (H, W) that holds all native sizes, and a list with an entry a scale of each 'images':
+    u8[b, Hs, Ws, C] and 'boxes': i32[b, 4] = (0, 0, height, width)}.
+
+  Raises:
+    UserError: the batch does not divide by the processes.
+  """
+  rows = pipeline.share(batch_size, process_count)
+  mine = slice(process_index * rows, (process_index + 1) * rows)
+  groups = {}
+  for index in indices:
+    groups.setdefault(choose(source.size(index), buckets), []).append(int(index))
+  plan = []
+  for bucket, members in sorted(groups.items(), key=lambda x: _by_area(x[0])):
+    largest = (resize_to, resize_to) if resize_to else bucket
+    shapes = [scaled_bucket(largest, scale, multiple=multiple) for scale in scales]
+    for start in range(0, len(members), batch_size):
+      batch = members[start : start + batch_size]
+      filling = batch_size - len(batch)
+      weights = [1.0] * len(batch) + [0.0] * filling
+      plan.append(_Plan(bucket, shapes, (batch + batch[-1:] * filling)[mine], weights[mine]))
+  dataset = grain.MapDataset.source(plan).map(_Load(source, tuple(scales), resize_to))
+  return pipeline.Batches(dataset, workers=workers, buffer=2)
+
+
+class _Plan(NamedTuple):
+  """What one batch of a process holds; `shapes` has an entry a scale."""
+
+  bucket: Size
+  shapes: list[Size]
+  indices: list[int]
+  weights: list[float]
+
+
+class _Load:
+  """Reads and resizes the images of one batch."""
+
+  def __init__(self, source, scales, resize_to):
+    self._source, self._scales, self._resize_to = source, scales, resize_to
+
+  def __call__(self, plan):
+    rows = len(plan.indices)
+    sizes = np.zeros((rows, 2), np.int32)
+    channels = len(self._source.info.mean)
+    scaled = [np.zeros((rows, *shape, channels), np.uint8) for shape in plan.shapes]
+    boxes = [np.zeros((rows, 4), np.int32) for _ in plan.shapes]
+    for row, index in enumerate(plan.indices):
+      if row and plan.indices[row - 1] == index:  # A repeat that fills up the batch.
+        for x in (sizes, *scaled, *boxes):
+          x[row] = x[row - 1]
+        continue
+      image = self._source.example(index)['image']
+      sizes[row] = image.shape[:2]
+      if self._resize_to:
+        image = images.resize_bilinear(image, (self._resize_to, self._resize_to))
+      for n, scale in enumerate(self._scales):
+        # Python's round: halves go to the even neighbour, as in the reference.
+        height, width = (max(round(x * scale), 1) for x in image.shape[:2])
+        scaled[n][row, :height, :width] = images.resize_bicubic(image, (height, width))
+        boxes[n][row] = 0, 0, height, width
+    return {
+      'index': np.array(plan.indices, np.int32),
+      'weight': np.array(plan.weights, np.float32),
+      'size': sizes,
+      'bucket': plan.bucket,
+      'images': scaled,
+      'boxes': boxes,
+    }
+
+
+def _by_area(size):
+  return size[0] * size[1], size
+
+
+def _round_up(n, multiple):
+  return -(-n // multiple) * multiple

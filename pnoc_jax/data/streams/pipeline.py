@@ -1,0 +1,303 @@
+"""Deterministic streams of batches: which examples, in which order, transformed and stacked.
+
+A training stream is a pure function of (seed, global position). Position g is row g % B of step
+g // B; the epoch g // (S * B) of S = N // B steps has its own permutation, and the transform's
+randomness is that of the position. A process reads only its own rows, so that any number of
+processes, workers or threads sees the same global batches, and any step can be the first.
+"""
+
+import enum
+import weakref
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from pnoc_jax import errors
+from pnoc_jax.data import info
+from pnoc_jax.data.augment import mixing, transforms
+from pnoc_jax.data.streams import joins, positions, sampling
+
+_THREADS = 2  # Decoding and resizing release the interpreter's lock.
+
+
+class Images(enum.Enum):
+  """Which images a training stream shows."""
+
+  LABELLED = 'labelled'
+  """Those with at least one class."""
+  ALL = 'all'
+
+
+def train_batches(
+  source: info.Source,
+  transform: transforms.TransformConfig,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  target: joins.Maps | None = None,
+  images: Images = Images.LABELLED,
+  mix: mixing.MixConfig | None = None,
+  draw: sampling.Sampling = sampling.Sampling.UNIFORM,
+) -> 'Batches':
+  """The endless training stream of one process.
+
+  Args:
+    source: the examples.
+    transform: the training transform.
+    batch_size: B, of the global batch.
+    seed: decides order and transforms.
+    start_step: first step of the stream; any, at no cost.
+    process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
+    process_count: P.
+    workers: processes that prepare batches; 0 for threads of this process.
+    target: a map beside each image, resized, mirrored and cropped with it.
+    images: which images are shown.
+    mix: how images and their labels are mixed, if at all; not together with `target`.
+    draw: which images an epoch shows.
+
+  Returns:
+    An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
+    where 'index' is the example's place in `source` (of a mixed one, that of its first image); with
+    `target` also 'target': u8[b, S, S].
+
+  Raises:
+    UserError: fewer images than a batch, the batch does not divide by the processes, or the
+      transform or the mixing cannot work.
+  """
+  transforms.validate(transform, paired=target is not None, channels=len(source.info.mean))
+  indices = shown(source, images)
+  mixer = _make_mixer(source, indices, transform, mix, seed=seed, paired=target is not None)
+  weights = None
+  if draw is sampling.Sampling.BALANCED:
+    weights = sampling.example_weights(source.labels[indices])
+  rows = share(batch_size, process_count)
+  rows_of = positions.TrainPositions(
+    indices,
+    batch_size=batch_size,
+    rows=rows,
+    seed=seed,
+    start_step=start_step,
+    process_index=process_index,
+    weights=weights,
+  )
+  steps_per_epoch(source, batch_size, images=images)
+  load = _Train(source, transform, seed, target, mixer)
+  dataset = grain.MapDataset.source(rows_of).map(load).batch(rows)
+  return Batches(dataset, workers=workers)
+
+
+def _make_mixer(source, indices, transform, mix, *, seed, paired):
+  if mix is None or mix.kind is mixing.Mix.NONE:
+    return None
+  wrong = mixing.faults(mix)
+  if paired:
+    wrong.append(f'kind is {mix.kind.value}, but images with a target cannot be mixed: use none')
+  if wrong:
+    raise errors.UserError('The mixing cannot work: ' + '; '.join(wrong) + '.')
+  return mixing.Mixer(source, indices, transform, mix, seed=seed)
+
+
+def valid_batches(
+  source: info.Source,
+  *,
+  size: int,
+  batch_size: int,
+  squeeze: bool = False,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  target: joins.Maps | None = None,
+) -> 'Batches':
+  """One pass over a split in order, for in-training validation.
+
+  Every process yields the same number of batches. The last global batch is filled up with repeats
+  of the last example, of weight 0.
+
+  Args:
+    source: the examples.
+    size: side of the square, px.
+    batch_size: B, of the global batch.
+    squeeze: squeeze whole images to the square instead of cutting their top left.
+    process_index: p; rows p*b to (p+1)*b of each global batch, b = B / P.
+    process_count: P.
+    workers: processes that prepare batches; 0 for threads of this process.
+    target: maps that take the place of the source's masks; each image has one.
+
+  Returns:
+    An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
+    'mask': u8[b, S, S] (255 where there is none), 'weight': f32[b]}.
+
+  Raises:
+    UserError: the batch does not divide by the processes.
+  """
+  rows = share(batch_size, process_count)
+  rows_of = positions.ValidPositions(
+    len(source), batch_size=batch_size, rows=rows, process_index=process_index
+  )
+  dataset = grain.MapDataset.source(rows_of).map(_Valid(source, size, squeeze, target)).batch(rows)
+  return Batches(dataset, workers=workers)
+
+
+def steps_per_epoch(
+  source: info.Source, batch_size: int, *, images: Images = Images.LABELLED
+) -> int:
+  """S = N // B over the images shown; the rest of an epoch's permutation is dropped.
+
+  Raises:
+    UserError: there is not one full batch.
+  """
+  count = len(shown(source, images))
+  if count < batch_size:
+    which = 'images with a label' if images is Images.LABELLED else 'images'
+    raise errors.UserError(
+      f'The split {source.split!r} of {source.info.name!r} has {count} {which}, fewer '
+      f'than the batch size {batch_size}: use a smaller batch or more images.'
+    )
+  return count // batch_size
+
+
+def shown(source: info.Source, images: Images) -> np.ndarray:
+  """i64[N]: the indices of the examples that a training stream shows."""
+  return labelled(source) if images is Images.LABELLED else np.arange(len(source))
+
+
+def labelled(source: info.Source) -> np.ndarray:
+  """i64[N]: the indices of the examples that have at least one class."""
+  # Differs from the reference: it replaces an image without a label by the next one; because that
+  # shows the neighbours twice an epoch.
+  return np.flatnonzero(source.labels.any(axis=1))
+
+
+def share(batch_size: int, process_count: int) -> int:
+  """b = B / P, a process's rows of a global batch.
+
+  Raises:
+    UserError: the batch does not divide by the processes.
+  """
+  if batch_size < 1 or batch_size % process_count:
+    raise errors.UserError(
+      f'The batch size {batch_size} does not divide by {process_count} processes: '
+      f'use a multiple of {process_count}.'
+    )
+  return batch_size // process_count
+
+
+class Batches:
+  """An iterator of batches that are prepared ahead, in threads or in worker processes.
+
+  Closed by `close()`, by leaving a `with` block, and at the latest when it is forgotten.
+  """
+
+  def __init__(self, dataset: grain.MapDataset, *, workers: int, buffer: int = 4):
+    """Starts reading.
+
+    Args:
+      dataset: its elements are whole batches: they are dealt to workers one by one, so that the
+        order does not depend on the number of these.
+      workers: processes that prepare batches; 0 for two threads of this process.
+      buffer: batches held ready by each process.
+    """
+    options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
+    stream = dataset.to_iter_dataset(options)
+    if workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags; notebooks and tests parse none.
+      stream = stream.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+      )
+    self._shared = workers > 0
+    self._stream = iter(stream)
+    # Also at the interpreter's exit, while what grain needs for closing is still there.
+    self._close = weakref.finalize(self, self._stream.close)
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._stream is None:
+      raise StopIteration
+    batch = next(self._stream)
+    # A worker's arrays live in memory that grain takes back: hand out our own.
+    return _own(batch) if self._shared else batch
+
+  def __enter__(self) -> 'Batches':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Stops threads and processes; what was prepared is dropped."""
+    self._close()
+    self._stream = None
+
+
+def _own(tree):
+  """A copy of the arrays in nested dicts and lists."""
+  if isinstance(tree, dict):
+    return {name: _own(x) for name, x in tree.items()}
+  if isinstance(tree, list):
+    return [_own(x) for x in tree]
+  return np.array(tree) if isinstance(tree, np.ndarray) else tree
+
+
+class _Train:
+  """Reads and transforms one training example."""
+
+  def __init__(self, source, config, seed, target, mixer):
+    self._source, self._config, self._seed, self._target = source, config, seed, target
+    self._mixer = mixer
+
+  def __call__(self, at):
+    position, index = at
+    rng = np.random.default_rng([positions.TRANSFORM, self._seed, position])
+    example = self._source.example(index)
+    entries = {'label': example['label'], 'index': np.int32(index)}
+    if self._target is None:
+      image, box = transforms.train(example['image'], rng, self._config)
+      if self._mixer:
+        image, box, label = self._mixer(image, box, example['label'], position=position)
+        entries['label'] = label
+      return {'image': image, 'box': box, **entries}
+    pair = transforms.train_pair(
+      example['image'],
+      self._target.read(index, size=example['image'].shape[:2]),
+      rng,
+      self._config,
+      fill=self._target.fill,
+      resample=self._target.resample,
+    )
+    return {**pair._asdict(), **entries}
+
+
+class _Valid:
+  """Reads and transforms one validation example."""
+
+  def __init__(self, source, size, squeeze, target):
+    self._source, self._size, self._squeeze, self._target = source, size, squeeze, target
+
+  def __call__(self, at):
+    index, weight = at
+    example = self._source.example(index)
+    if self._target is None:
+      mask, resample = self._source.mask(index), joins.Resample.NEAREST
+    else:
+      mask = self._target.read(index, size=example['image'].shape[:2])
+      resample = self._target.resample
+    image, box, mask = transforms.valid(
+      example['image'], mask, size=self._size, squeeze=self._squeeze, resample=resample
+    )
+    return {
+      'image': image,
+      'box': box,
+      'label': example['label'],
+      'index': np.int32(index),
+      'mask': mask,
+      'weight': np.float32(weight),
+    }

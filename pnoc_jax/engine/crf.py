@@ -1,0 +1,234 @@
+"""The dense CRF over many images: in buckets, on all local devices or cores, in order."""
+
+import abc
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoc_jax.data.streams import buckets
+from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.ops import crf
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import mesh as mesh_lib
+
+# Images in work at once on a CPU: each holds its lattice, some 100 MB for a photograph.
+_MOST_THREADS = 16
+
+
+@dataclasses.dataclass(slots=True)
+class CrfConfig:
+  """A dense CRF; the defaults are the reference's for label maps.
+
+  Attributes:
+    steps: of mean field; 0 is no CRF at all.
+    confidence: probability that a given label is right.
+    gaussian_sxy: width of the spatial kernel, px.
+    gaussian_compat: its Potts weight.
+    bilateral_sxy: spatial width of the bilateral kernel, px.
+    bilateral_srgb: its width in colour, grey levels of 0..255.
+    bilateral_compat: its Potts weight.
+    filter: the lattice, as the reference; or all pairs of pixels, in quadratic time.
+  """
+
+  steps: int = 10
+  confidence: float = 0.7
+  gaussian_sxy: float = crf.LABELS.gaussian_sxy
+  gaussian_compat: float = crf.LABELS.gaussian_compat
+  bilateral_sxy: float = crf.LABELS.bilateral_sxy
+  bilateral_srgb: float = crf.LABELS.bilateral_srgb
+  bilateral_compat: float = crf.LABELS.bilateral_compat
+  filter: crf.Filter = crf.Filter.LATTICE
+
+  @property
+  def kernels(self) -> crf.Kernels:
+    """The two kernels."""
+    return crf.Kernels(
+      **{field.name: getattr(self, field.name) for field in dataclasses.fields(crf.Kernels)}
+    )
+
+
+def faults(name: str, config: CrfConfig) -> list[str]:
+  """What is wrong with a CRF's config, in words.
+
+  Args:
+    name: the field of the run's config that holds it, e.g. `pseudo_masks.crf`.
+    config: the CRF.
+  """
+  found = []
+  if config.steps < 0:
+    found.append(f'{name}.steps is {config.steps}; use 0 for no CRF, or more')
+  if not 0 < config.confidence < 1:
+    found.append(f'{name}.confidence is {config.confidence}; it lies in (0, 1)')
+  for width in ('gaussian_sxy', 'bilateral_sxy', 'bilateral_srgb'):
+    if getattr(config, width) <= 0:
+      found.append(f'{name}.{width} is {getattr(config, width)}; widths are positive')
+  return found
+
+
+class _Crf(abc.ABC):
+  """Runs an image a thread; a new size compiles nothing once its bucket has been seen."""
+
+  def __init__(
+    self,
+    config: CrfConfig,
+    runtime: Runtime,
+    sizes: Iterable[buckets.Size],
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    threads: int | None = None,
+  ):
+    """Plans the buckets; compiles nothing.
+
+    Args:
+      config: the CRF.
+      runtime: of the run; its local devices are used.
+      sizes: (H, W) of all images that may come.
+      devices: use these instead. By default all local ones; of CPU devices one, for they are the
+        same cores.
+      threads: images in work at once. By default the number of cores, on other devices two a
+        device, so that one's transfers hide behind the other's work.
+    """
+    if devices is None:
+      devices = list(runtime.local_mesh.devices.flat)
+      devices = devices[:1] if devices[0].platform == 'cpu' else devices
+    if threads is None:
+      cpu = devices[0].platform == 'cpu'
+      threads = min(os.cpu_count() or 1, _MOST_THREADS) if cpu else 2 * len(devices)
+    self._config = config
+    self._buckets = buckets.plan_buckets(list(sizes))
+    self._threads = max(threads, len(devices))
+    self._programs = [compiler.jit(self._refine, mesh_lib.make_mesh([x])) for x in devices]
+    self._ready, self._compiling = set(), threading.Lock()
+
+  @property
+  def traces(self) -> int:
+    """How many programs were made."""
+    return sum(program.traces for program in self._programs)
+
+  @abc.abstractmethod
+  def _unary(self, evidence, present):
+    """Energies of the labels, f32[H, W, n]."""
+
+  def _refine(self, image, evidence, present, size):
+    """The most probable labels i32[Hb, Wb] of an image that fills `size` of its bucket."""
+    height, width = image.shape[:2]
+    valid = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
+    marginals = crf.dense_crf(
+      self._unary(evidence, present),
+      image,
+      valid,
+      steps=self._config.steps,
+      kernels=self._config.kernels,
+      filter=self._config.filter,
+    )
+    return jnp.argmax(marginals, -1).astype(jnp.int32)
+
+  def _infer(self, number: int, image, evidence, present) -> np.ndarray:
+    """Refines the image that came as the given number: i32[H, W]."""
+    size = image.shape[:2]
+    bucket = buckets.choose(size, self._buckets)
+    rest = [(0, b - n) for b, n in zip(bucket, size, strict=True)]
+    image = np.pad(image, [*rest, (0, 0)])
+    evidence = np.pad(evidence, [*rest, (0, 0)][: evidence.ndim])
+    device = number % len(self._programs)
+    program = self._programs[device]
+    arguments = image, evidence, present, np.asarray(size, np.int32)
+    shape = device, bucket, len(present)
+    if shape in self._ready:
+      labels = program(*arguments)
+    else:
+      # Of threads that meet a new shape together, one compiles.
+      with self._compiling:
+        labels = program(*arguments)
+        self._ready.add(shape)
+    return np.asarray(labels)[: size[0], : size[1]]
+
+  def _spread(
+    self, work: Callable[..., np.ndarray], items: Iterable[tuple]
+  ) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yields (key, work(number, *rest)) of each item (key, *rest), in the order of the items."""
+    ahead = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
+      try:
+        for number, (key, *rest) in enumerate(items):
+          ahead.append((key, pool.submit(work, number, *rest)))
+          if len(ahead) > 2 * self._threads:
+            key, result = ahead.popleft()
+            yield key, result.result()
+        while ahead:
+          key, result = ahead.popleft()
+          yield key, result.result()
+      finally:
+        # Nobody waits for what follows an error or the last image wanted.
+        for _, result in ahead:
+          result.cancel()
+
+
+class LabelCrf(_Crf):
+  """Refines label maps that are right with the config's `confidence`."""
+
+  def __call__(
+    self, items: Iterable[tuple[Any, np.ndarray, np.ndarray, int]]
+  ) -> Iterator[tuple[Any, np.ndarray]]:
+    """Refines images one after another; reads a few ahead.
+
+    Args:
+      items: of (key, image u8[H, W, 3], labels u8 or i32[H, W] in 0..n-1, n): a key is whatever
+        shall come back with the result, n the number of labels that the image may have.
+
+    Yields:
+      (key, labels i32[H, W]) in the order of the items.
+    """
+    return self._spread(self._one, items)
+
+  def _one(self, number, image, labels, num_labels):
+    labels = np.asarray(labels, np.int32)
+    if labels.shape != image.shape[:2] or labels.max() >= num_labels:
+      raise ValueError(
+        f'labels are {labels.shape}, at most {labels.max()}; expected {image.shape[:2]} as the '
+        f'image, below {num_labels}'
+      )
+    if not self._config.steps:
+      return labels
+    # Images of 5 to 8 labels share a program.
+    width = 1 << max(num_labels - 1, 1).bit_length()
+    return self._infer(number, image, labels, np.arange(width) < num_labels)
+
+  def _unary(self, evidence, present):
+    return crf.label_unary(evidence, len(present), self._config.confidence, present=present)
+
+
+class SoftmaxCrf(_Crf):
+  """Refines probabilities, taken as they are: `confidence` is not of them."""
+
+  def __call__(
+    self, items: Iterable[tuple[Any, np.ndarray, np.ndarray]]
+  ) -> Iterator[tuple[Any, np.ndarray]]:
+    """Refines images one after another; reads a few ahead.
+
+    Args:
+      items: of (key, image u8[H, W, 3], probabilities f32[H, W, n]).
+
+    Yields:
+      (key, labels i32[H, W]) in the order of the items.
+    """
+    return self._spread(self._one, items)
+
+  def _one(self, number, image, probabilities):
+    probabilities = np.asarray(probabilities, np.float32)
+    if probabilities.shape[:2] != image.shape[:2]:
+      raise ValueError(f'probabilities are {probabilities.shape}, the image {image.shape}')
+    if not self._config.steps:
+      return probabilities.argmax(-1).astype(np.int32)
+    return self._infer(number, image, probabilities, np.ones(probabilities.shape[-1], bool))
+
+  def _unary(self, evidence, present):
+    return crf.softmax_unary(evidence, present=present)

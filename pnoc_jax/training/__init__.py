@@ -1,1 +1,0 @@
-"""The training loop, its clock and its log."""

@@ -1,0 +1,74 @@
+import io
+
+import pytest
+
+from pnoc_jax.engine import clock, log
+from pnoc_jax.io import records
+
+
+class Hand:
+  """A clock that is set by hand."""
+
+  def __init__(self):
+    self.time = 100.0
+
+  def __call__(self):
+    return self.time
+
+
+def test_resumed_log_has_no_lines_twice(tmp_path):
+  for start, steps in ((0, (5, 10, 15)), (10, (15, 20))):
+    with log.MetricWriter(tmp_path, total_steps=20, start_step=start, console=None) as writer:
+      for step in steps:
+        writer.write(step, {'loss/total': float(start)})
+  lines = records.read_jsonl(tmp_path / log.METRICS)
+  assert [(line['step'], line['loss/total']) for line in lines] == [
+    (5, 0.0),
+    (10, 0.0),
+    (15, 10.0),
+    (20, 10.0),
+  ]
+  assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_a_record_has_its_epoch_and_one_line_on_the_console(tmp_path):
+  shown = []
+  with log.MetricWriter(
+    tmp_path, total_steps=100, steps_per_epoch=40, tensorboard=False, console=shown.append
+  ) as writer:
+    writer.write(
+      50, {'loss/total': 0.25, 'other': 1.0, 'time/images_per_second': 12.0, 'time/eta': 75.0}
+    )
+  assert shown == ['step 50/100  epoch 1.25  loss/total 0.25  12.0 images/s  1 min 15 s left']
+  assert records.read_jsonl(tmp_path / log.METRICS)[0]['epoch'] == 1.25
+
+
+def test_clock_leaves_out_the_compilation_and_the_pauses():
+  hand = Hand()
+  ticking = clock.Clock(total_steps=21, batch_size=4, now=hand)
+  assert ticking.read(1) == {}
+  hand.time += 60  # Compilation.
+  ticking.start(1)
+  hand.time += 10
+  with ticking.pause():
+    hand.time += 30
+  read = ticking.read(11)
+  assert read['time/step'] == pytest.approx(1.0)
+  assert read['time/images_per_second'] == pytest.approx(4.0)
+  assert read['time/eta'] == pytest.approx(40.0)
+  assert clock.duration(3 * 3600 + 125) == '3 h 2 min'
+
+
+def test_progress_without_a_terminal_prints_a_line_now_and_then():
+  hand, file = Hand(), io.StringIO()
+  with log.Progress(100, 'priors', done=20, file=file, now=hand) as progress:
+    for _ in range(80):
+      hand.time += 0.5
+      progress.advance()
+  assert file.getvalue().splitlines() == [
+    'priors: 40/100, 10 s, 30 s left',
+    'priors: 60/100, 20 s, 20 s left',
+    'priors: 80/100, 30 s, 10 s left',
+    'priors: 100/100, 40 s',
+    'priors: 100/100, 40 s',
+  ]
