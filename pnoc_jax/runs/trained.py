@@ -150,13 +150,15 @@ def predict_files(
     return Summary(0, 0, tuple(skipped))
   source = loose.LooseImages(named, trained.dataset, max_side=max_side)
 
-  def done(name: str) -> bool:
-    laid = not overlay or maps.exists_png(output / OVERLAYS / f'{name}.png')
-    return laid and maps.exists_png(output / f'{name}.png')
+  def done(path: Path) -> bool:
+    laid = not overlay or maps.exists_png(output / OVERLAYS / path.name)
+    return laid and maps.exists_png(path)
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
     for index, labels in segment(source, indices):
-      yield index, functools.partial(_write, source, index, labels, output, overlay)
+      laid = output / OVERLAYS / f'{source.ids[index]}.png' if overlay else None
+      write = functools.partial(_write, source=source, index=index, labels=labels, overlay=laid)
+      yield index, write
 
   runtime = runtime or local_runtime(output)
   segment = predictions.Segmenter(
@@ -167,14 +169,8 @@ def predict_files(
     runtime,
     sizes=[source.size(i) for i in range(len(source))],
   )
-  made = per_image.make(
-    runtime,
-    source,
-    what='predictions',
-    among=range(len(source)),
-    exists=done,
-    results=results,
-  )
+  job = per_image.Job('predictions', source, range(len(source)), output, results, done)
+  made = per_image.make(job, runtime)
   return Summary(made, len(source) - made, tuple(skipped))
 
 
@@ -208,13 +204,19 @@ def _write_skipped(output: Path, skipped) -> None:
   products.write_text(path, text.getvalue())
 
 
-def _write(source: loose.LooseImages, index: int, labels: np.ndarray, output: Path, overlay: bool):
-  name, size = source.ids[index], source.original_size(index)
+def _write(
+  path: Path,
+  *,
+  source: loose.LooseImages,
+  index: int,
+  labels: np.ndarray,
+  overlay: Path | None,
+) -> None:
+  size = source.original_size(index)
   if labels.shape != size:
     labels = images.resize_nearest(labels.astype(np.uint8), size)
-  if overlay:
-    path = output / OVERLAYS / f'{name}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images.write_png(path, pictures.blend(source.original(index), labels, source.info.palette))
+  if overlay is not None:
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    images.write_png(overlay, pictures.blend(source.original(index), labels, source.info.palette))
   # Last: what is there is whole.
-  maps.write_labels(output / f'{name}.png', labels, source.info)
+  maps.write_labels(path, labels, source.info)
