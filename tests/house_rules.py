@@ -140,7 +140,10 @@ def below(place: str, homes: set[str]) -> bool:
 
 
 def floors(file: File) -> Iterator[str]:
-  """A file imports only lower floors, and siblings only where one stands on the other."""
+  """A file imports only lower floors, and siblings only where one stands on the other.
+
+  What is imported for its type alone may stand on any floor: nothing of it runs.
+  """
   for found in imports(file):
     if found.name.startswith('.'):
       yield f'line {found.line}: relative import'
@@ -149,6 +152,8 @@ def floors(file: File) -> Iterator[str]:
     room = found.ours.partition('.')[0]
     if room not in FLOORS:
       yield f'line {found.line}: {found.name} is on no floor'
+    elif found.for_types:
+      continue
     elif FLOORS[room] > FLOORS[file.room]:
       yield f'line {found.line}: {found.name} is above {file.room}'
     elif FLOORS[room] == FLOORS[file.room] and not _stands_on(file, room):

@@ -143,6 +143,11 @@ def test_the_rule_finds_a_planted_fault(rule, place, text, fault):
     (house_rules.floors, 'stages.common.x', 'from pnoc_jax.stages.common import stage'),
     (house_rules.floors, 'runs.runner', 'from pnoc_jax.config import validate'),
     (house_rules.floors, 'data.x', 'from pnoc_jax.io import images'),
+    (
+      house_rules.floors,
+      'engine.x',
+      'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from pnoc_jax import config',
+    ),
     (house_rules.homes, 'io.weights', 'def f():\n  import torch'),
     (house_rules.homes, 'benchmarks.torch_step', 'import torch'),
     (
