@@ -1,8 +1,8 @@
 """Every config builds, is valid, and has the numbers that its golden text says.
 
-The golden text `defaults.txt` has every field of `PipelineConfig()`. That of a config has the fields
-that differ from these defaults, and that of a config with a word, `configs/x.py:smoke`, has the
-fields that the word changes.
+The golden text `defaults.txt` has every field of `PipelineConfig()`. The text of a config has the
+fields that differ from these defaults, and the text of a config with a word, `configs/x.py:smoke`,
+has the fields that the word changes.
 
 After a change that is meant: `python tests/test_configs.py --write`, and read the difference; with
 names of configs after it (`pnoc_voc`) only theirs are written.
@@ -90,7 +90,7 @@ DEFAULTS = list(_lines(settings.as_dict(config_lib.PipelineConfig())))
 
 
 def test_the_defaults_are_as_their_golden_text():
-  assert DEFAULTS == (GOLDEN / 'defaults.txt').read_text(encoding='utf-8').splitlines()
+  assert (GOLDEN / 'defaults.txt').read_text(encoding='utf-8').splitlines() == DEFAULTS
 
 
 @pytest.mark.parametrize(('path', 'argument'), VARIANTS, ids=IDS)
