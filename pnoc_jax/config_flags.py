@@ -62,9 +62,10 @@ def _given(name: str, argv: list[str]) -> dict[str, str | None]:
 
 
 def _check(name: str, given: dict[str, str | None]) -> 'PipelineConfig':
-  if not given.get(name):
+  value = given.get(name)
+  if not value:
     raise UserError(f'--{name}=FILE is missing, e.g. --{name}=configs/pnoc_shapes.py')
-  path, _, argument = given[name].partition(':')
+  path, _, argument = value.partition(':')
   config = load(path, argument or None)
   for flag in given:
     if flag != name:
@@ -76,7 +77,7 @@ def load(path: str, argument: str | None = None) -> 'PipelineConfig':
   """Builds the config of a file by its `get_config(argument)`.
 
   Raises:
-    UserError: there is no such file, or it holds no `get_config`.
+    UserError: there is no such file, it is no Python file, or it holds no `get_config`.
   """
   file = Path(path)
   if not file.is_file():
@@ -87,6 +88,8 @@ def load(path: str, argument: str | None = None) -> 'PipelineConfig':
     listed = f' There are {", ".join(known)}.' if known else ''
     raise UserError(f'there is no config file {path}.{hint}{listed}')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  if spec is None or spec.loader is None:
+    raise UserError(f'{path} is no Python file (.py), so it is no config file')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):

@@ -122,6 +122,13 @@ def test_the_config_says_how_to_run_it(path):
     config_flags.load(str(path), 'no_such_word')
 
 
+def test_a_config_that_is_no_python_is_named(tmp_path):
+  file = tmp_path / 'config.txt'
+  file.write_text('dataset: shapes')
+  with pytest.raises(UserError, match='no Python file'):
+    config_flags.load(str(file))
+
+
 def test_every_golden_text_has_its_config():
   assert {path.stem for path in GOLDEN.glob('*.txt')} == {'defaults', *IDS}
 
