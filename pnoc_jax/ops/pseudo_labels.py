@@ -33,7 +33,9 @@ def argmax_labels(scores: types.AnyArray, background: types.AnyArray | float) ->
   return xp.argmax(xp.concatenate([threshold[..., None], scores], -1), -1).astype(xp.int32)
 
 
-def salient_background(saliency: types.AnyArray, threshold: float | None = None) -> types.AnyArray:
+def salient_background(
+  saliency: types.AnyArray, *, threshold: float | None = None
+) -> types.AnyArray:
   """Returns the background's score where a saliency map tells what is foreground.
 
   Differs from the reference: `1 - saliency` everywhere; because its pseudo masks take the saliency
