@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pnoc_jax.data import info
+from pnoc_jax.data import info, sources
 from pnoc_jax.data.augment import mixing
 from pnoc_jax.engine.runtime import RuntimeConfig
 from pnoc_jax.errors import UserError
@@ -130,7 +130,7 @@ def validate(config: PipelineConfig) -> None:
   Raises:
     UserError: naming every field that is wrong, with what to do.
   """
-  faults = []
+  faults = sources.faults(config.dataset)
   for name in ('classifier', 'generator', 'segmentation'):
     faults += _training_faults(name, getattr(config, name))
   faults += _generator_faults(config.generator)

@@ -30,7 +30,7 @@ def root(tmp_path):
 
 def _open(root, split='train2014', **options):
   exclude = options.pop('exclude', frozenset())
-  config = info.DatasetConfig(name=info.DatasetName.COCO14, root=str(root), **options)
+  config = info.DatasetConfig(name='coco14', root=str(root), **options)
   return sources.open_source(config, split, exclude=exclude)
 
 
