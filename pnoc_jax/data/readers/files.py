@@ -228,8 +228,8 @@ def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int 
     return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
 
   paths = [path for index in range(count) for path in masks.files(index)]
-  place = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
-  return np.load(place / 'labels.npy', allow_pickle=False)
+  found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  return np.array(found['labels'])
 
 
 def own_masks(
