@@ -24,7 +24,6 @@ paper's, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from the latter's priors t
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
@@ -36,7 +35,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   """The config; `:smoke` is one epoch of each network."""
   words = _base.parse(argument, {'smoke': 'one epoch of each network'})
   config = _base.base_config('pnoc_folder')
-  config.dataset.name = info.DatasetName.FOLDER
+  config.dataset.name = 'folder'
   trainings = (
     config.classifier,
     config.generator,

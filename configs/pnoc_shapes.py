@@ -13,7 +13,6 @@ on the true masks.
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
@@ -25,7 +24,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   """The config; `:smoke` is a run of two minutes that shows that everything works."""
   words = _base.parse(argument, {'smoke': 'a run of two minutes'})
   config = _base.base_config('pnoc_shapes')
-  config.dataset.name = info.DatasetName.SHAPES
+  config.dataset.name = 'shapes'
   trainings = (
     config.classifier,
     config.generator,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pnoc_jax.data import info
+from pnoc_jax.data import info, sources
 from pnoc_jax.engine.runtime import RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.stages import affinity as affinity_stage
@@ -113,7 +113,8 @@ def validate(config: PipelineConfig) -> None:
   Raises:
     UserError: naming every field that is wrong, with what to do.
   """
-  faults = [fault for entry in stage.stages(config) for fault in entry.faults(config)]
+  faults = sources.faults(config.dataset)
+  faults += [fault for entry in stage.stages(config) for fault in entry.faults(config)]
   for field, least in (('log_every', 1), ('save_every', 1), ('keep', 1), ('workers', 0)):
     if getattr(config.runtime, field) < least:
       faults.append(f'runtime.{field} is {getattr(config.runtime, field)}; it is at least {least}')

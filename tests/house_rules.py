@@ -58,6 +58,7 @@ HOMES = {
   'torch': {'tools', 'benchmarks.torch_*', 'io.weights'},
   'torchvision': {'tools'},
   'timm': {'tools', 'benchmarks.torch_*'},
+  'pycocotools': {'data.readers.regions'},
   'tensorflow': set(),
   'tensorflow_datasets': {'data.readers.tfds'},
 }

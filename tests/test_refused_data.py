@@ -26,7 +26,7 @@ def config(monkeypatch):
 def folder(config, tmp_path):
   """A sound folder of four images, and a config that reads it."""
   root = folders.write(tmp_path / 'data')
-  config.dataset.name = info.DatasetName.FOLDER
+  config.dataset.name = 'folder'
   config.dataset.root = str(root)
   config.dataset.val_split = 'train'
   config.priors.splits = config.predictions.splits = config.evaluation.crf_splits = ('train',)

@@ -136,7 +136,7 @@ def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> 
       source,
       seen,
       trains=split == train,
-      known=sources.known_images(dataset.name, split),
+      known=sources.row(dataset.name).images.get(split),
       own_list=bool(dataset.lists),
       broken=WARNING if skips else FAULT,
     )

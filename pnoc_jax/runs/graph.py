@@ -9,6 +9,7 @@ from typing import Any
 
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info
+from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
@@ -218,12 +219,12 @@ def _explain(workdir: Path, faults: list[str]) -> str:
 def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]) -> dict[str, Any]:
   """What products depend on in the data: not where it lies, but its ids, labels and classes."""
   known = {
-    'name': config.name.value,
+    'name': config.name,
     'train_split': config.train_split,
     'val_split': config.val_split,
   }
-  if config.name is info.DatasetName.SHAPES:
-    known['shapes'] = settings.as_dict(config.shapes)
+  for field in data_sources.row(config.name).settings:
+    known[field] = settings.as_dict(getattr(config, field))
   for split, source in sorted(sources.items()):
     digest = hashlib.sha256('\n'.join([*source.info.classes, *source.ids]).encode())
     digest.update(source.labels.tobytes())
