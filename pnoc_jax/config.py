@@ -23,8 +23,6 @@ from pnoc_jax.stages import saliency as saliency_stage
 from pnoc_jax.stages import saliency_priors as saliency_priors_stage
 from pnoc_jax.stages import segmentation as segmentation_stage
 
-_POOLNETS = backbones.Family.RESNET_CAFFE
-
 
 @dataclasses.dataclass(slots=True)
 class InputsConfig:
@@ -163,7 +161,7 @@ def _training_faults(name: str, config) -> list[str]:
     faults.append(
       f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
     )
-  elif name != 'saliency' and backbones.info(model.backbone).family is _POOLNETS:
+  elif name != 'saliency' and backbones.info(model.backbone).mean is not None:
     faults.append(
       f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its colours and grid are known to "
       'the stage saliency alone; name resnet50 here'

@@ -35,19 +35,20 @@ def build(
 
 
 def make_backbone(
-  config: settings.ModelConfig, *, norm: layers.Norm | None = None
+  config: settings.ModelConfig, *, norm: layers.Norm | None = None, before_pool: bool = False
 ) -> trunk.Backbone:
   """Makes the backbone of `config`; `norm` overrides the config's."""
-  return backbones.make_backbone(
-    config.backbone,
+  options = backbones.Options(
     output_stride=config.output_stride,
     last_stage=config.last_stage,
     norm=config.norm if norm is None else norm,
     frozen_stages=config.frozen_stages,
+    before_pool=before_pool,
     dtype=_DTYPES[config.precision],
     remat=config.remat,
     scan=config.scan,
   )
+  return backbones.make_backbone(config.backbone, options)
 
 
 def stride(config: settings.ModelConfig) -> int:

@@ -211,7 +211,7 @@ def import_foreign(path: str | os.PathLike, arch: str) -> tuple[Variables, dict[
   found = _read_foreign(file, arch)
   stages = [s for s in backbones.STAGES[1:] if any(_is_under(n, f'backbone/{s}') for n in found)]
   last_stage = stages[-1] if stages else backbones.STAGES[-1]
-  module = backbones.make_backbone(arch, last_stage=last_stage)
+  module = backbones.make_backbone(arch, backbones.Options(last_stage=last_stage))
   shape = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   backbone = jax.eval_shape(module.init, jax.random.key(0), shape)
   template = {c: {'backbone': tree} for c, tree in backbone.items()}
@@ -238,7 +238,7 @@ def _read_foreign(file: pathlib.Path, arch: str) -> dict[str, np.ndarray]:
     raise errors.UserError(
       f'{file}: unknown kind of weights; known are .npz, .safetensors, {", ".join(_TORCH)}.'
     )
-  ours, unknown = torch_names.from_torch(tensors, backbones.info(arch).family)
+  ours, unknown = torch_names.from_torch(tensors, backbones.info(arch))
   return ours | {name: tensors[name] for name in unknown}
 
 

@@ -50,7 +50,7 @@ def faults(config: AffinityConfig) -> list[str]:
   if config.model.backbone not in backbones.names():
     return []  # Said of all trainings.
   found = []
-  if backbones.info(config.model.backbone).pool is backbones.Pool.CEIL:
+  if not backbones.info(config.model.backbone).plain_grid:
     found.append(
       f'affinity.model.backbone is {config.model.backbone!r}, whose cells are not those of the '
       'priors; take one whose stem rounds as they do, e.g. resnet50'

@@ -95,7 +95,7 @@ def faults(config: SaliencyConfig) -> list[str]:
 
 def build(config: SaliencyConfig) -> saliency_net.PoolNet:
   """Makes the network."""
-  backbone = networks.make_backbone(config.model).clone(before_pool=True)
+  backbone = networks.make_backbone(config.model, before_pool=True)
   return saliency_net.PoolNet(backbone, width=config.width, dtype=backbone.dtype)
 
 

@@ -27,7 +27,7 @@ from pnoc_jax.types import Array, Variables
 def colours(config, dataset: info.DatasetInfo) -> info.DatasetInfo:
   """The data set's facts with the mean and deviation of colours that the backbone wants."""
   row = backbones.info(config.model.backbone)
-  if row.family is not backbones.Family.RESNET_CAFFE:
+  if row.mean is None or row.std is None:
     return dataset
   return dataclasses.replace(dataset, mean=row.mean, std=row.std)
 

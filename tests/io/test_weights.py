@@ -4,17 +4,18 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from pnoc_jax import errors
 from pnoc_jax.io import weights
-from pnoc_jax.nn import backbones, classifier
+from pnoc_jax.nn import classifier
 
 
 def template(arch='resnest_tiny', num_classes=4, **options):
-  model = classifier.Classifier(backbones.make_backbone(arch, **options), num_classes)
+  model = classifier.Classifier(networks.make_backbone(arch, **options), num_classes)
   shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   rng = np.random.default_rng(num_classes)
   return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)

@@ -213,4 +213,4 @@ def test_the_paper_network_sees_its_own_colours():
   np.testing.assert_allclose(np.array(row.mean) * 255, [122.67892, 116.66877, 104.00699])
   config.model.backbone = 'resnest50'
   assert saliency_images.colours(config, dataset) is dataset
-  assert saliency.build(config_lib.PipelineConfig().saliency).backbone.before_pool
+  assert saliency.build(config_lib.PipelineConfig().saliency).backbone.options.before_pool
