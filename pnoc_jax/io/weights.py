@@ -21,7 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from pnoc_jax import errors, trees
-from pnoc_jax.io import hub, products, records
+from pnoc_jax.io import atomic, hub, records
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.types import Variables
 
@@ -47,7 +47,7 @@ def save(
   arrays = {name: np.asarray(x) for name, x in trees.flatten_names(variables).items()}
   arrays[_META] = np.asarray(json.dumps(meta))
   file = path if path.suffix == '.npz' else path / FILE
-  products.write_atomic(file, lambda stream: np.savez(stream, **arrays))
+  atomic.write(file, lambda stream: np.savez(stream, **arrays))
   if file != path:
     records.write_json(path / 'meta.json', meta)
   return file

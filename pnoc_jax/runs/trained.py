@@ -16,7 +16,7 @@ from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, products, records, weights
+from pnoc_jax.io import atomic, images, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
@@ -205,7 +205,7 @@ def _write_skipped(output: Path, skipped) -> None:
   table = csv.writer(text)
   table.writerow(('file', 'why'))
   table.writerows(skipped)
-  products.write_text(path, text.getvalue())
+  atomic.write_text(path, text.getvalue())
 
 
 def _write(source: loose.LooseImages, index: int, labels: np.ndarray, output: Path, overlay: bool):

@@ -12,7 +12,7 @@ from typing import Any
 from pnoc_jax.engine import crf as crf_stage
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Runtime
-from pnoc_jax.io import products, records
+from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
 from pnoc_jax.stages.common import saliency_scores, scores, stage
@@ -94,7 +94,7 @@ def score_stage(
       made_from = _made_from(config, score, inputs)
       if not _is_current(path, made_from):
         look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
-        products.write_json(path, {**measure(look, inputs), **made_from})
+        records.write_json(path, {**measure(look, inputs), **made_from})
         print(f'\n{tables.title(score)} of {split}:', flush=True)
         print(tables.score(records.read_json(path)), flush=True)
 
