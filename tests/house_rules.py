@@ -55,14 +55,14 @@ HOMES = {
   'matplotlib': {'report', 'benchmarks'},
   'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
-  'torch': {'tools', 'benchmarks.torch_*', 'io.weights'},
+  'torch': {'tools', 'benchmarks.torch_*', 'io.foreign'},
   'torchvision': {'tools'},
   'timm': {'tools', 'benchmarks.torch_*'},
   'tensorflow': set(),
   'tensorflow_datasets': {'data.readers.tfds'},
 }
 # Where the import stands inside a function: who never asks for it never needs it.
-LAZY = {('torch', 'io.weights'), ('tensorflow_datasets', 'data.readers.tfds')}
+LAZY = {('torch', 'io.foreign'), ('tensorflow_datasets', 'data.readers.tfds')}
 LONG, TOO_LONG = 300, 400
 
 

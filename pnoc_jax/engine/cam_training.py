@@ -171,7 +171,7 @@ def train(
   model: classifier_nn.Classifier,
   rates: dict[str, Callable[[int], float]],
 ) -> None:
-  """Runs or resumes a training and leaves `<out>/weights`.
+  """Runs or resumes a training and leaves `<out>/weights.safetensors`.
 
   Args:
     update: `(state, batch, micro-step) -> (state, metrics)`, compiled.

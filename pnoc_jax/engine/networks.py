@@ -15,7 +15,6 @@ from pnoc_jax import keys, states
 from pnoc_jax.data import info
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Runtime
-from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier, layers, trunk
 from pnoc_jax.parallel import compile as compiler
@@ -185,7 +184,7 @@ def check_start(
 
 def _start_path(config: settings.StageTrainingConfig, inputs: Mapping[str, Path]) -> str | Path:
   needs = start_needs(config)
-  return inputs[needs[0]] / 'weights' if needs else config.init
+  return inputs[needs[0]] if needs else config.init
 
 
 def _dropped(config: settings.StageTrainingConfig, scratch: tuple[str, ...]) -> tuple[str, ...]:
@@ -219,8 +218,5 @@ def check_init(
 
 
 def load(model: nn.Module, dataset: info.DatasetInfo, directory: Path) -> Variables:
-  """Reads the weights that a stage left in `<directory>/weights`, strictly."""
-  path = directory / 'weights'
-  if not path.is_dir():
-    raise UserError(f'{path} is missing: {directory} is not the directory of a finished stage')
-  return weights.load_into(path, abstract_variables(model, dataset))
+  """Reads the weights that a stage left in `directory`, strictly."""
+  return weights.load_into(directory, abstract_variables(model, dataset))

@@ -63,7 +63,7 @@ def train(
   meta: Callable[[Variables], dict[str, Any]] | dict[str, Any] | None = None,
   evaluate: Callable[[Variables], dict[str, float] | None] | None = None,
 ) -> Variables:
-  """Trains a network that follows the generator, or resumes it; leaves `<out>/weights`.
+  """Trains a network that follows the generator, or resumes it; leaves `<out>/weights.safetensors`.
 
   Args:
     model: the network: `backbone` and the parts `scratch`.

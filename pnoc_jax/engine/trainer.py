@@ -195,7 +195,7 @@ def run(
   rates: dict[str, Callable[[int], float]] | None = None,
   evaluate: Callable[[Variables], dict[str, float] | None] | None = None,
 ) -> Variables:
-  """Runs or resumes a training and leaves `<out>/weights`: always the last ones.
+  """Runs or resumes a training and leaves `<out>/weights.safetensors`: always the last ones.
 
   Args:
     update: `(state, batch, micro-step) -> (state, metrics)`, compiled.
@@ -280,7 +280,7 @@ def run(
       'classes': list(source.info.classes),
       'stage': name,
     }
-    weights.save(out / 'weights', final, meta=common | said)
+    weights.save(out, final, meta=common | said)
   hosts.barrier(f'{name}/weights')
   return final
 

@@ -81,7 +81,7 @@ def stride(config: AffinityConfig) -> int:
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the edge branch; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   ours = config.affinity
   source = runtime.source(config.dataset, config.dataset.train_split)
   model = build(ours)

@@ -101,17 +101,17 @@ def load(
   """
   model = build(config)
   variables = networks.load(model, dataset, directory)
-  _, meta = weights.load(directory / 'weights')
+  meta = weights.load_meta(directory)
   if not isinstance(meta.get('inverted'), bool):
     raise UserError(
-      f'{directory / "weights"} does not say whether its map is inverted: it is no product of the '
-      'stage c2am; run that again'
+      f'{directory / weights.FILE} does not say whether its map is inverted: it is no product of '
+      'the stage c2am; run that again'
     )
   return model, variables, meta['inverted']
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
-  """Trains the network; leaves `<out>/weights`, whose meta holds the polarity."""
+  """Trains the network; leaves `<out>/weights.safetensors`, whose meta holds the polarity."""
   ours = config.c2am
   source = runtime.source(config.dataset, config.dataset.train_split)
   hints = make_hints(ours, inputs, source)

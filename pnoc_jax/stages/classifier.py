@@ -18,7 +18,7 @@ class ClassifierConfig(settings.CamTrainingConfig):
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the classifier; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the classifier; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   del inputs
   ours = config.classifier
   source = runtime.source(config.dataset, config.dataset.train_split)

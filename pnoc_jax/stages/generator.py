@@ -110,7 +110,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the generator; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the generator; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   ours = config.generator
   source = runtime.source(config.dataset, config.dataset.train_split)
   start = _start(config, inputs)

@@ -19,7 +19,7 @@ from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import lpcam as inference
 from pnoc_jax.types import Variables
 
-FILE = 'prototypes.npz'
+FILE = 'prototypes.safetensors'
 _SIDES = ('foreground', 'context')
 
 
@@ -133,7 +133,7 @@ def make_vectors(
 
 
 def _share(out: Path, process: int) -> Path:
-  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.npz'
+  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.safetensors'
 
 
 def _sample(model, variables, config, source, share, runtime, output_stride, *, seed) -> bool:

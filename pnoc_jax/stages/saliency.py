@@ -100,7 +100,7 @@ def build(config: SaliencyConfig) -> saliency_net.PoolNet:
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
-  """Leaves `<out>/weights` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
+  """Leaves `<out>/weights.safetensors` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
   ours = config.saliency
   model = build(ours)
   variables = _train(config, model, inputs, out, runtime)

@@ -106,7 +106,7 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
 
 
 def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the network; leaves `<out>/weights`: always the last ones."""
+  """Trains the network; leaves `<out>/weights.safetensors`: always the last ones."""
   ours = config.segmentation
   source = runtime.source(config.dataset, config.dataset.train_split)
   model = build(ours, source.info.num_classes)
