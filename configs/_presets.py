@@ -15,21 +15,6 @@ WORDS = {
   'backbone=': 'a name in nn/backbones.py, of all networks but PoolNet',
   'smoke': 'small networks and images, an epoch each: shows on a CPU that everything works',
 }
-PRETRAINED = {
-  'resnet18': 'hub:timm/resnet18.tv_in1k',
-  'resnet34': 'hub:timm/resnet34.tv_in1k',
-  'resnet50': 'hub:timm/resnet50.tv_in1k',
-  'resnet101': 'hub:timm/resnet101.tv_in1k',
-  'resnet152': 'hub:timm/resnet152.tv_in1k',
-  'resnest14': 'hub:timm/resnest14d.gluon_in1k',
-  'resnest26': 'hub:timm/resnest26d.gluon_in1k',
-  'resnest50': 'hub:timm/resnest50d.in1k',
-  'resnest101': 'hub:timm/resnest101e.in1k',
-  'resnest200': 'hub:timm/resnest200e.in1k',
-  'resnest269': 'hub:timm/resnest269e.in1k',
-}
-"""ImageNet weights that can be had by name; the others' file is for `init` to name."""
-
 TO_PRIORS = ('priors',)
 TO_PREDICTIONS = config_lib.SCORED
 WITHOUT_WALK = ('priors', 'pseudo_masks', 'predictions')
@@ -160,13 +145,12 @@ def _set_backbones(config, numbers: _recipes.Numbers) -> None:
   known = backbones.info(numbers.backbone)
   for training in _networks(config):
     training.model.backbone = numbers.backbone
-    training.init = PRETRAINED.get(numbers.backbone, '')
+    training.init = known.pretrained
     if training.model.output_stride not in known.output_strides:
       training.model.output_stride = known.output_strides[0]
-  if known.family is backbones.Family.RESNET38D:
-    # AffinityNet reads stem and layer1 on one grid, which this backbone does not have.
+  if not known.stem_on_layer1_grid:
     config.affinity.model = settings.ModelConfig()
-    config.affinity.init = PRETRAINED[config.affinity.model.backbone]
+    config.affinity.init = backbones.info(config.affinity.model.backbone).pretrained
 
 
 def _shrink(config, *, backbone: str) -> None:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax.data import sources
-  from pnoc_jax.io import products, records
+  from pnoc_jax.io import records
   from pnoc_jax.report import confusion, files, tables
   from pnoc_jax.stages.common import scores
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   print(f'{arguments.pred}, {arguments.split} of {source.info.name}:\n{tables.score(result)}')
   if arguments.output is not None:
-    products.write_json(arguments.output / 'evaluation.json', result)
+    records.write_json(arguments.output / 'evaluation.json', result)
     confusion.write_png(arguments.output / 'confusion.png', result)
     print(f'written to {arguments.output}')
   return 0

@@ -253,8 +253,8 @@ def _make_of_other_classes(path):
     ('pseudo_masks', 'random_walk', 'train/*.npz', _cut, 'cut short or not a walk'),
     ('pseudo_masks', 'random_walk', 'val/*.npz', _make_of_other_classes, 'a walk of the labels'),
     ('segmentation', 'pseudo_masks', 'val/*.png', _make_small, '9x9 px, but its image is 32x32'),
-    ('priors', 'generator', 'weights/variables.npz', _cut, 'weights'),
-    ('saliency_priors', 'c2am', 'weights/variables.npz', _cut, 'weights'),
+    ('priors', 'generator', 'weights.safetensors', _cut, 'weights'),
+    ('saliency_priors', 'c2am', 'weights.safetensors', _cut, 'weights'),
     ('predictions', 'segmentation', 'DONE', pathlib.Path.unlink, 'not a finished stage'),
   ],
 )

@@ -15,7 +15,6 @@ from pnoc_jax import keys, states, trees
 from pnoc_jax.data import info
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context
-from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier, layers, trunk
 from pnoc_jax.parallel import compile as compiler
@@ -35,19 +34,20 @@ def build(
 
 
 def make_backbone(
-  config: settings.ModelConfig, *, norm: layers.Norm | None = None
+  config: settings.ModelConfig, *, norm: layers.Norm | None = None, before_pool: bool = False
 ) -> trunk.Backbone:
   """Makes the backbone of `config`; `norm` overrides the config's."""
-  return backbones.make_backbone(
-    config.backbone,
+  options = backbones.Options(
     output_stride=config.output_stride,
     last_stage=config.last_stage,
     norm=config.norm if norm is None else norm,
     frozen_stages=config.frozen_stages,
+    before_pool=before_pool,
     dtype=_DTYPES[config.precision],
     remat=config.remat,
     scan=config.scan,
   )
+  return backbones.make_backbone(config.backbone, options)
 
 
 def stride(config: settings.ModelConfig) -> int:
@@ -120,7 +120,7 @@ def origin(
     scratch: the network's parts that are drawn in any case.
   """
   needs = start_needs(config)
-  path = inputs[needs[0]] / 'weights' if needs else config.init
+  path = inputs[needs[0]] if needs else config.init
   # The classifier's head, unless this network has a part of that name.
   dropped = tuple({'classifier'} - set(scratch)) if needs else ()
   return Origin(path, config.model.backbone, scratch, dropped)
@@ -198,8 +198,5 @@ def describe(
 
 
 def load(model: nn.Module, dataset: info.DatasetInfo, directory: Path) -> Variables:
-  """Reads the weights that a stage left in `<directory>/weights`, strictly."""
-  path = directory / 'weights'
-  if not path.is_dir():
-    raise UserError(f'{path} is missing: {directory} is not the directory of a finished stage')
-  return weights.load_into(path, abstract_variables(model, dataset))
+  """Reads the weights that a stage left in `directory`, strictly."""
+  return weights.load_into(directory, abstract_variables(model, dataset))

@@ -11,8 +11,6 @@ from pnoc_jax.data.streams import sampling
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.optim import optimizer
 
-_POOLNETS = backbones.Family.RESNET_CAFFE
-
 
 class Precision(enum.Enum):
   """Arithmetic of the networks; params, statistics, heads and losses are float32 in both."""
@@ -206,7 +204,7 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
     faults.append(
       f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
     )
-  elif name != 'saliency' and backbones.info(model.backbone).family is _POOLNETS:
+  elif name != 'saliency' and backbones.info(model.backbone).mean is not None:
     faults.append(
       f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its colours and grid are known to "
       'the stage saliency alone; name resnet50 here'

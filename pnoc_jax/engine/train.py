@@ -49,7 +49,7 @@ def train(
   meta: Callable[[Variables], dict[str, Any]] | None = None,
   measure: Measure | None = None,
 ) -> Variables:
-  """Runs or resumes a training and leaves `<out>/weights`: always the last ones.
+  """Runs or resumes a training and leaves `<out>/weights.safetensors`: always the last ones.
 
   Args:
     program: what trains.
@@ -138,7 +138,7 @@ def train(
       'classes': list(examples.source.info.classes),
       'stage': context.name,
     }
-    weights.save(out / 'weights', final, meta=common | facts)
+    weights.save(out, final, meta=common | facts)
   hosts.barrier(f'{context.name}/weights')
   return final
 

@@ -16,7 +16,7 @@ from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, products, records, weights
+from pnoc_jax.io import atomic, images, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
@@ -82,12 +82,12 @@ def load(run: str | Path) -> Trained:
   if not run.is_dir():
     raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
   config, directory = _find(run)
-  if not (directory / 'weights').is_dir():
+  if not directory.is_dir():
     raise UserError(
-      f'{run} holds no trained segmentation network ({directory / "weights"} is missing): run it '
+      f'{run} holds no trained segmentation network ({directory} is missing): run it '
       'through the stage segmentation first'
     )
-  _, meta = weights.load(directory / 'weights')
+  meta = weights.load_meta(directory)
   try:
     model_config = files.from_dict(settings.ModelConfig, meta['model'])
     head = files.from_dict(segmentation.HeadConfig, meta['head'])
@@ -98,7 +98,7 @@ def load(run: str | Path) -> Trained:
     inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'{directory / "weights"} are not those of a segmentation network ({error!r})'
+      f'{directory / weights.FILE} are not the weights of a segmentation network ({error!r})'
     ) from error
   built = segmentation.SegmentationConfig(model=model_config, head=head)
   model = segmentation.build(built, dataset.num_classes)
@@ -108,7 +108,7 @@ def load(run: str | Path) -> Trained:
 
 def _find(run: Path) -> tuple[dict, Path]:
   """A run's config, empty where there is none, and the directory of its segmentation network."""
-  whole = not (run / 'weights').is_dir()
+  whole = not (run / weights.FILE).is_file()
   file = (run if whole else run.parent) / 'config.json'
   config = records.read_json(file) if file.is_file() else {}
   taken = files.lookup(config, 'inputs.segmentation')
@@ -223,7 +223,7 @@ def _write_skipped(output: Path, skipped) -> None:
   table = csv.writer(text)
   table.writerow(('file', 'why'))
   table.writerows(skipped)
-  products.write_text(path, text.getvalue())
+  atomic.write_text(path, text.getvalue())
 
 
 def _write(

@@ -59,7 +59,7 @@ def stride(config: AffinityConfig) -> int:
 
 
 def run(context: Context) -> None:
-  """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the edge branch; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   ours, source = context.config.affinity, context.train
   model = build(ours)
   examples = pipeline.Examples(source, target=_target(context))
@@ -105,7 +105,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   found = settings.training_faults('affinity', ours)
   if ours.model.backbone not in backbones.names():
     return found
-  if backbones.info(ours.model.backbone).pool is backbones.Pool.CEIL:
+  if not backbones.info(ours.model.backbone).plain_grid:
     found.append(
       f'affinity.model.backbone is {ours.model.backbone!r}, whose cells are not those of the '
       'priors; take one whose stem rounds as they do, e.g. resnet50'

@@ -97,17 +97,17 @@ def load(
   """
   model = build(config)
   variables = networks.load(model, dataset, directory)
-  _, meta = weights.load(directory / 'weights')
+  meta = weights.load_meta(directory)
   if not isinstance(meta.get('inverted'), bool):
     raise UserError(
-      f'{directory / "weights"} does not say whether its map is inverted: it is no product of the '
-      'stage c2am; run that again'
+      f'{directory / weights.FILE} does not say whether its map is inverted: it is no product of '
+      'the stage c2am; run that again'
     )
   return model, variables, meta['inverted']
 
 
 def run(context: Context) -> dict[str, Any]:
-  """Trains the network; leaves `<out>/weights`, whose meta holds the polarity."""
+  """Trains the network; leaves `<out>/weights.safetensors`, whose meta holds the polarity."""
   ours, source = context.config.c2am, context.train
   model, facts = build(ours), {}
   examples = pipeline.Examples(source, target=_hints(context, source))

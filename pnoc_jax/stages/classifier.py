@@ -19,7 +19,7 @@ class ClassifierConfig(settings.CamTrainingConfig):
 
 
 def run(context: Context) -> None:
-  """Trains the classifier; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the classifier; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   generator.train(_as_generator(context.config.classifier), context)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context, Runtime
-from pnoc_jax.io import products, records
+from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
 from pnoc_jax.stages.common import scores, stage
@@ -91,7 +91,7 @@ def score_stage(
       path, made_from = out / f'{score.name}_{split}.json', _made_from(config, entry, score, inputs)
       if source.has_masks and not _is_current(path, made_from):
         look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
-        products.write_json(path, {**score.measure(look, inputs), **made_from})
+        records.write_json(path, {**score.measure(look, inputs), **made_from})
         print(f'\n{score.title} of {split}:', flush=True)
         print(tables.score(records.read_json(path)), flush=True)
 

@@ -109,7 +109,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
 
 
 def run(context: Context) -> None:
-  """Trains the generator; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
+  """Trains the generator; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
   ours, judge, start = context.config.generator, None, None
   if ours.parts.judge:
     judge = load_judge(context)

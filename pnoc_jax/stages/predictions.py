@@ -15,7 +15,7 @@ from pnoc_jax.data import info
 from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context, Runtime
-from pnoc_jax.io import archives, products
+from pnoc_jax.io import archives, atomic
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import segmentation as predict
@@ -150,7 +150,7 @@ def write_for_server(out: Path, source: info.Source) -> None:
   for name in source.ids:
     file = server / source.split / SERVER_PATH / f'{name}.png'
     content = per_image.image_path(out, source.split, name).read_bytes()
-    products.write_atomic(file, lambda stream, content=content: stream.write(content))
+    atomic.write(file, lambda stream, content=content: stream.write(content))
     members.append((f'{SERVER_PATH}/{name}.png', file))
   archives.write_tar_gz(server / f'{source.split}.tar.gz', members)
 

@@ -129,6 +129,7 @@ def _read(source: info.Source, index: int, directory: Path) -> products.Prior:
     directory / f'{source.ids[index]}.npz',
     size=source.size(index),
     num_classes=source.info.num_classes,
+    arrays=('low',),
   )
 
 

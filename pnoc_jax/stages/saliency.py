@@ -82,12 +82,12 @@ class SaliencyConfig(settings.StageTrainingConfig):
 
 def build(config: SaliencyConfig) -> poolnet.PoolNet:
   """Makes the network."""
-  backbone = networks.make_backbone(config.model).clone(before_pool=True)
+  backbone = networks.make_backbone(config.model, before_pool=True)
   return poolnet.PoolNet(backbone, width=config.width, dtype=backbone.dtype)
 
 
 def run(context: Context) -> dict[str, Any]:
-  """Leaves `<out>/weights` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
+  """Leaves `<out>/weights.safetensors` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
   ours = context.config.saliency
   model = build(ours)
   variables = _train(model, context)
@@ -151,7 +151,7 @@ def _fit(
 def colours(config: SaliencyConfig, dataset: info.DatasetInfo) -> info.DatasetInfo:
   """The data set's facts with the mean and deviation of colours that the backbone wants."""
   row = backbones.info(config.model.backbone)
-  if row.family is not backbones.Family.RESNET_CAFFE:
+  if row.mean is None or row.std is None:
     return dataset
   return dataclasses.replace(dataset, mean=row.mean, std=row.std)
 

@@ -93,7 +93,7 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
 
 
 def run(context: Context) -> None:
-  """Trains the network; leaves `<out>/weights`: always the last ones."""
+  """Trains the network; leaves `<out>/weights.safetensors`: always the last ones."""
   ours, source = context.config.segmentation, context.train
   model = build(ours, source.info.num_classes)
   examples = pipeline.Examples(source, target=_target(context, source), images=pipeline.Images.ALL)

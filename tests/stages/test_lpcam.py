@@ -77,7 +77,7 @@ def _features(network, image):
 def test_the_sample_has_the_cells_of_both_sides(made, network, source, tmp_path):
   config, runtime, _ = made
   kernel = np.asarray(inference.classifier_kernel(network[1]))
-  share = tmp_path / 'share.npz'
+  share = tmp_path / 'share.safetensors'
   assert lpcam._sample(*network, config.priors, source, share, runtime, STRIDE, seed=0)
   found, _ = weights.load(share)
   wanted = {}

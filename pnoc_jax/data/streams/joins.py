@@ -86,7 +86,7 @@ class Maps:
     """
     path = self.paths[index]
     if self.kind is Kind.HINTS:
-      prior = products.read_prior(path, size=size, num_classes=self.num_classes)
+      prior = products.read_prior(path, size=size, num_classes=self.num_classes, arrays=('high',))
       return np.round(prior.high.max(0).astype(np.float32) * 255).clip(0, 255).astype(np.uint8)
     array = images.read_mask(path)
     if size is not None and array.shape != tuple(size):
@@ -236,7 +236,7 @@ def _prior_fault(
     return 'cut short or not a prior'
   try:
     with zipfile.ZipFile(path) as file:
-      high, logits = (npz.read_shape(file, name) for name in ('high', 'logits'))
+      high, logits = (npz.read_header(file, name)[1] for name in ('high', 'logits'))
       keys = npz.read_array(file, 'keys').tolist()
   except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
     return 'cut short or not a prior'

@@ -23,7 +23,7 @@ from pnoc_jax.types import Array, Variables
 if TYPE_CHECKING:
   from pnoc_jax.stages.priors import PriorsConfig
 
-FILE = 'prototypes.npz'
+FILE = 'prototypes.safetensors'
 _SIDES = ('foreground', 'context')
 
 
@@ -149,7 +149,7 @@ def make_vectors(
 
 
 def _share(out: Path, process: int) -> Path:
-  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.npz'
+  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.safetensors'
 
 
 def _sample(look: _Look, share: Path) -> bool:
