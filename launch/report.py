@@ -21,10 +21,11 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.report import build
+  from pnoc_jax.stages.report import REPORTED
 
   try:
-    path = build.build(_WORKDIR.value, images=_IMAGES.value)
-    tables = build.terminal_tables(_WORKDIR.value)
+    path = build.build(_WORKDIR.value, REPORTED, images=_IMAGES.value)
+    tables = build.terminal_tables(_WORKDIR.value, REPORTED)
   except UserError as error:
     sys.exit(f'error: {error}')
   print('\n\n'.join(filter(None, (tables, str(path)))))

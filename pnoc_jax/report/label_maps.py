@@ -1,26 +1,22 @@
 """The sections on label maps: pseudo masks, predictions, and IoU by class of all products."""
 
-from pnoc_jax.data import info
-from pnoc_jax.report import confusion, examples, files, page, pictures, sections, tables
+from collections.abc import Iterator
 
-# Products whose classes are the data set's, in order.
-_BY_CLASS = ('priors', 'priors_crf', 'random_walk', 'pseudo_masks', 'predictions')
-_CAPTIONS = {'pseudo_masks': 'pseudo mask', 'predictions': 'prediction'}
+from pnoc_jax.report import confusion, examples, files, page, pictures, sections, tables
 
 
 def by_class(run: files.RunFiles, split: str) -> str:
   """IoU of every class, one column a product: the form of Table 6."""
   results = {
-    tables.title(name): run.scores[name][split]
-    for name in _BY_CLASS
-    if split in run.scores.get(name, {})
+    run.scored[name].title: found[split]
+    for name, found in run.scores.items()
+    if split in found and tables.is_of_all_classes(found[split])
   }
   if len(results) < 2:
     return ''
-  classes = list(next(iter(results.values()))['iou'])
   rows = [
     (name, *(tables.number(result['iou'].get(name)) for result in results.values()))
-    for name in classes
+    for name in next(iter(results.values()))['iou']
   ]
   for name, key in (('mean', 'miou'), ('mean of foreground', 'miou_fg')):
     rows.append((name, *(tables.number(result.get(key)) for result in results.values())))
@@ -28,51 +24,51 @@ def by_class(run: files.RunFiles, split: str) -> str:
   return page.table(('class', *results), rows, caption=caption, means=2)
 
 
-def section(
-  run: files.RunFiles, stage: str, split: str, source: info.Source | None, chosen: list
-) -> str:
-  """The table by class, the confusion matrix, and pictures (Fig. 6, Fig. 9).
+def pseudo_masks(look: examples.Look, split: str) -> str:
+  """The section on pseudo masks: the table by class, the confusion matrix, and pictures."""
 
-  Args:
-    run: the run.
-    stage: `pseudo_masks` or `predictions`.
-    split: of the data set.
-    source: that split, or None where it does not open.
-    chosen: the images to show: (why, id, IoU).
-  """
-  content = ''
-  result = run.scores.get(stage, {}).get(split)
-  if result is not None:
-    title = tables.title(stage)
-    parts = [sections.class_table(result)]
-    if 'confusion' in result:
-      name = f'confusion-{stage}-{split}'
-      svg = confusion.chart(result, name=name, what=f'{title.lower()} of {split}')
-      parts.append(page.chart('What each class is taken for, % of its pixels', svg))
-    content += page.beside(parts)
-  if source is None or not chosen:
-    return content
-  stages = ('pseudo_masks', 'predictions') if stage == 'predictions' else ('pseudo_masks',)
+  def panels(example: examples.Example) -> Iterator[examples.Picture]:
+    return _panels(example, {'pseudo_masks': 'pseudo mask'})
+
+  if not look.run.has('pseudo_masks', split):
+    return ''
+  gallery = examples.gallery(look, split, 'Pseudo masks', panels)
+  return _scores(look.run, 'pseudo_masks', split) + gallery
+
+
+def predictions(look: examples.Look, split: str) -> str:
+  """The section on predictions, beside the pseudo masks that they were learnt from (Fig. 6, 9)."""
+
+  def panels(example: examples.Example) -> Iterator[examples.Picture]:
+    return _panels(example, {'pseudo_masks': 'pseudo mask', 'predictions': 'prediction'})
+
+  if not look.run.has('predictions', split):
+    return ''
   heading = 'Image, true mask and predictions (Fig. 6, 9)'
-  content += f'<h3>{heading if stage == "predictions" else "Pseudo masks"}</h3>\n'
-  return content + examples.strips(source, chosen, mask_panels(run, split, source, stages))
+  return _scores(look.run, 'predictions', split) + examples.gallery(look, split, heading, panels)
 
 
-def mask_panels(
-  run: files.RunFiles, split: str, source: info.Source, stages: tuple[str, ...]
-) -> examples.Panels:
-  """The label maps of some stages, the last also laid over the image."""
+def _scores(run: files.RunFiles, name: str, split: str) -> str:
+  """The table by class and the confusion matrix."""
+  result = run.score(name, split)
+  if result is None:
+    return ''
+  parts = [sections.class_table(result)]
+  if 'confusion' in result:
+    what = f'{run.scored[name].title.lower()} of {split}'
+    svg = confusion.chart(result, name=f'confusion-{name}-{split}', what=what)
+    parts.append(page.chart('What each class is taken for, % of its pixels', svg))
+  return page.beside(parts)
 
-  def panels(image_id, index, image):
-    found = None
-    for stage in stages:
-      found = files.read_png(run, stage, split, image_id, image.shape[:2])
-      if found is not None:
-        title = _CAPTIONS[stage]
-        coloured = pictures.colour_mask(found, source.info.palette)
-        yield examples.Picture(title, f'{title} of {image_id}', coloured)
+
+def _panels(example: examples.Example, stages: dict[str, str]) -> Iterator[examples.Picture]:
+  """The label maps of some stages, by what a picture calls them; the last also over the image."""
+  found = None
+  for stage, caption in stages.items():
+    found = example.png(stage)
     if found is not None:
-      laid = pictures.blend(image, found, source.info.palette)
-      yield examples.Picture('over the image', f'{title} over {image_id}', laid, True)
-
-  return panels
+      yield example.coloured(found, caption, f'{caption} of {example.id}')
+  if found is not None:
+    laid = pictures.blend(example.image, found, example.source.info.palette)
+    alt = f'{list(stages.values())[-1]} over {example.id}'
+    yield examples.Picture('over the image', alt, laid, True)

@@ -1,11 +1,14 @@
 """The sections on trainings and priors: each turns what a run left into HTML."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pnoc_jax.report import curves, files, page, tables
+from pnoc_jax import errors
+from pnoc_jax.report import contract, curves, examples, files, page, pictures, tables
 
 _NAMES = {
   'eval/miou': 'mIoU',
@@ -21,48 +24,49 @@ _NAMES = {
 }
 
 
-def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
-  """Losses, the measurements of the maps during training, and the schedules.
-
-  Args:
-    stage: a training.
-    rule: of its optimiser.
-  """
+def training(run: files.RunFiles, stage: files.StageFiles) -> str:
+  """Losses, the measurements of the maps during training, and the schedules of a stage."""
+  name = stage.stage.name
   figures = []
 
   def add(title: str, keys: Sequence[str], label: str, alt: str, **options: Any) -> None:
     series = {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
     if series:
-      name = f'{stage.name}-{len(figures)}'
       svg = curves.chart(
-        series, name=name, alt=f'{alt} {_ends(series)}', xlabel=stage.axis, ylabel=label, **options
+        series,
+        name=f'{name}-{len(figures)}',
+        alt=f'{alt} {_ends(series)}',
+        xlabel=stage.axis,
+        ylabel=label,
+        **options,
       )
       figures.append((title, svg))
 
-  add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {stage.name}.')
+  add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {name}.')
   maps = [key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)]
-  options = {'points': True, 'mark_best': True}
-  cams = stage.name in ('classifier', 'generator')
-  title = 'Maps on their own grid, no TTA' if cams else 'Measured during training'
-  add(title, maps, '%', 'mIoU during training.', **options)
   scores = [key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)]
+  # Who measures the classification too measures the maps of a classifier.
+  title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
+  add(title, maps, '%', 'mIoU during training.', points=True, mark_best=True)
   add('Classification', scores, '%', 'Classification during training.', points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
   add('Loss coefficients', ramps, 'coefficient', 'Coefficients of the losses.')
   rates = [key for key in stage.keys('schedule/') if key not in ramps]
   add('Learning rates', rates, 'learning rate', 'Learning rates.')
-  product = _noc_rate(stage, rule)
+  product = _noc_rate(stage, files.lookup(run.config, f'{name}.optim.rule', 'sgd'))
   if product is not None:
     svg = curves.chart(
       {'lambda_noc lr': product},
-      name=f'{stage.name}-noc',
+      name=f'{name}-noc',
       alt='Effective learning rate of the noc: it rises with the ramp, then falls with the decay.',
       xlabel=stage.axis,
       ylabel='lambda_noc(t) lr(t)',
     )
     figures.append(('Effective learning rate of the noc (Fig. 7a)', svg))
+  backbone = files.lookup(run.config, f'{name}.model.backbone', '')
+  about = page.paragraph(f'Backbone: {backbone}.') if backbone else ''
   content = page.charts(figures) + _epochs(stage)
-  return content or page.note('Its log holds no curve yet.')
+  return about + content if content else page.note('Its log holds no curve yet.')
 
 
 def _ends(series: Mapping[str, curves.Series]) -> str:
@@ -103,13 +107,18 @@ def _epochs(stage: files.StageFiles) -> str:
   return page.folded(f'All {len(cells)} measurements', table)
 
 
-def evaluation(split: str, result: Mapping[str, Any]) -> str:
-  """mIoU against threshold (Fig. 7b) and the table by class."""
-  chart = threshold_chart('priors', split, {'mIoU': result})
-  return page.beside([chart, class_table(result) + _classification(result)])
+def priors(look: examples.Look, split: str) -> str:
+  """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
+  result = look.run.score('priors', split)
+  content = ''
+  if result is not None:
+    chart = threshold_chart('priors', split, {'mIoU': result})
+    content = page.beside([chart, class_table(result) + _classification(result)])
+  # Without masks nothing is scored, and the maps are worth a look all the same.
+  return content + prior_pictures(look, split) if look.run.has('priors', split) else content
 
 
-def class_table(result: Mapping[str, Any]) -> str:
+def class_table(result: files.Result) -> str:
   """IoU, false positives and negatives of each class."""
   caption = 'In percent.'
   if 'threshold' in result:
@@ -118,15 +127,21 @@ def class_table(result: Mapping[str, Any]) -> str:
   return page.table(header, tables.per_class_rows(result), caption=caption, means=2)
 
 
-def threshold_chart(product: str, split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+def threshold_chart(product: str, split: str, results: Mapping[str, files.Result]) -> str:
   """mIoU against the threshold, one line a result.
 
   Args:
     product: what is scored; with the split, unique in the page.
     split: of the data set.
-    results: by name in the legend.
+    results: by name in the legend; those of label maps have no line.
   """
-  series = {name: (result['thresholds'], result['mious']) for name, result in results.items()}
+  series = {
+    name: (result['thresholds'], result['mious'])
+    for name, result in results.items()
+    if {'thresholds', 'mious'} <= set(result)
+  }
+  if not series:
+    return ''
   words = '; '.join(
     f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in series.items()
   )
@@ -143,7 +158,7 @@ def threshold_chart(product: str, split: str, results: Mapping[str, Mapping[str,
   return page.chart(f'mIoU against threshold{figure}', svg)
 
 
-def _classification(result: Mapping[str, Any]) -> str:
+def _classification(result: files.Result) -> str:
   """How well the network that made the priors tells the classes of an image."""
   scores = result.get('classification', {})
   known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
@@ -155,41 +170,89 @@ def _classification(result: Mapping[str, Any]) -> str:
   return page.table(('', *names), [('classification', *cells)])
 
 
-def training_comparison(runs: Sequence[tuple[str, files.RunFiles]]) -> str:
-  """The maps' mIoU by epoch, one line a run."""
-  series = {}
-  axis = 'step'
-  for group, run in runs:
-    for stage in run.stages:
-      if stage.name == 'generator' and stage.keys('eval/miou'):
-        series[group], axis = stage.series('eval/miou'), stage.axis
-  if not series:
-    return page.note('No run measured its maps during training.')
-  svg = curves.chart(
-    series,
-    name='training',
-    alt=f'mIoU of the maps during training. {_ends(series)}',
-    xlabel=axis,
-    ylabel='mIoU, %',
-    points=True,
+def prior_pictures(look: examples.Look, split: str) -> str:
+  """The priors beside image and mask, of one run or of several (Fig. 8)."""
+  heading = '<h3>Activations beside image and mask</h3>\n'
+  try:
+    source = look.source(split)
+  except (errors.UserError, OSError) as error:
+    return heading + page.note(f'No pictures, since the data set does not open: {error}')
+  chosen = examples.choose(look.ranked(split), look.images)
+  if not chosen:
+    return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
+  rule = (
+    'A third each of the best, of those around the median and of the worst by the mean IoU of the '
+    'classes in the image; never picked by hand.'
+    if source.has_masks
+    else 'Images at equal distances in the split, which has no masks.'
   )
-  return page.charts([('Maps on their own grid, no TTA', svg)])
+  panels = _prior_panels if len(look.runs) == 1 else functools.partial(_largest_maps, look.runs)
+  return heading + page.paragraph(rule) + examples.strips(look, split, chosen, panels)
 
 
-def evaluation_comparison(split: str, results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-  """The table over all runs, the threshold curves, and IoU by class as means of the groups."""
+def _prior_panels(example: examples.Example) -> Iterator[examples.Picture]:
+  """The prior's label map at the best threshold, and the map of every class."""
+  prior = example.prior()
+  if prior is None:
+    return
+  threshold = example.run.threshold('priors', example.split)
+  labels = pictures.prior_mask(prior.keys, prior.high, threshold)
+  alt = f'Label map of the prior of {example.id}'
+  yield example.coloured(labels, f'prior at {threshold:.2f}', alt)
+  for key, cam in zip(prior.keys[1:], prior.high):
+    name = example.source.info.classes[key - 1]
+    yield example.overlaid(cam[None], f'CAM: {name}', f'Activation of {name} on {example.id}')
+
+
+def _largest_maps(
+  runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example
+) -> Iterator[examples.Picture]:
+  """The largest map of each run's prior."""
+  for name, run in runs:
+    prior = dataclasses.replace(example, run=run).prior()
+    if prior is not None:
+      yield example.overlaid(prior.high, name, f'Activation of {name} on {example.id}')
+
+
+def training_comparison(
+  runs: Sequence[tuple[str, files.RunFiles]], stages: Sequence[contract.Reported]
+) -> str:
+  """The maps' mIoU by epoch: a chart for each network, one line a run."""
+  figures = []
+  for stage in stages:
+    series, axis = {}, 'step'
+    for group, run in runs:
+      for found in run.stages:
+        if found.stage.name == stage.name and found.keys('eval/miou'):
+          series[group], axis = found.series('eval/miou'), found.axis
+    if series:
+      svg = curves.chart(
+        series,
+        name=f'training-{stage.name}',
+        alt=f'mIoU of {stage.training_title} during training. {_ends(series)}',
+        xlabel=axis,
+        ylabel='mIoU, %',
+        points=True,
+      )
+      figures.append((f'mIoU of {stage.training_title}', svg))
+  return page.charts(figures) or page.note('No run measured its maps during training.')
+
+
+def prior_comparison(
+  split: str, results: Sequence[tuple[str, files.Result]], look: examples.Look
+) -> str:
+  """The threshold curves, IoU by class as means of the groups, and pictures of the priors."""
   groups = tables.by_group(results)
-  content = score_comparison(results)
-  names = list(results[0][1]['iou'])
   rows = [
     (name, *(tables.spread([r['iou'].get(name) for r in found]) for found in groups.values()))
-    for name in names
+    for name in results[0][1]['iou']
   ]
   chart = threshold_chart('priors', split, {group: found[0] for group, found in groups.items()})
-  return content + page.beside([chart, page.table(('IoU of class', *groups), rows)])
+  table = page.table(('IoU of class', *groups), rows)
+  return page.beside([chart, table]) + prior_pictures(look, split)
 
 
-def score_comparison(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def score_comparison(results: Sequence[tuple[str, files.Result]]) -> str:
   """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
   caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
   content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)

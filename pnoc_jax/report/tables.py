@@ -1,48 +1,37 @@
 """Tables of results, for the terminal and for Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from pnoc_jax.metrics import saliency
+from pnoc_jax.report import files
 
-def per_class(result: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
-  """The evaluation's table: IoU, false positives and false negatives of each class.
+
+def is_of_saliency(result: files.Result) -> bool:
+  """Whether a result is of foreground and background, in place of the data set's classes."""
+  return set(result['iou']) == set(saliency.CLASSES)
+
+
+def is_of_all_classes(result: files.Result) -> bool:
+  """Whether a result is of the data set's classes, over all pixels and not over some alone."""
+  return not is_of_saliency(result) and 'undecided' not in result
+
+
+def per_class(result: files.Result) -> str:
+  """The evaluation's table for a terminal: IoU, false positives and negatives of each class.
 
   Args:
     result: of `metrics.thresholds.best_score` or `metrics.segmentation.score`, in percent.
-    classes: names in order, the background first; all of the result's by default.
-
-  Returns:
-    Lines for a terminal.
   """
-  rows = per_class_rows(result, classes)
+  rows = per_class_rows(result)
   text = aligned(('class', 'IoU', 'FP', 'FN'), rows, rule_before=len(rows) - 2)
   if 'threshold' in result:
     text += f'\nbest threshold {result["threshold"]:.2f}'
   return text
 
 
-_TITLES = {
-  'priors': 'Priors',
-  'priors_crf': 'Priors after the CRF',
-  'saliency_priors': 'Saliency masks of C2AM',
-  'saliency': 'Saliency maps',
-  'affinity_labels': 'Affinity labels',
-  'random_walk': 'Random walk',
-  'pseudo_masks': 'Pseudo masks',
-  'predictions': 'Predictions',
-}
-SCORES = tuple(_TITLES)
-"""The scores that a run can have, in the order of its stages."""
-
-
-def title(score: str) -> str:
-  """What is scored, for a heading."""
-  return _TITLES.get(score, score.replace('_', ' '))
-
-
-def score(result: Mapping[str, Any]) -> str:
+def score(result: files.Result) -> str:
   """The table of any score, and in lines what stands beside it."""
   lines = [per_class(result)]
   if 'maps' in result:
@@ -60,30 +49,22 @@ def score(result: Mapping[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def whole_run(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-  """mIoU of every product, one column a split.
-
-  Args:
-    scores: score -> split -> result.
-  """
-  splits = tuple(dict.fromkeys(split for found in scores.values() for split in found))
+def whole_run(run: files.RunFiles) -> str:
+  """mIoU of every product, one column a split."""
+  splits = run.score_splits
   rows = [
-    (title(name), *(number(found.get(split, {}).get('miou')) for split in splits))
-    for name, found in scores.items()
+    (run.scored[name].title, *(number(found.get(split, {}).get('miou')) for split in splits))
+    for name, found in run.scores.items()
   ]
   return aligned(('mIoU', *splits), rows)
 
 
-def per_class_rows(
-  result: Mapping[str, Any], classes: Sequence[str] | None = None
-) -> list[tuple[str, str, str, str]]:
+def per_class_rows(result: files.Result) -> list[tuple[str, ...]]:
   """Rows (name, IoU, FP, FN) of each class, then of the means with and without background."""
-  names = list(result['iou']) if classes is None else list(classes)
   columns = [result.get(key, {}) for key in ('iou', 'fp_class', 'fn_class')]
-  rows = [(name, *(number(column.get(name)) for column in columns)) for name in names]
-  rows.append(('mean', number(result.get('miou')), '', ''))
+  rows = [(name, *(number(column.get(name)) for column in columns)) for name in result['iou']]
   means = (number(result.get(key)) for key in ('miou_fg', 'fp', 'fn'))
-  return [*rows, ('mean of foreground', *means)]
+  return [*rows, ('mean', number(result.get('miou')), '', ''), ('mean of foreground', *means)]
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -121,7 +102,7 @@ def aligned(
 ABLATION_HEADER = ('method', 'runs', 'mIoU', 'mIoU fg', 'FP', 'FN', 'threshold')
 
 
-def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+def ablation_rows(runs: Sequence[tuple[str, files.Result]]) -> list[tuple[str, ...]]:
   """One row a group, in order of appearance: mean and, over several runs, standard deviation.
 
   Args:
@@ -138,11 +119,9 @@ def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[s
   ]
 
 
-def by_group(
-  runs: Sequence[tuple[str, Mapping[str, Any]]],
-) -> dict[str, list[Mapping[str, Any]]]:
+def by_group(runs: Sequence[tuple[str, files.Result]]) -> dict[str, list[files.Result]]:
   """The results of each group, in order of appearance."""
-  groups: dict[str, list[Mapping[str, Any]]] = {}
+  groups: dict[str, list[files.Result]] = {}
   for group, result in runs:
     groups.setdefault(group, []).append(result)
   return groups
@@ -157,12 +136,12 @@ def spread(values: Sequence[float | None], digits: int = 1) -> str:
   return mean if len(known) == 1 else f'{mean} ± {number(float(np.std(known, ddof=1)), digits)}'
 
 
-def ablation(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def ablation(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison for a terminal; see `ablation_rows`."""
   return aligned(ABLATION_HEADER, ablation_rows(runs))
 
 
-def ablation_markdown(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def ablation_markdown(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison in Markdown; see `ablation_rows`."""
   lines = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *ablation_rows(runs)]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

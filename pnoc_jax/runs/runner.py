@@ -22,6 +22,7 @@ from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
 from pnoc_jax.runs import graph, sweep
 from pnoc_jax.stages import evaluation
+from pnoc_jax.stages.report import REPORTED
 
 
 def execute(config: PipelineConfig, workdir: Path) -> None:
@@ -103,7 +104,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
         _score(config, item.stage.name, plan, runtime)
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
-    print(build.terminal_tables(workdir))
+    print(build.terminal_tables(workdir, REPORTED))
 
 
 def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:

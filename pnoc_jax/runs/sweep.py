@@ -8,6 +8,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import build, files, tables
+from pnoc_jax.stages.report import REPORTED
 
 
 def execute(config, workdir: Path, run: Callable) -> None:
@@ -31,20 +32,17 @@ def execute(config, workdir: Path, run: Callable) -> None:
 
 def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
   """Writes a table of the runs so far for each score: json, Markdown and the page."""
-  scores = [(group, files.read_run(path).scores) for group, path in runs]
+  read = [(group, files.read_run(path, REPORTED)) for group, path in runs]
   summary = {}
-  for name in tables.SCORES:
-    found = [(group, every.get(name, {})) for group, every in scores]
-    for split in dict.fromkeys(split for _, of in found for split in of):
-      results = [(group, of[split]) for group, of in found if split in of]
-      summary[f'{name}_{split}'] = {
-        group: [result['miou'] for result in of] for group, of in tables.by_group(results).items()
-      }
-      print(f'\n{tables.title(name)} of {split}:\n{tables.ablation(results)}')
-      text = tables.ablation_markdown(results) + '\n'
-      products.write_text(workdir / f'{name}_{split}.md', text)
+  for score, split, results in build.by_score(read, REPORTED):
+    name = f'{score.name}_{split}'
+    summary[name] = {
+      group: [result['miou'] for result in of] for group, of in tables.by_group(results).items()
+    }
+    print(f'\n{score.title} of {split}:\n{tables.ablation(results)}')
+    products.write_text(workdir / f'{name}.md', tables.ablation_markdown(results) + '\n')
   products.write_json(workdir / 'evaluation' / 'sweep.json', summary)
-  build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
+  build.build_comparison(runs, workdir / 'report' / 'index.html', REPORTED, title=title)
 
 
 def override(config, fields: dict, workdir: Path):

@@ -14,7 +14,8 @@ from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import products, records
 from pnoc_jax.parallel import hosts
-from pnoc_jax.report import tables
+from pnoc_jax.report import contract, tables
+from pnoc_jax.stages import report
 from pnoc_jax.stages.common import saliency_scores, scores, stage
 
 Score = Callable[[scores.Split, scores.Inputs], dict[str, Any]]
@@ -95,7 +96,7 @@ def score_stage(
       if not _is_current(path, made_from):
         look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
         products.write_json(path, {**measure(look, inputs), **made_from})
-        print(f'\n{tables.title(score)} of {split}:', flush=True)
+        print(f'\n{contract.scores(report.REPORTED)[score].title} of {split}:', flush=True)
         print(tables.score(records.read_json(path)), flush=True)
 
 
