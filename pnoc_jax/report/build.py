@@ -36,13 +36,12 @@ def build(
   parts = [('Stages', front.stages(run))] if run.stages else []
   if table := ''.join(label_maps.by_class(run, split) for split in splits):
     parts.append(('IoU by class', table))
-  trained = {found.stage.name: found for found in run.stages if found.rows}
   for stage in stages:
-    if stage.training_title and stage.name in trained:
-      content = sections.training(run, trained[stage.name])
+    if stage.training_title and stage.name in run.stages and run.stages[stage.name].rows:
+      content = sections.training(run, stage.name)
       parts.append((f'Training of {stage.training_title}', content))
-    for split in splits if stage.figures else ():
-      if content := stage.figures(look, split):
+    for split in splits:
+      if stage.figures and (content := stage.figures(look, split)):
         parts.append((f'{stage.title} of {split}', content))
   top = front.summary(run) + ''.join(map(page.note, run.notes))
   lead = f'{front.method(run)} on {front.dataset_name(run)}'

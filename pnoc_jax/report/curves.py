@@ -9,7 +9,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 
-Series = tuple[Sequence[float], Sequence[float]]
+Series = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#ef4444', '#ca8a04', '#0891b2', '#ec4899')
 INK = '#010203'  # Stands for the page's colour until the SVG is written.
@@ -46,15 +46,13 @@ def chart(
   axes = figure.add_subplot()
   for i, (label, (x, y)) in enumerate(series.items()):
     x, y = _thin(np.asarray(x, float), np.asarray(y, float), max_points)
-    style = {
-      'color': COLOURS[i % len(COLOURS)],
-      'linestyle': _DASHES[i // len(COLOURS) % len(_DASHES)],
-    }
-    marker = {'marker': 'o', 'markersize': 3.5} if points or len(x) == 1 else {}
-    axes.plot(x, y, label=label, linewidth=1.8, **style, **marker)
+    colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
+    dot = 'o' if points or len(x) == 1 else ''
+    axes.plot(x, y, dot + dash, color=colour, label=label, linewidth=1.8, markersize=3.5)
     if mark_best and len(y):
       best = int(np.argmax(y))
-      axes.plot(x[best], y[best], 'o', markersize=9, fillstyle='none', markeredgewidth=1.6, **style)
+      ring = {'markersize': 9, 'fillstyle': 'none', 'markeredgewidth': 1.6}
+      axes.plot(x[best], y[best], 'o', color=colour, linestyle=dash, **ring)
   axes.set_xlabel(xlabel, color=INK)
   axes.set_ylabel(ylabel, color=INK)
   axes.tick_params(colors=INK, length=0)

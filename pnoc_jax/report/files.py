@@ -4,14 +4,14 @@ import dataclasses
 import enum
 import pathlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
-from pnoc_jax.io import images, products, records
+from pnoc_jax.io import records
 from pnoc_jax.report import contract
 
 Config = TypeVar('Config')
@@ -24,13 +24,11 @@ class StageFiles:
   """One stage's directory.
 
   Attributes:
-    stage: whose directory it is.
     rows: the lines of its `metrics.jsonl`, by step.
     done: whether it finished.
     products: what its record of being done says.
   """
 
-  stage: contract.Reported
   rows: tuple[Mapping[str, Any], ...]
   done: bool
   products: Mapping[str, Any]
@@ -63,7 +61,7 @@ class RunFiles:
   Attributes:
     workdir: the directory.
     config: `config.json`, or empty.
-    stages: those that left something, in order.
+    stages: those that left something, by name and in order.
     scored: all scores that a run can have, by name and in order.
     scores: the results that are there: score -> split -> result, in the order of `scored`.
     notes: what is missing or damaged, for the reader.
@@ -71,7 +69,7 @@ class RunFiles:
 
   workdir: pathlib.Path
   config: Mapping[str, Any]
-  stages: tuple[StageFiles, ...]
+  stages: Mapping[str, StageFiles]
   scored: Mapping[str, contract.Scored]
   scores: Mapping[str, Mapping[str, Result]]
   notes: tuple[str, ...]
@@ -94,15 +92,14 @@ class RunFiles:
     """A score's best threshold; 0.3 where it was not taken."""
     return (self.score(name, split) or {}).get('threshold', 0.3)
 
-  def product(self, stage: str, split: str, image_id: str, suffix: str = '.png') -> pathlib.Path:
-    """Where an image's product lies, in this run or in the one that its config grafts."""
+  def product(self, stage: str, split: str, file: str) -> pathlib.Path:
+    """Where a product lies, in this run or in the one that its config grafts."""
     grafted = lookup(self.config, f'inputs.{stage}', '')
-    folder = pathlib.Path(grafted) if grafted else self.workdir / stage
-    return folder / split / f'{image_id}{suffix}'
+    return (pathlib.Path(grafted) if grafted else self.workdir / stage) / split / file
 
   def has(self, stage: str, split: str) -> bool:
     """Whether there are products of a stage of a split, or a score that bears its name."""
-    folder = self.product(stage, split, '').parent
+    folder = self.product(stage, split, '')
     return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
 
 
@@ -130,11 +127,11 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
     raise errors.UserError(f'{workdir}: no such directory; give the --workdir of a run')
   notes: list[str] = []
   config = _json(workdir / 'config.json', notes) or {}
-  found = tuple(
-    _stage(stage, workdir / stage.name, notes)
+  found = {
+    stage.name: _stage(workdir / stage.name, notes)
     for stage in stages
     if any((workdir / stage.name / file).exists() for file in ('metrics.jsonl', records.DONE))
-  )
+  }
   if not found:
     notes.append('No stage has left metrics yet.')
   scored = contract.scores(stages)
@@ -144,31 +141,28 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
   return RunFiles(workdir, config, found, scored, scores, tuple(notes))
 
 
-def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+def _read(read: Callable[[pathlib.Path], Any], path: pathlib.Path, notes: list[str]) -> Any:
+  """What is read from a path; None, with a note, where it cannot be read."""
   try:
-    value = records.read_json(path)
+    return read(path)
   except (errors.UserError, OSError) as error:
     notes.append(str(error))
     return None
-  if isinstance(value, dict):
-    return value
-  notes.append(f'{path} does not hold a JSON object.')
-  return None
 
 
-def _stage(stage: contract.Reported, folder: pathlib.Path, notes: list[str]) -> StageFiles:
-  rows, done = [], None
-  try:
-    rows = records.read_jsonl(folder / 'metrics.jsonl')
-  except (errors.UserError, OSError) as error:
-    notes.append(str(error))
-  try:
-    done = records.read_done(folder)
-  except (errors.UserError, OSError) as error:
-    notes.append(str(error))
+def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+  value = _read(records.read_json, path, notes)
+  if value is not None and not isinstance(value, dict):
+    notes.append(f'{path} does not hold a JSON object.')
+  return value if isinstance(value, dict) else None
+
+
+def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
+  rows = _read(records.read_jsonl, folder / 'metrics.jsonl', notes) or []
+  done = _read(records.read_done, folder, notes)
   rows = [row for row in rows if isinstance(row, dict) and 'step' in row]
   rows = tuple(sorted(rows, key=lambda row: row['step']))
-  return StageFiles(stage, rows, done is not None, done.products if done else {})
+  return StageFiles(rows, done is not None, done.products if done else {})
 
 
 def _scores(
@@ -224,34 +218,3 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
   known = {name: convert(hints[name], x) for name, x in values.items() if name in hints}
   return kind(**known)
-
-
-def read_prior(run: RunFiles, split: str, source: info.Source, index: int) -> products.Prior | None:
-  """An image's prior; None where it is not there, damaged or of another image."""
-  path = run.product('priors', split, source.ids[index], '.npz')
-  try:
-    size = source.size(index)
-    return products.read_prior(path, size=size, num_classes=source.info.num_classes)
-  except (errors.UserError, OSError):
-    return None
-
-
-def read_walk(
-  run: RunFiles, split: str, image_id: str, size: tuple[int, int]
-) -> products.Walk | None:
-  """An image's random walk; None where it is not there, damaged or of another size."""
-  try:
-    return products.read_walk(run.product('random_walk', split, image_id, '.npz'), size=size)
-  except (errors.UserError, OSError):
-    return None
-
-
-def read_png(
-  run: RunFiles, stage: str, split: str, image_id: str, size: tuple[int, int]
-) -> np.ndarray | None:
-  """u8[H, W] of a stage's PNG; None where it is not there, damaged or of another size."""
-  try:
-    found = images.read_mask(run.product(stage, split, image_id))
-  except (errors.UserError, OSError):
-    return None
-  return found if found.shape == tuple(size) else None

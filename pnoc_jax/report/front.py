@@ -16,8 +16,7 @@ _METHODS = {
 
 def method(run: files.RunFiles) -> str:
   """The run's method as the literature writes it."""
-  trained = {found.stage.name for found in run.stages}
-  if 'generator' not in trained and published.is_supervised(run.config):
+  if 'generator' not in run.stages and published.is_supervised(run.config):
     return 'Supervised'
   name = files.lookup(run.config, 'generator.method', 'unknown')
   return _METHODS.get(name, str(name))
@@ -43,7 +42,7 @@ def summary(run: files.RunFiles) -> str:
       small = [f'at threshold {tables.number(threshold, 2)}'] * (threshold is not None)
       small += [f'{images} images'] * bool(images)
       items.append((title, tables.number(result['miou']), ', '.join(small)))
-  total = sum(_seconds(stage) or 0 for stage in run.stages)
+  total = sum(_seconds(stage) or 0 for stage in run.stages.values())
   if total:
     items.append(('Time of all stages', clock.duration(total), ''))
   return page.cards(items)
@@ -67,13 +66,13 @@ def stages(run: files.RunFiles) -> str:
   header += ['published'] * bool(authors) + ['steps', 'epochs', 'time', 'images/s']
   rows = [
     [
-      found.stage.name.replace('_', ' '),
+      name.replace('_', ' '),
       'done' if found.done else 'not finished',
-      *(_score(run.score(found.stage.name, split)) for split in splits),
-      *([authors.get(found.stage.name, '')] * bool(authors)),
+      *(_score(run.score(name, split)) for split in splits),
+      *([authors.get(name, '')] * bool(authors)),
       *_work(found),
     ]
-    for found in run.stages
+    for name, found in run.stages.items()
   ]
   caption = 'In percent, maps at their best threshold; of saliency, over its two classes.'
   if authors:
@@ -88,7 +87,7 @@ def _score(result: files.Result | None) -> str:
   return tables.number(result['miou']) + ' (of 2)' * tables.is_of_saliency(result)
 
 
-def _work(stage: files.StageFiles) -> tuple[str, str, str, str]:
+def _work(stage: files.StageFiles) -> tables.Row:
   last = stage.rows[-1] if stage.rows else {}
   speed = stage.products.get('images_per_second')
   if speed is None and stage.keys('time/images_per_second'):
@@ -96,7 +95,7 @@ def _work(stage: files.StageFiles) -> tuple[str, str, str, str]:
   seconds = _seconds(stage)
   return (
     str(last['step']) if last else '',
-    tables.number(last.get('epoch')) if last else '',
+    last.get('epoch') if last else '',
     clock.duration(seconds) if seconds else '-',
-    tables.number(speed),
+    speed,
   )

@@ -1,5 +1,6 @@
 """The sections on label maps: pseudo masks, predictions, and IoU by class of all products."""
 
+import functools
 from collections.abc import Iterator
 
 from pnoc_jax.report import confusion, examples, files, page, pictures, sections, tables
@@ -15,60 +16,49 @@ def by_class(run: files.RunFiles, split: str) -> str:
   if len(results) < 2:
     return ''
   rows = [
-    (name, *(tables.number(result['iou'].get(name)) for result in results.values()))
+    (name, *(result['iou'].get(name) for result in results.values()))
     for name in next(iter(results.values()))['iou']
   ]
   for name, key in (('mean', 'miou'), ('mean of foreground', 'miou_fg')):
-    rows.append((name, *(tables.number(result.get(key)) for result in results.values())))
+    rows.append((name, *(result.get(key) for result in results.values())))
   caption = f'IoU in percent, {split}; maps at their best threshold.'
   return page.table(('class', *results), rows, caption=caption, means=2)
 
 
 def pseudo_masks(look: examples.Look, split: str) -> str:
   """The section on pseudo masks: the table by class, the confusion matrix, and pictures."""
-
-  def panels(example: examples.Example) -> Iterator[examples.Picture]:
-    return _panels(example, {'pseudo_masks': 'pseudo mask'})
-
-  if not look.run.has('pseudo_masks', split):
-    return ''
-  gallery = examples.gallery(look, split, 'Pseudo masks', panels)
-  return _scores(look.run, 'pseudo_masks', split) + gallery
+  return _section(look, split, 'Pseudo masks', {'pseudo_masks': 'pseudo mask'})
 
 
 def predictions(look: examples.Look, split: str) -> str:
   """The section on predictions, beside the pseudo masks that they were learnt from (Fig. 6, 9)."""
+  shown = {'pseudo_masks': 'pseudo mask', 'predictions': 'prediction'}
+  return _section(look, split, 'Image, true mask and predictions (Fig. 6, 9)', shown)
 
-  def panels(example: examples.Example) -> Iterator[examples.Picture]:
-    return _panels(example, {'pseudo_masks': 'pseudo mask', 'predictions': 'prediction'})
 
-  if not look.run.has('predictions', split):
+def _section(look: examples.Look, split: str, heading: str, shown: dict[str, str]) -> str:
+  """On the last of the stages whose label maps are shown; `shown` is stage -> caption."""
+  name = list(shown)[-1]
+  if not look.run.has(name, split):
     return ''
-  heading = 'Image, true mask and predictions (Fig. 6, 9)'
-  return _scores(look.run, 'predictions', split) + examples.gallery(look, split, heading, panels)
+  parts = []
+  if result := look.run.score(name, split):
+    parts.append(sections.class_table(result))
+    if 'confusion' in result:
+      what = f'{look.run.scored[name].title.lower()} of {split}'
+      svg = confusion.chart(result, name=f'confusion-{name}-{split}', what=what)
+      parts.append(page.chart('What each class is taken for, % of its pixels', svg))
+  panels = functools.partial(_panels, shown)
+  return page.beside(parts) + examples.gallery(look, split, heading, panels)
 
 
-def _scores(run: files.RunFiles, name: str, split: str) -> str:
-  """The table by class and the confusion matrix."""
-  result = run.score(name, split)
-  if result is None:
-    return ''
-  parts = [sections.class_table(result)]
-  if 'confusion' in result:
-    what = f'{run.scored[name].title.lower()} of {split}'
-    svg = confusion.chart(result, name=f'confusion-{name}-{split}', what=what)
-    parts.append(page.chart('What each class is taken for, % of its pixels', svg))
-  return page.beside(parts)
-
-
-def _panels(example: examples.Example, stages: dict[str, str]) -> Iterator[examples.Picture]:
-  """The label maps of some stages, by what a picture calls them; the last also over the image."""
-  found = None
-  for stage, caption in stages.items():
+def _panels(shown: dict[str, str], example: examples.Example) -> Iterator[examples.Picture]:
+  """The label maps of some stages, the last also over the image."""
+  found, caption = None, ''
+  for stage, caption in shown.items():
     found = example.png(stage)
     if found is not None:
       yield example.coloured(found, caption, f'{caption} of {example.id}')
   if found is not None:
     laid = pictures.blend(example.image, found, example.source.info.palette)
-    alt = f'{list(stages.values())[-1]} over {example.id}'
-    yield examples.Picture('over the image', alt, laid, True)
+    yield examples.Picture('over the image', f'{caption} over {example.id}', laid, True)

@@ -43,20 +43,17 @@ def saliency(look: examples.Look, split: str) -> str:
   if not (run.has('saliency_priors', split) or run.has('saliency', split)):
     return ''
   masks, maps = run.score('saliency_priors', split), run.score('saliency', split)
-  named = {
-    'masks of C2AM': masks,
-    'maps of C2AM': masks and masks.get('maps'),
-    'saliency network': maps,
-  }
+  of_c2am = masks and masks.get('maps')
+  named = {'masks of C2AM': masks, 'maps of C2AM': of_c2am, 'saliency network': maps}
   results = {name: result for name, result in named.items() if result is not None}
   content = ''
   if results:
     rows = [
       (
         name,
-        *(tables.number(result.get(key)) for key in ('miou', 'miou_fg')),
+        *(result.get(key) for key in ('miou', 'miou_fg')),
         tables.number(result.get('threshold'), 2),
-        *(tables.number(result.get(key, {}).get('miou')) for key in ('segmentation', 'priors')),
+        *(result.get(key, {}).get('miou') for key in ('segmentation', 'priors')),
       )
       for name, result in results.items()
     ]
@@ -66,7 +63,7 @@ def saliency(look: examples.Look, split: str) -> str:
       'true class (Table 3, "GT"), and when priors compete with a background of 1 - saliency.'
     )
     chart = sections.threshold_chart('saliency', split, results)
-    content = page.table(header, rows, caption=caption) + (page.beside([chart]) if chart else '')
+    content = page.table(header, rows, caption=caption) + page.beside([chart])
   swatches = page.legend([('sure foreground', FOREGROUND), ('sure background', BACKGROUND)])
   heading = 'Hints, masks and maps (Fig. 4)'
   return content + examples.gallery(look, split, heading, _saliency_panels, top=swatches)
@@ -95,10 +92,8 @@ def affinity_labels(look: examples.Look, split: str) -> str:
   if not look.run.has('affinity_labels', split):
     return ''
   content = ''
-  result = look.run.score('affinity_labels', split)
-  if result is not None:
-    keys = ('undecided', 'accuracy', 'miou', 'miou_fg')
-    row = (split, *(tables.number(result.get(key)) for key in keys))
+  if result := look.run.score('affinity_labels', split):
+    row = (split, *(result.get(key) for key in ('undecided', 'accuracy', 'miou', 'miou_fg')))
     header = ('', 'undecided', 'accuracy', 'mIoU', 'mIoU of foreground')
     caption = 'In percent; accuracy and IoU are of the pixels that are decided.'
     content = page.table(header, [row], caption=caption)
@@ -140,8 +135,7 @@ def random_walk(look: examples.Look, split: str) -> str:
   if not look.run.has('random_walk', split):
     return ''
   content = ''
-  result = look.run.score('random_walk', split)
-  if result is not None:
+  if result := look.run.score('random_walk', split):
     before = look.run.score('priors', split)
     both = {'priors': before, 'random walk': result} if before else {'random walk': result}
     chart = sections.threshold_chart('random_walk', split, both)
@@ -152,7 +146,7 @@ def random_walk(look: examples.Look, split: str) -> str:
 def _walk_panels(example: examples.Example) -> Iterator[examples.Picture]:
   """The largest map and the label map at the best threshold, before and after."""
   run, split = example.run, example.split
-  prior, walk = example.prior(), files.read_walk(run, split, example.id, example.image.shape[:2])
+  prior, walk = example.prior(), example.walk()
   found = []
   if prior is not None:
     found.append(('priors', prior.keys, prior.high, run.threshold('priors', split)))

@@ -1,4 +1,4 @@
-"""The sections on trainings and priors: each turns what a run left into HTML."""
+"""The sections on trainings and priors: each turns what runs left into HTML."""
 
 import dataclasses
 import functools
@@ -24,57 +24,47 @@ _NAMES = {
 }
 
 
-def training(run: files.RunFiles, stage: files.StageFiles) -> str:
+def training(run: files.RunFiles, name: str) -> str:
   """Losses, the measurements of the maps during training, and the schedules of a stage."""
-  name = stage.stage.name
-  figures = []
+  stage, figures = run.stages[name], []
 
-  def add(title: str, keys: Sequence[str], label: str, alt: str, **options: Any) -> None:
-    series = {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
-    if series:
-      svg = curves.chart(
-        series,
-        name=f'{name}-{len(figures)}',
-        alt=f'{alt} {_ends(series)}',
-        xlabel=stage.axis,
-        ylabel=label,
-        **options,
-      )
-      figures.append((title, svg))
+  def add(
+    title: str, lines: Mapping[str, curves.Series], ylabel: str, alt: str, **how: Any
+  ) -> None:
+    if lines:
+      alt, place = f'{alt} {_ends(lines)}', f'{name}-{len(figures)}'
+      svg = curves.chart(lines, name=place, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
+      figures.append(page.chart(title, svg))
 
-  add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {name}.')
-  maps = [key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)]
-  scores = [key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)]
-  # Who measures the classification too measures the maps of a classifier.
+  def series(keys: Sequence[str]) -> dict[str, curves.Series]:
+    return {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
+
+  add('Losses', series(stage.keys('loss/')), 'loss', f'Losses of the {name}.')
+  maps = series([key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)])
+  scores = series([key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)])
+  # Where the classification is measured too, the maps are those of a classifier.
   title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
   add(title, maps, '%', 'mIoU during training.', points=True, mark_best=True)
   add('Classification', scores, '%', 'Classification during training.', points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
-  add('Loss coefficients', ramps, 'coefficient', 'Coefficients of the losses.')
+  add('Loss coefficients', series(ramps), 'coefficient', 'Coefficients of the losses.')
   rates = [key for key in stage.keys('schedule/') if key not in ramps]
-  add('Learning rates', rates, 'learning rate', 'Learning rates.')
-  product = _noc_rate(stage, files.lookup(run.config, f'{name}.optim.rule', 'sgd'))
-  if product is not None:
-    svg = curves.chart(
-      {'lambda_noc lr': product},
-      name=f'{name}-noc',
-      alt='Effective learning rate of the noc: it rises with the ramp, then falls with the decay.',
-      xlabel=stage.axis,
-      ylabel='lambda_noc(t) lr(t)',
-    )
-    figures.append(('Effective learning rate of the noc (Fig. 7a)', svg))
+  add('Learning rates', series(rates), 'learning rate', 'Learning rates.')
+  effective = _noc_rate(stage, files.lookup(run.config, f'{name}.optim.rule', 'sgd'))
+  title = 'Effective learning rate of the noc (Fig. 7a)'
+  alt = 'Effective learning rate of the noc: it rises with the ramp, then falls with the decay.'
+  add(title, effective, 'lambda_noc(t) lr(t)', alt)
   backbone = files.lookup(run.config, f'{name}.model.backbone', '')
   about = page.paragraph(f'Backbone: {backbone}.') if backbone else ''
-  content = page.charts(figures) + _epochs(stage)
-  return about + content if content else page.note('Its log holds no curve yet.')
+  return about + (page.beside(figures) + _epochs(stage) or page.note('Its log holds no curve yet.'))
 
 
-def _ends(series: Mapping[str, curves.Series]) -> str:
+def _ends(lines: Mapping[str, curves.Series]) -> str:
   """First and last values in words, for readers who do not see a chart."""
-  return '; '.join(f'{k}: from {y[0]:.4g} to {y[-1]:.4g}' for k, (_, y) in series.items()) + '.'
+  return '; '.join(f'{k}: from {y[0]:.4g} to {y[-1]:.4g}' for k, (_, y) in lines.items()) + '.'
 
 
-def _noc_rate(stage: files.StageFiles, rule: str) -> curves.Series | None:
+def _noc_rate(stage: files.StageFiles, rule: str) -> dict[str, curves.Series]:
   """lambda_noc(t) lr(t) at the steps where both are logged.
 
   Adaptive optimisers carry the ramp in the noc's learning rate already, since a factor on the loss
@@ -82,11 +72,10 @@ def _noc_rate(stage: files.StageFiles, rule: str) -> curves.Series | None:
   """
   rate = 'schedule/lr_noc' if stage.keys('schedule/lr_noc') else 'schedule/lr'
   rows = [row for row in stage.rows if rate in row and 'schedule/lambda_noc' in row]
-  if not rows:
-    return None
   ramped = rule != 'sgd' and rate == 'schedule/lr_noc'
   values = [row[rate] * (1.0 if ramped else row['schedule/lambda_noc']) for row in rows]
-  return [row[stage.axis] for row in rows], values
+  x = [row[stage.axis] for row in rows]
+  return {'lambda_noc lr': (np.array(x), np.array(values))} if rows else {}
 
 
 def _epochs(stage: files.StageFiles) -> str:
@@ -107,15 +96,38 @@ def _epochs(stage: files.StageFiles) -> str:
   return page.folded(f'All {len(cells)} measurements', table)
 
 
+def training_comparison(
+  runs: Sequence[tuple[str, files.RunFiles]], stages: Sequence[contract.Reported]
+) -> str:
+  """The maps' mIoU by epoch: a chart for each network, one line a run."""
+  figures = []
+  for stage in stages:
+    found = {group: run.stages[stage.name] for group, run in runs if stage.name in run.stages}
+    found = {group: log for group, log in found.items() if log.keys('eval/miou')}
+    lines = {group: log.series('eval/miou') for group, log in found.items()}
+    if lines:
+      svg = curves.chart(
+        lines,
+        name=f'training-{stage.name}',
+        alt=f'mIoU of {stage.training_title} during training. {_ends(lines)}',
+        xlabel=next(iter(found.values())).axis,
+        ylabel='mIoU, %',
+        points=True,
+      )
+      figures.append(page.chart(f'mIoU of {stage.training_title}', svg))
+  return page.beside(figures) or page.note('No run measured its maps during training.')
+
+
 def priors(look: examples.Look, split: str) -> str:
   """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
-  result = look.run.score('priors', split)
+  # Without masks nothing is scored, and the maps are worth a look all the same.
+  if not look.run.has('priors', split):
+    return ''
   content = ''
-  if result is not None:
+  if result := look.run.score('priors', split):
     chart = threshold_chart('priors', split, {'mIoU': result})
     content = page.beside([chart, class_table(result) + _classification(result)])
-  # Without masks nothing is scored, and the maps are worth a look all the same.
-  return content + prior_pictures(look, split) if look.run.has('priors', split) else content
+  return content + _prior_pictures(look, split)
 
 
 def class_table(result: files.Result) -> str:
@@ -123,8 +135,8 @@ def class_table(result: files.Result) -> str:
   caption = 'In percent.'
   if 'threshold' in result:
     caption = f'In percent, at threshold {tables.number(result["threshold"], 2)}.'
-  header = ('class', 'IoU', 'FP', 'FN')
-  return page.table(header, tables.per_class_rows(result), caption=caption, means=2)
+  rows = tables.per_class_rows(result)
+  return page.table(tables.PER_CLASS_HEADER, rows, caption=caption, means=2)
 
 
 def threshold_chart(product: str, split: str, results: Mapping[str, files.Result]) -> str:
@@ -135,18 +147,15 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
     split: of the data set.
     results: by name in the legend; those of label maps have no line.
   """
-  series = {
-    name: (result['thresholds'], result['mious'])
-    for name, result in results.items()
-    if {'thresholds', 'mious'} <= set(result)
-  }
-  if not series:
+  swept = {name: result for name, result in results.items() if 'mious' in result}
+  if not swept:
     return ''
+  lines = {name: (result['thresholds'], result['mious']) for name, result in swept.items()}
   words = '; '.join(
-    f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in series.items()
+    f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in lines.items()
   )
   svg = curves.chart(
-    series,
+    lines,
     name=f'thresholds-{product}-{split}',
     alt=f'mIoU of the {product.replace("_", " ")} of {split} against the threshold. {words}.',
     xlabel='threshold of the background',
@@ -163,16 +172,14 @@ def _classification(result: files.Result) -> str:
   scores = result.get('classification', {})
   known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
   known = {key: v for key, v in known.items() if v or not key.startswith('undefined')}
-  if not known:
-    return ''
   names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
-  cells = [str(v) if isinstance(v, int) else tables.number(v) for v in known.values()]
-  return page.table(('', *names), [('classification', *cells)])
+  cells = [str(v) if isinstance(v, int) else v for v in known.values()]
+  return page.table(('', *names), [('classification', *cells)]) if known else ''
 
 
-def prior_pictures(look: examples.Look, split: str) -> str:
+def _prior_pictures(look: examples.Look, split: str) -> str:
   """The priors beside image and mask, of one run or of several (Fig. 8)."""
-  heading = '<h3>Activations beside image and mask</h3>\n'
+  heading = page.heading('Activations beside image and mask')
   try:
     source = look.source(split)
   except (errors.UserError, OSError) as error:
@@ -214,28 +221,23 @@ def _largest_maps(
       yield example.overlaid(prior.high, name, f'Activation of {name} on {example.id}')
 
 
-def training_comparison(
-  runs: Sequence[tuple[str, files.RunFiles]], stages: Sequence[contract.Reported]
-) -> str:
-  """The maps' mIoU by epoch: a chart for each network, one line a run."""
-  figures = []
-  for stage in stages:
-    series, axis = {}, 'step'
-    for group, run in runs:
-      for found in run.stages:
-        if found.stage.name == stage.name and found.keys('eval/miou'):
-          series[group], axis = found.series('eval/miou'), found.axis
-    if series:
-      svg = curves.chart(
-        series,
-        name=f'training-{stage.name}',
-        alt=f'mIoU of {stage.training_title} during training. {_ends(series)}',
-        xlabel=axis,
-        ylabel='mIoU, %',
-        points=True,
-      )
-      figures.append((f'mIoU of {stage.training_title}', svg))
-  return page.charts(figures) or page.note('No run measured its maps during training.')
+def score_comparison(results: Sequence[tuple[str, files.Result]]) -> str:
+  """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
+  caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
+  content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)
+  rows = [
+    (
+      group,
+      *(
+        tables.spread([result.get(key, {}).get('miou') for result in found])
+        for key in ('segmentation', 'priors')
+      ),
+    )
+    for group, found in tables.by_group(results).items()
+  ]
+  header = ('mIoU', 'with the true classes', 'with the priors')
+  with_classes = any('segmentation' in result for _, result in results)
+  return content + (page.table(header, rows) if with_classes else '')
 
 
 def prior_comparison(
@@ -249,23 +251,4 @@ def prior_comparison(
   ]
   chart = threshold_chart('priors', split, {group: found[0] for group, found in groups.items()})
   table = page.table(('IoU of class', *groups), rows)
-  return page.beside([chart, table]) + prior_pictures(look, split)
-
-
-def score_comparison(results: Sequence[tuple[str, files.Result]]) -> str:
-  """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
-  caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
-  content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)
-  if not any('segmentation' in result for _, result in results):
-    return content
-  rows = [
-    (
-      group,
-      *(
-        tables.spread([result.get(key, {}).get('miou') for result in found])
-        for key in ('segmentation', 'priors')
-      ),
-    )
-    for group, found in tables.by_group(results).items()
-  ]
-  return content + page.table(('mIoU', 'with the true classes', 'with the priors'), rows)
+  return page.beside([chart, table]) + _prior_pictures(look, split)

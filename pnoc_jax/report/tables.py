@@ -7,6 +7,41 @@ import numpy as np
 from pnoc_jax.metrics import saliency
 from pnoc_jax.report import files
 
+Cell = str | float | None
+Row = Sequence[Cell]
+"""A line of a table; `cell` makes text of its numbers."""
+
+
+def number(value: float | None, digits: int = 1) -> str:
+  """A number for a table; a dash for what is absent or not finite."""
+  return '-' if value is None or not np.isfinite(value) else f'{value:.{digits}f}'
+
+
+def cell(value: Cell) -> str:
+  """A cell as text; numbers have one digit after the point."""
+  return value if isinstance(value, str) else number(value)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Row], *, rule_before: int | None = None) -> str:
+  """Columns for a terminal: the first left-aligned, the others right-aligned.
+
+  Args:
+    header: names of the columns.
+    rows: cells.
+    rule_before: draw a second line before this row.
+  """
+  lines = [list(map(cell, line)) for line in (header, *rows)]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  rule = '  '.join('-' * width for width in widths)
+  text = [
+    '  '.join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:]))]).rstrip()
+    for first, *others in lines
+  ]
+  if rule_before is not None:
+    text.insert(1 + rule_before, rule)
+  text.insert(1, rule)
+  return '\n'.join(text)
+
 
 def is_of_saliency(result: files.Result) -> bool:
   """Whether a result is of foreground and background, in place of the data set's classes."""
@@ -18,17 +53,26 @@ def is_of_all_classes(result: files.Result) -> bool:
   return not is_of_saliency(result) and 'undecided' not in result
 
 
+PER_CLASS_HEADER = ('class', 'IoU', 'FP', 'FN')
+
+
+def per_class_rows(result: files.Result) -> list[Row]:
+  """IoU, false positives and negatives of each class, then means with and without background."""
+  columns = [result.get(key, {}) for key in ('iou', 'fp_class', 'fn_class')]
+  rows: list[Row] = [(name, *(column.get(name) for column in columns)) for name in result['iou']]
+  foreground = (result.get(key) for key in ('miou_fg', 'fp', 'fn'))
+  return [*rows, ('mean', result.get('miou'), '', ''), ('mean of foreground', *foreground)]
+
+
 def per_class(result: files.Result) -> str:
-  """The evaluation's table for a terminal: IoU, false positives and negatives of each class.
+  """The evaluation's table for a terminal.
 
   Args:
     result: of `metrics.thresholds.best_score` or `metrics.segmentation.score`, in percent.
   """
   rows = per_class_rows(result)
-  text = aligned(('class', 'IoU', 'FP', 'FN'), rows, rule_before=len(rows) - 2)
-  if 'threshold' in result:
-    text += f'\nbest threshold {result["threshold"]:.2f}'
-  return text
+  text = aligned(PER_CLASS_HEADER, rows, rule_before=len(rows) - 2)
+  return text + (f'\nbest threshold {result["threshold"]:.2f}' if 'threshold' in result else '')
 
 
 def score(result: files.Result) -> str:
@@ -42,61 +86,18 @@ def score(result: files.Result) -> str:
   if 'segmentation' in result and 'priors' in result:
     lines.append(f'mIoU with the priors {number(result["priors"]["miou"])}')
   if 'undecided' in result:
-    lines.append(
-      f'undecided {number(result["undecided"])} %; '
-      f'accuracy of the others {number(result["accuracy"])} %'
-    )
+    undecided, accuracy = number(result['undecided']), number(result['accuracy'])
+    lines.append(f'undecided {undecided} %; accuracy of the others {accuracy} %')
   return '\n'.join(lines)
 
 
 def whole_run(run: files.RunFiles) -> str:
   """mIoU of every product, one column a split."""
-  splits = run.score_splits
   rows = [
-    (run.scored[name].title, *(number(found.get(split, {}).get('miou')) for split in splits))
+    (run.scored[name].title, *(found.get(split, {}).get('miou') for split in run.score_splits))
     for name, found in run.scores.items()
   ]
-  return aligned(('mIoU', *splits), rows)
-
-
-def per_class_rows(result: files.Result) -> list[tuple[str, ...]]:
-  """Rows (name, IoU, FP, FN) of each class, then of the means with and without background."""
-  columns = [result.get(key, {}) for key in ('iou', 'fp_class', 'fn_class')]
-  rows = [(name, *(number(column.get(name)) for column in columns)) for name in result['iou']]
-  means = (number(result.get(key)) for key in ('miou_fg', 'fp', 'fn'))
-  return [*rows, ('mean', number(result.get('miou')), '', ''), ('mean of foreground', *means)]
-
-
-def number(value: float | None, digits: int = 1) -> str:
-  """A number for a table; a dash for what is absent or not finite."""
-  if value is None or not np.isfinite(value):
-    return '-'
-  return f'{value:.{digits}f}'
-
-
-def aligned(
-  header: Sequence[str], rows: Sequence[Sequence[str]], *, rule_before: int | None = None
-) -> str:
-  """Columns for a terminal: the first left-aligned, the others right-aligned.
-
-  Args:
-    header: names of the columns.
-    rows: cells.
-    rule_before: draw a second line before this row.
-  """
-  lines = [header, *rows]
-  widths = [max(len(str(line[i])) for line in lines) for i in range(len(header))]
-  rule = '  '.join('-' * width for width in widths)
-  text = [
-    '  '.join(
-      [f'{line[0]:<{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(line[1:], widths[1:]))]
-    ).rstrip()
-    for line in lines
-  ]
-  if rule_before is not None:
-    text.insert(1 + rule_before, rule)
-  text.insert(1, rule)
-  return '\n'.join(text)
+  return aligned(('mIoU', *run.score_splits), rows)
 
 
 ABLATION_HEADER = ('method', 'runs', 'mIoU', 'mIoU fg', 'FP', 'FN', 'threshold')
