@@ -20,7 +20,7 @@ def build(
   Args:
     workdir: the run's directory.
     stages: all stages that a run can have; each has its sections at its place.
-    open_source: (config.json's content, split) -> the data set, for the pictures.
+    open_source: opens the data set, for the pictures.
     images: pictures shown of each split.
 
   Returns:
@@ -59,7 +59,7 @@ def build_comparison(
 ) -> pathlib.Path:
   """Writes one page that sets runs side by side; runs of one group differ in their seed alone.
 
-  Curves and pictures are of each group's first run, the table is over all.
+  Curves and pictures are of the first run of each group, the tables are over all runs.
 
   Args:
     runs: (group, workdir) of each run.
@@ -76,12 +76,12 @@ def build_comparison(
     UserError: one of the directories is not there.
   """
   read = [(group, files.read_run(workdir, stages)) for group, workdir in runs]
-  firsts = list({group: (group, run) for group, run in reversed(read)}.values())[::-1]
+  firsts = _firsts(read)
   parts = [('During training', sections.training_comparison(firsts, stages))]
   for score, split, results in by_score(read, stages):
     content = sections.score_comparison(results)
     if score.name == 'priors':
-      shown = [(group, run) for group, run in firsts if run.score('priors', split)]
+      shown = _firsts([(group, run) for group, run in read if run.score('priors', split)])
       look = examples.Look(shown, open_source, images)
       content += sections.prior_comparison(split, results, look)
     parts.append((f'{score.title} of {split}', content))
@@ -90,10 +90,22 @@ def build_comparison(
   return _write(pathlib.Path(output), page.page(title, lead, parts, top))
 
 
+def _firsts(runs: Sequence[tuple[str, files.RunFiles]]) -> list[tuple[str, files.RunFiles]]:
+  return [(group, found[0]) for group, found in tables.by_group(runs).items()]
+
+
 def by_score(
   runs: Sequence[tuple[str, files.RunFiles]], stages: Sequence[contract.Reported]
 ) -> list[tuple[contract.Scored, str, list[tuple[str, files.Result]]]]:
-  """(score, split, (group, result) of each run that has it) of all that was scored, in order."""
+  """The results of all runs by score and split, in order.
+
+  Args:
+    runs: (group, files) of each run.
+    stages: as in `build`.
+
+  Returns:
+    (score, split, (group, result) of each run that has it).
+  """
   found = []
   for name, score in contract.scores(stages).items():
     for split in dict.fromkeys(split for _, run in runs for split in run.scores.get(name, ())):

@@ -118,7 +118,10 @@ class Look:
     self.ranked = functools.cache(self._rank)
 
   def _rank(self, split: str, limit: int = 400) -> list[tuple[str, float]]:
-    """The mean over the runs, for images that each has a prior of; `limit` of a long split."""
+    """Ranks by the mean IoU over the runs the images of which every run has a prior.
+
+    Of a long split, `limit` images at equal distances are looked at.
+    """
     source, scores = self.source(split), []
     for index in _spaced(len(source.ids), limit):
       found = [_iou(Example(run, split, source, index)) for _, run in self.runs]
@@ -169,7 +172,7 @@ def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[s
     count: images at most; of each kind one at least.
 
   Returns:
-    (why, id, IoU), best first; the ranking's even spread where IoU is unknown.
+    (why, id, IoU), best first; images at equal distances in `ranked` where the IoU is NaN.
   """
   if not ranked or count < 1:
     return []

@@ -26,7 +26,7 @@ class StageFiles:
   Attributes:
     rows: the lines of its `metrics.jsonl`, by step.
     done: whether it finished.
-    products: what its record of being done says.
+    products: the facts that the stage left in its record that it is done.
   """
 
   rows: tuple[Mapping[str, Any], ...]
@@ -93,12 +93,12 @@ class RunFiles:
     return (self.score(name, split) or {}).get('threshold', 0.3)
 
   def product(self, stage: str, split: str, file: str) -> pathlib.Path:
-    """Where a product lies, in this run or in the one that its config grafts."""
+    """Where a product lies: in this run, or in another one that the config names in `inputs`."""
     grafted = lookup(self.config, f'inputs.{stage}', '')
     return (pathlib.Path(grafted) if grafted else self.workdir / stage) / split / file
 
   def has(self, stage: str, split: str) -> bool:
-    """Whether there are products of a stage of a split, or a score that bears its name."""
+    """Whether a stage has products of a split, or a score that is named like the stage."""
     folder = self.product(stage, split, '')
     return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
 

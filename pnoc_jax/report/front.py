@@ -30,7 +30,7 @@ def dataset_name(run: files.RunFiles) -> str:
 
 
 def summary(run: files.RunFiles) -> str:
-  """What a reader wants first."""
+  """The boxes at the top of the page: data set, method, main scores, time."""
   items = [
     ('Data set', dataset_name(run), ''),
     ('Method', method(run), files.lookup(run.config, 'generator.model.backbone', '')),
@@ -49,7 +49,7 @@ def summary(run: files.RunFiles) -> str:
 
 
 def _seconds(stage: files.StageFiles) -> float | None:
-  """What the stage says it took, or the sum over its log of steps x time a step."""
+  """The stage's time from its record, or else the sum of steps x time per step over its log."""
   if 'seconds' in stage.products:
     return float(stage.products['seconds'])
   rows = [row for row in stage.rows if 'time/step' in row]

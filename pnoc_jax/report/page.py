@@ -1,4 +1,4 @@
-"""The bones of a report: one HTML file with its style inside and nothing to fetch."""
+"""The HTML of a report: one file that holds its style and loads nothing else."""
 
 import html
 from collections.abc import Sequence

@@ -19,13 +19,13 @@ def hint_overlay(
   background: float = 0.1,
   strength: float = 0.55,
 ) -> np.ndarray:
-  """Tints what priors are sure of, as Fig. 4: foreground orange, background blue.
+  """Tints the pixels that priors are sure of, as Fig. 4: foreground orange, background blue.
 
   Args:
     image: u8[H, W, 3].
     largest: f[H, W], the maximum over the classes' priors.
-    foreground: it is foreground from here on.
-    background: below it is background.
+    foreground: pixels from here on are surely foreground.
+    background: pixels below are surely background.
     strength: opacity of the tints.
 
   Returns:
@@ -102,7 +102,7 @@ def affinity_labels(look: examples.Look, split: str) -> str:
 
 
 def _affinity_panels(example: examples.Example) -> Iterator[examples.Picture]:
-  """The priors cut at two thresholds, the product, and the saliency that it knew."""
+  """The priors cut at two thresholds, alone and with the saliency, and the labels."""
   config = example.run.config
   high = files.lookup(config, 'affinity_labels.foreground', 0.4)
   low = files.lookup(config, 'affinity_labels.background', 0.1)

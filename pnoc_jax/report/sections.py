@@ -1,4 +1,4 @@
-"""The sections on trainings and priors: each turns what runs left into HTML."""
+"""The sections on trainings and on priors, of one run and of several."""
 
 import dataclasses
 import functools
@@ -67,8 +67,8 @@ def _ends(lines: Mapping[str, curves.Series]) -> str:
 def _noc_rate(stage: files.StageFiles, rule: str) -> dict[str, curves.Series]:
   """lambda_noc(t) lr(t) at the steps where both are logged.
 
-  Adaptive optimisers carry the ramp in the noc's learning rate already, since a factor on the loss
-  cancels there.
+  With an adaptive optimiser a factor on the loss has no effect, so the logged learning rate of the
+  noc holds the ramp already.
   """
   rate = 'schedule/lr_noc' if stage.keys('schedule/lr_noc') else 'schedule/lr'
   rows = [row for row in stage.rows if rate in row and 'schedule/lambda_noc' in row]
@@ -120,7 +120,7 @@ def training_comparison(
 
 def priors(look: examples.Look, split: str) -> str:
   """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
-  # Without masks nothing is scored, and the maps are worth a look all the same.
+  # Priors of images without masks are not scored, but they are shown.
   if not look.run.has('priors', split):
     return ''
   content = ''
@@ -147,10 +147,13 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
     split: of the data set.
     results: by name in the legend; those of label maps have no line.
   """
-  swept = {name: result for name, result in results.items() if 'mious' in result}
-  if not swept:
+  lines = {
+    name: (result['thresholds'], result['mious'])
+    for name, result in results.items()
+    if {'thresholds', 'mious'} <= set(result)
+  }
+  if not lines:
     return ''
-  lines = {name: (result['thresholds'], result['mious']) for name, result in swept.items()}
   words = '; '.join(
     f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in lines.items()
   )
@@ -193,48 +196,41 @@ def _prior_pictures(look: examples.Look, split: str) -> str:
     if source.has_masks
     else 'Images at equal distances in the split, which has no masks.'
   )
-  panels = _prior_panels if len(look.runs) == 1 else functools.partial(_largest_maps, look.runs)
+  panels = functools.partial(_prior_panels, look.runs)
   return heading + page.paragraph(rule) + examples.strips(look, split, chosen, panels)
 
 
-def _prior_panels(example: examples.Example) -> Iterator[examples.Picture]:
-  """The prior's label map at the best threshold, and the map of every class."""
-  prior = example.prior()
-  if prior is None:
-    return
-  threshold = example.run.threshold('priors', example.split)
-  labels = pictures.prior_mask(prior.keys, prior.high, threshold)
-  alt = f'Label map of the prior of {example.id}'
-  yield example.coloured(labels, f'prior at {threshold:.2f}', alt)
-  for key, cam in zip(prior.keys[1:], prior.high):
-    name = example.source.info.classes[key - 1]
-    yield example.overlaid(cam[None], f'CAM: {name}', f'Activation of {name} on {example.id}')
-
-
-def _largest_maps(
+def _prior_panels(
   runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example
 ) -> Iterator[examples.Picture]:
-  """The largest map of each run's prior."""
-  for name, run in runs:
+  """The largest map of each run; of a single run its label map, and the map of every class."""
+  for run_name, run in runs:
     prior = dataclasses.replace(example, run=run).prior()
-    if prior is not None:
-      yield example.overlaid(prior.high, name, f'Activation of {name} on {example.id}')
+    if prior is None:
+      continue
+    if len(runs) > 1:
+      alt = f'Activation of {run_name} on {example.id}'
+      yield example.overlaid(prior.high, run_name, alt)
+      continue
+    threshold = run.threshold('priors', example.split)
+    labels = pictures.prior_mask(prior.keys, prior.high, threshold)
+    alt = f'Label map of the prior of {example.id}'
+    yield example.coloured(labels, f'prior at {threshold:.2f}', alt)
+    for key, cam in zip(prior.keys[1:], prior.high):
+      name = example.source.info.classes[key - 1]
+      yield example.overlaid(cam[None], f'CAM: {name}', f'Activation of {name} on {example.id}')
 
 
 def score_comparison(results: Sequence[tuple[str, files.Result]]) -> str:
   """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
   caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
   content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)
-  rows = [
-    (
-      group,
-      *(
-        tables.spread([result.get(key, {}).get('miou') for result in found])
-        for key in ('segmentation', 'priors')
-      ),
-    )
-    for group, found in tables.by_group(results).items()
-  ]
+
+  def mean(found: Sequence[files.Result], key: str) -> str:
+    return tables.spread([result.get(key, {}).get('miou') for result in found])
+
+  groups = tables.by_group(results)
+  rows = [(x, mean(found, 'segmentation'), mean(found, 'priors')) for x, found in groups.items()]
   header = ('mIoU', 'with the true classes', 'with the priors')
   with_classes = any('segmentation' in result for _, result in results)
   return content + (page.table(header, rows) if with_classes else '')

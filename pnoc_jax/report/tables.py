@@ -1,12 +1,14 @@
 """Tables of results, for the terminal and for Markdown."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from pnoc_jax.metrics import saliency
 from pnoc_jax.report import files
 
+Item = TypeVar('Item')
 Cell = str | float | None
 Row = Sequence[Cell]
 """A line of a table; `cell` makes text of its numbers."""
@@ -49,7 +51,7 @@ def is_of_saliency(result: files.Result) -> bool:
 
 
 def is_of_all_classes(result: files.Result) -> bool:
-  """Whether a result is of the data set's classes, over all pixels and not over some alone."""
+  """Whether a result is of the data set's classes and counts all labelled pixels."""
   return not is_of_saliency(result) and 'undecided' not in result
 
 
@@ -64,20 +66,16 @@ def per_class_rows(result: files.Result) -> list[Row]:
   return [*rows, ('mean', result.get('miou'), '', ''), ('mean of foreground', *foreground)]
 
 
-def per_class(result: files.Result) -> str:
-  """The evaluation's table for a terminal.
+def score(result: files.Result) -> str:
+  """The table of a score by class for a terminal, and below it the other figures of the result.
 
   Args:
     result: of `metrics.thresholds.best_score` or `metrics.segmentation.score`, in percent.
   """
   rows = per_class_rows(result)
-  text = aligned(PER_CLASS_HEADER, rows, rule_before=len(rows) - 2)
-  return text + (f'\nbest threshold {result["threshold"]:.2f}' if 'threshold' in result else '')
-
-
-def score(result: files.Result) -> str:
-  """The table of any score, and in lines what stands beside it."""
-  lines = [per_class(result)]
+  lines = [aligned(PER_CLASS_HEADER, rows, rule_before=len(rows) - 2)]
+  if 'threshold' in result:
+    lines.append(f'best threshold {result["threshold"]:.2f}')
   if 'maps' in result:
     maps = result['maps']
     lines.append(f'2-class mIoU of the maps {number(maps["miou"])} at {maps["threshold"]:.2f}')
@@ -120,11 +118,11 @@ def ablation_rows(runs: Sequence[tuple[str, files.Result]]) -> list[tuple[str, .
   ]
 
 
-def by_group(runs: Sequence[tuple[str, files.Result]]) -> dict[str, list[files.Result]]:
-  """The results of each group, in order of appearance."""
-  groups: dict[str, list[files.Result]] = {}
-  for group, result in runs:
-    groups.setdefault(group, []).append(result)
+def by_group(runs: Sequence[tuple[str, Item]]) -> dict[str, list[Item]]:
+  """What belongs to each group, in order of appearance; `runs` holds (group, item) of each run."""
+  groups: dict[str, list[Item]] = {}
+  for group, item in runs:
+    groups.setdefault(group, []).append(item)
   return groups
 
 

@@ -41,12 +41,14 @@ def test_missing_and_damaged_files_become_notes(tmp_path):
   (tmp_path / 'config.json').write_text('{}')
   (tmp_path / 'evaluation' / 'priors_val.json').write_text('{"miou": 3')
   (tmp_path / 'evaluation' / 'priors_test.json').write_text('{"miou": 3}')
+  (tmp_path / 'evaluation' / 'priors_more.json').write_text('{"miou": 3, "iou": {"cat": 3}}')
   with (tmp_path / 'generator' / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 70, "loss/total": NaN}\n{"step": 8')
   text = build.build(tmp_path, STAGES).read_text()
   toy_run.Checker(text)
   assert 'priors_val.json is not JSON' in text
   assert 'priors_test.json is not the result' in text
+  assert 'Priors of more</h2>' in text  # Though its curve over the thresholds is not there.
   assert 'the data set does not open' in text
   for path in (tmp_path / 'priors' / 'train').iterdir():
     path.write_bytes(path.read_bytes()[:100])
@@ -72,6 +74,18 @@ def test_runs_are_set_side_by_side(tmp_path):
   assert len(found.images) == 24
   assert 'Pseudo masks of train</h2>' in output.read_text()
   assert '<td>81.8</td><td>77.2</td>' in output.read_text()
+
+
+def test_a_group_is_shown_by_its_first_run_that_was_scored(tmp_path):
+  for name in ('a', 'b', 'c'):
+    toy_run.write_run(tmp_path / name)
+  (tmp_path / 'b' / 'evaluation' / 'priors_train.json').unlink()
+  runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
+  output = tmp_path / 'index.html'
+  build.build_comparison(runs, output, STAGES, open_source=toy_run.open_source, images=3)
+  text = output.read_text()
+  assert len(toy_run.Checker(text).images) == 12 and 'Activation of P-NOC on img0' in text
+  assert '<th scope="row">P-NOC</th><td>1</td>' in text and 'Nothing has been evaluated' in text
 
 
 def test_the_data_set_opens_from_the_record_of_the_config():
