@@ -23,8 +23,8 @@ def main(argv: list[str]) -> None:
   from pnoc_jax.report import build
 
   try:
-    path = build.build(_WORKDIR.value, images=_IMAGES.value)
-    tables = build.terminal_tables(_WORKDIR.value)
+    path = build.build(_WORKDIR.value, stages, images=_IMAGES.value)
+    tables = build.terminal_tables(_WORKDIR.value, stages)
   except UserError as error:
     sys.exit(f'error: {error}')
   print('\n\n'.join(filter(None, (tables, str(path)))))
