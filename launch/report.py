@@ -20,6 +20,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.config import PipelineConfig
+  from pnoc_jax.report import build
+  from pnoc_jax.stages.common import stage
+
+  stages = stage.stages(PipelineConfig)
   from pnoc_jax.report import build
 
   try:
