@@ -25,7 +25,6 @@ def main(argv: list[str]) -> None:
   from pnoc_jax.stages.common import stage
 
   stages = stage.stages(PipelineConfig)
-  from pnoc_jax.report import build
 
   try:
     path = build.build(_WORKDIR.value, stages, images=_IMAGES.value)
