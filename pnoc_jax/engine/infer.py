@@ -1,6 +1,6 @@
 """Inference of a network on many images: in buckets, at several scales, on the local devices."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +81,7 @@ class Inference:
   def __call__(
     self,
     source: info.Source,
-    indices: Sequence[int],
+    indices: Iterable[int],
     *,
     context: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] = lambda batch: {},
   ) -> Iterator[tuple[int, tuple[int, int], PyTree]]:

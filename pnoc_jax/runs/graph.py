@@ -50,8 +50,9 @@ class Planned:
   @property
   def fingerprint(self) -> str:
     """Equal fingerprints made equal products."""
-    if self.status is Status.GRAFTED:
-      return records.read_done(self.directory).fingerprint
+    done = records.read_done(self.directory) if self.status is Status.GRAFTED else None
+    if done is not None:
+      return done.fingerprint
     return records.stage_fingerprint(self.settings, self.inputs)
 
   @property

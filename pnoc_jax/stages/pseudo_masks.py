@@ -82,14 +82,14 @@ def _labels(
   config: PseudoMasksConfig, evidence: maps.Evidence, refine: crf_lib.LabelCrf, indices: list[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (index, labels i32[H, W]); without classes an image is background."""
-  labelled = evidence.source.labels.any(axis=1)
+  labelled = set(evidence.labelled)
   for index in indices:
-    if not labelled[index]:
+    if index not in labelled:
       yield index, np.zeros(evidence.source.size(index), np.int32)
 
   def items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for index in indices:
-      if labelled[index]:
+      if index in labelled:
         keys, found = evidence.scores(index)
         background = config.threshold
         if config.saliency is not maps.Saliency.NONE:

@@ -88,7 +88,7 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
     norm=head.norm,
     width=head.width,
     low_width=head.low_width,
-    dropout=tuple(head.dropout),
+    dropout=head.dropout,
   )
 
 

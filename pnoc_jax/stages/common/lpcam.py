@@ -162,7 +162,7 @@ def _sample(look: _Look, share: Path) -> bool:
       for p, k in enumerate(np.flatnonzero(source.labels[index])):
         high = activation[:, p] > settings.threshold
         for side, chosen in enumerate((high, ~high)):
-          draws = np.random.default_rng([look.context.seed, index, k, side])
+          draws = np.random.default_rng([look.context.seed, index, int(k), side])
           sample = samples.setdefault((int(k), side), Sample(settings.positions))
           sample.add(draws.random(int(chosen.sum())), features[chosen])
       progress.advance()
