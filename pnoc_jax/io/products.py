@@ -198,7 +198,7 @@ def _read(
     raise errors.UserError(f'{path}: no such {what}; run the stage `{stage}` to make it')
   try:
     with np.load(path, allow_pickle=False) as file:
-      if not isinstance(file, np.lib.npyio.NpzFile):
+      if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
         raise errors.UserError(f'{path}: not an npz archive')
       if set(file.files) != set(members):
         raise errors.UserError(
