@@ -5,7 +5,7 @@
 Times ResNeSt's 3 x 3 convolution of two feature groups alone, at the shapes of layer1 to layer4 of
 ResNeSt-50 and deeper at output stride 16: forward, gradient of the input, gradient of the kernel.
 A ratio above 1 says that the split form is faster. Layers choose by `layers.Radix.AUTO`: split on
-CPU, grouped elsewhere; `make_backbone(..., radix=...)` overrides. Needs jax, flax, chex and numpy.
+CPU, grouped elsewhere; `backbones.Options(radix=...)` overrides. Needs jax, flax, chex and numpy.
 """
 
 import argparse

@@ -33,7 +33,7 @@ def load(settings: argparse.Namespace) -> list[tuple[str, np.ndarray, np.ndarray
   found = []
   for path in sorted(settings.priors.glob('*.npz'))[: settings.number]:
     image = images.read_image(settings.images / f'{path.stem}.jpg')
-    high = np.asarray(products.read_prior(path).high, np.float32)
+    high = np.asarray(products.read_prior(path, arrays=('high',)).high, np.float32)
     background = np.full((1, *high.shape[1:]), settings.threshold, np.float32)
     labels = np.concatenate([background, high]).argmax(0).astype(np.int32)
     found.append((path.stem, image, labels, len(high) + 1))

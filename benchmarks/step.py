@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rows
 from pnoc_jax import keys, states
+from pnoc_jax.data import info
 from pnoc_jax.nn import backbones, classifier, layers
 from pnoc_jax.ops import label_split, normalize
 from pnoc_jax.optim import optimizer, schedules
@@ -64,15 +65,16 @@ def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
   method, shape = settings.method, (64, 64, 3)
 
   def network(norm):
-    backbone = backbones.make_backbone(
-      settings.backbone,
+    options = backbones.Options(
       output_stride=settings.output_stride,
       norm=norm,
       dtype=jnp.dtype(settings.precision),
       remat=remat,
       scan=scan,
     )
-    return classifier.Classifier(backbone, settings.classes)
+    return classifier.Classifier(
+      backbones.make_backbone(settings.backbone, options), settings.classes
+    )
 
   def abstract(model):
     return jax.eval_shape(lambda: states.init_variables(model, keys.root_key(0), shape))
@@ -106,7 +108,7 @@ def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
   )
 
   def prepare(batch):
-    mean, std = backbones.IMAGENET_MEAN, backbones.IMAGENET_STD
+    mean, std = info.IMAGENET_MEAN, info.IMAGENET_STD
     return batch | {'image': normalize.normalize(batch['image'], batch['box'], mean=mean, std=std)}
 
   def generator_step(generator, noc_variables, split, batch, key):

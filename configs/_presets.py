@@ -8,7 +8,6 @@ from pnoc_jax import config as config_lib
 from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones, layers
-from pnoc_jax.stages import evaluation, generator
 from pnoc_jax.stages.common import maps
 
 WORDS = {
@@ -16,23 +15,8 @@ WORDS = {
   'backbone=': 'a name in nn/backbones.py, of all networks but PoolNet',
   'smoke': 'small networks and images, an epoch each: shows on a CPU that everything works',
 }
-PRETRAINED = {
-  'resnet18': 'hub:timm/resnet18.tv_in1k',
-  'resnet34': 'hub:timm/resnet34.tv_in1k',
-  'resnet50': 'hub:timm/resnet50.tv_in1k',
-  'resnet101': 'hub:timm/resnet101.tv_in1k',
-  'resnet152': 'hub:timm/resnet152.tv_in1k',
-  'resnest14': 'hub:timm/resnest14d.gluon_in1k',
-  'resnest26': 'hub:timm/resnest26d.gluon_in1k',
-  'resnest50': 'hub:timm/resnest50d.in1k',
-  'resnest101': 'hub:timm/resnest101e.in1k',
-  'resnest200': 'hub:timm/resnest200e.in1k',
-  'resnest269': 'hub:timm/resnest269e.in1k',
-}
-"""ImageNet weights that can be had by name; the others' file is for `init` to name."""
-
 TO_PRIORS = ('priors',)
-TO_PREDICTIONS = evaluation.STAGES
+TO_PREDICTIONS = config_lib.SCORED
 WITHOUT_WALK = ('priors', 'pseudo_masks', 'predictions')
 WITH_MASKS_OF_C2AM = ('priors', 'saliency_priors', 'pseudo_masks', 'predictions')
 
@@ -42,7 +26,7 @@ def build(
   data: _recipes.Data,
   argument: str | None,
   *,
-  method: generator.Method,
+  method: str,
   scored: tuple[str, ...],
   change: Callable[[_recipes.Numbers, str], _recipes.Numbers] = lambda numbers, recipe: numbers,
 ) -> config_lib.PipelineConfig:
@@ -93,7 +77,7 @@ def _set_dataset(config, data: _recipes.Data, scored: tuple[str, ...]) -> None:
     config.pseudo_masks.source = maps.Scores.PRIORS
 
 
-def _set_cam_networks(config, numbers: _recipes.Numbers, method: generator.Method) -> None:
+def _set_cam_networks(config, numbers: _recipes.Numbers, method: str) -> None:
   config.generator.method = method
   for training in (config.classifier, config.generator):
     training.optim.lr, training.optim.power = numbers.lr, numbers.power
@@ -105,11 +89,11 @@ def _set_cam_networks(config, numbers: _recipes.Numbers, method: generator.Metho
   ours = config.generator
   # A vanilla generator is an ordinary classifier.
   ours.batch_size, ours.optim.accumulate = config.classifier.batch_size, 1
-  if method is not generator.Method.VANILLA:
+  if method != 'vanilla':
     ours.batch_size, ours.optim.accumulate = numbers.batch, numbers.accumulate
     ours.transform.augment, ours.smoothing = numbers.augment, numbers.smoothing
-  ours.leak_noc_grad = numbers.leak and method is generator.Method.PNOC
-  if method is generator.Method.OCCSE:
+  ours.leak_noc_grad = numbers.leak and method == 'pnoc'
+  if method == 'occse':
     # As the code's runner: batch normalisation and stem frozen, output stride 8; the judge's is 16.
     ours.model.norm, ours.model.frozen_stages = layers.Norm.FROZEN, 1
     ours.model.output_stride = 8
@@ -161,13 +145,12 @@ def _set_backbones(config, numbers: _recipes.Numbers) -> None:
   known = backbones.info(numbers.backbone)
   for training in _networks(config):
     training.model.backbone = numbers.backbone
-    training.init = PRETRAINED.get(numbers.backbone, '')
+    training.init = known.pretrained
     if training.model.output_stride not in known.output_strides:
       training.model.output_stride = known.output_strides[0]
-  if known.family is backbones.Family.RESNET38D:
-    # AffinityNet reads stem and layer1 on one grid, which this backbone does not have.
+  if not known.stem_on_layer1_grid:
     config.affinity.model = settings.ModelConfig()
-    config.affinity.init = PRETRAINED[config.affinity.model.backbone]
+    config.affinity.init = backbones.info(config.affinity.model.backbone).pretrained
 
 
 def _shrink(config, *, backbone: str) -> None:

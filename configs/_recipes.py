@@ -7,7 +7,6 @@ December 2023, `:head` the latest code. docs/recipes.md sets them side by side, 
 
 import dataclasses
 
-from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 
@@ -91,7 +90,7 @@ class Data:
     resize_to: side of the square that images are squeezed to before inference, 0 for none.
   """
 
-  name: info.DatasetName
+  name: str
   train: str
   splits: tuple[str, ...]
   predicted: tuple[str, ...]
@@ -181,7 +180,7 @@ def square(side: int) -> Images:
 
 
 VOC = Data(
-  info.DatasetName.VOC12,
+  'voc12',
   'train_aug',
   # The tables' "train" is its own split: 1,464 of the 10,582 images, with VOC's own masks.
   ('train_aug', 'train', 'val'),
@@ -189,9 +188,9 @@ VOC = Data(
   _voc(),
   scored=('train', 'val'),
 )
-COCO = Data(info.DatasetName.COCO14, 'train2014', ('train2014', 'val2014'), ('val2014',), _coco())
+COCO = Data('coco14', 'train2014', ('train2014', 'val2014'), ('val2014',), _coco())
 DEEPGLOBE = Data(
-  info.DatasetName.DEEPGLOBE,
+  'deepglobe',
   'train75',
   ('train75', 'test'),
   ('test',),
@@ -199,7 +198,7 @@ DEEPGLOBE = Data(
   resize_to=320,
 )
 CITYSCAPES = Data(
-  info.DatasetName.CITYSCAPES,
+  'cityscapes',
   'train',
   ('train', 'val'),
   ('val',),
@@ -215,7 +214,7 @@ CITYSCAPES = Data(
   resize_to=768,
 )
 HPA = Data(
-  info.DatasetName.HPA,
+  'hpa',
   'train',
   ('train', 'val'),
   ('val',),

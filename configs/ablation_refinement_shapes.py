@@ -16,7 +16,7 @@ C2AM 46.6, C2AM-H 90.7, PoolNet 86.2.
 
 from configs import _base, pnoc_shapes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import c2am, generator
+from pnoc_jax.stages import c2am
 from pnoc_jax.stages.common import maps
 
 SEEDS = (0, 1, 2)
@@ -46,19 +46,19 @@ def _variants(seed: int) -> list[config_lib.Variant]:
       config_lib.Variant(group, f'{name}-{seed}', {'seed': seed, **inputs, **_dotted(overrides)})
     )
 
-  for method, title in ((generator.Method.PNOC, 'P-NOC'), (generator.Method.POC, 'P-OC')):
-    full = f'{method.value}-h-{seed}'
-    judge = {} if method is generator.Method.PNOC else {'classifier': f'pnoc-h-{seed}'}
+  for method, title in (('pnoc', 'P-NOC'), ('poc', 'P-OC')):
+    full = f'{method}-h-{seed}'
+    judge = {} if method == 'pnoc' else {'classifier': f'pnoc-h-{seed}'}
     add(
       f'{title} + C2AM-H',
-      f'{method.value}-h',
+      f'{method}-h',
       judge,
       generator__method=method,
       evaluation__of=PSEUDO_MASKS[:1] + SALIENCY + PSEUDO_MASKS[1:],
     )
     add(
       title,
-      method.value,
+      method,
       {'generator': full, 'priors': full},
       generator__method=method,
       affinity_labels__saliency=maps.Saliency.NONE,
@@ -66,12 +66,12 @@ def _variants(seed: int) -> list[config_lib.Variant]:
       affinity_labels__background=0.2,
       evaluation__of=PSEUDO_MASKS,
     )
-    if method is generator.Method.PNOC:
+    if method == 'pnoc':
       add(
         'C2AM',
         'c2am',
         {'generator': full, 'priors': full},
-        c2am__method=c2am.Method.C2AM,
+        c2am__method=c2am.Hints.C2AM,
         evaluation__of=('priors', *SALIENCY),
       )
   return variants

@@ -13,7 +13,6 @@ Obtained (docs/results.md), prior mIoU of train in the mean of three seeds: vani
 
 from configs import _base, pnoc_shapes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 SEEDS = (0, 1, 2)
 
@@ -30,7 +29,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     trained = f'{{workdir}}/poc-{seed}/classifier'
     # P-OC first: the other methods that need a classifier take its.
     for method in ('poc', 'pnoc', 'vanilla', 'occse', 'puzzle'):
-      overrides = {'seed': seed, 'generator.method': generator.Method(method)}
+      overrides = {'seed': seed, 'generator.method': method}
       if method in ('pnoc', 'occse'):
         overrides['inputs.classifier'] = trained
       variants.append(config_lib.Variant(method, f'{method}-{seed}', overrides))

@@ -14,7 +14,6 @@ import dataclasses
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -23,7 +22,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'occse_voc',
     _recipes.VOC,
     argument,
-    method=generator.Method.OCCSE,
+    method='occse',
     scored=_presets.TO_PRIORS,
     change=_change,
   )

@@ -16,7 +16,6 @@ Obtained: nothing yet, it was not run.
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -25,6 +24,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'pnoc_cityscapes',
     _recipes.CITYSCAPES,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=_presets.WITH_MASKS_OF_C2AM,
   )

@@ -17,7 +17,6 @@ Obtained: nothing yet, it was not run. Published: priors 40.7 mIoU, pseudo masks
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -26,6 +25,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'pnoc_coco',
     _recipes.COCO,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=_presets.TO_PREDICTIONS,
   )

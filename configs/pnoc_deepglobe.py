@@ -15,7 +15,6 @@ Obtained: nothing yet, it was not run.
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -24,6 +23,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'pnoc_deepglobe',
     _recipes.DEEPGLOBE,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=_presets.WITHOUT_WALK,
   )

@@ -24,11 +24,10 @@ paper's, from ImageNet, P-OC has 34.3 and P-NOC 35.5; from the latter's priors t
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation, generator
+from pnoc_jax.stages import generator
 from pnoc_jax.stages.common import maps
 
 
@@ -36,7 +35,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   """The config; `:smoke` is one epoch of each network."""
   words = _base.parse(argument, {'smoke': 'one epoch of each network'})
   config = _base.base_config('pnoc_folder')
-  config.dataset.name = info.DatasetName.FOLDER
+  config.dataset.name = 'folder'
   trainings = (
     config.classifier,
     config.generator,
@@ -47,14 +46,14 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   for training in trainings:
     _small(training)
   for following in trainings[2:]:
-    following.start = settings.Start.GENERATOR
+    following.start = settings.BackboneStart.GENERATOR
   config.classifier.smoothing = config.generator.smoothing = 0.0
   for training in trainings[:2]:
     training.transform.augment = transforms.Augment.RANDAUGMENT
   config.classifier.epochs = 12
   # Measured on a thousand photographs (docs/results.md): larger weights (1, and .3 to 1; the paper
   # has 4, and .3 to 1) spread the maps over the scene, which the judge knows as well as the animal.
-  config.generator.start = generator.Start.CLASSIFIER
+  config.generator.start = generator.NetworkStart.CLASSIFIER
   config.generator.epochs, config.generator.optim.lr = 4, 5e-5
   for ramp, weight in ((config.generator.lambda_re, 0.05), (config.generator.lambda_cse, 0.2)):
     ramp.start = ramp.end = weight
@@ -66,7 +65,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.segmentation.head.width, config.segmentation.head.low_width = 128, 32
   config.segmentation.head.rates = (2, 4, 6)
   config.predictions.crf.steps = 10
-  config.evaluation.of = tuple(name for name in evaluation.STAGES if name != 'saliency')
+  config.evaluation.of = tuple(name for name in config_lib.SCORED if name != 'saliency')
   if 'smoke' in words:
     config.name = 'pnoc_folder_smoke'
     for training in trainings:

@@ -14,7 +14,6 @@ Obtained: nothing yet, it was not run.
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -23,6 +22,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'pnoc_hpa',
     _recipes.HPA,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=_presets.TO_PRIORS,
   )

@@ -13,11 +13,10 @@ on the true masks.
 
 from configs import _base
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation, saliency
+from pnoc_jax.stages import saliency
 from pnoc_jax.stages.common import maps
 
 
@@ -25,7 +24,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   """The config; `:smoke` is a run of two minutes that shows that everything works."""
   words = _base.parse(argument, {'smoke': 'a run of two minutes'})
   config = _base.base_config('pnoc_shapes')
-  config.dataset.name = info.DatasetName.SHAPES
+  config.dataset.name = 'shapes'
   trainings = (
     config.classifier,
     config.generator,
@@ -38,7 +37,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     _small(training, config.dataset.shapes.size)
   for following in trainings[2:]:
     # Nothing is pretrained here but the generator.
-    following.start = settings.Start.GENERATOR
+    following.start = settings.BackboneStart.GENERATOR
   config.classifier.smoothing = config.generator.smoothing = 0.0
   config.classifier.epochs = 8
   config.generator.epochs = 10
@@ -53,7 +52,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.segmentation.head.width, config.segmentation.head.low_width = 32, 8
   config.segmentation.head.rates = (1, 2, 3)
   config.predictions.crf.steps = 10
-  config.evaluation.of = evaluation.STAGES
+  config.evaluation.of = config_lib.SCORED
   config.evaluation.crf_splits = config.priors.splits
   if 'smoke' in words:
     config.name = 'pnoc_shapes_smoke'
@@ -64,7 +63,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     config.c2am.min_hint_mean = 0.0
     # Without PoolNet, which compiles longest.
     config.affinity_labels.saliency = maps.Saliency.PRIORS
-    config.evaluation.of = tuple(name for name in evaluation.STAGES if name != 'saliency')
+    config.evaluation.of = tuple(name for name in config_lib.SCORED if name != 'saliency')
   return config
 
 

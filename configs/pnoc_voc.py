@@ -21,7 +21,6 @@ masks 75.5, DeepLabV3+ 73.8 on val.
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -30,6 +29,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'pnoc_voc',
     _recipes.VOC,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=_presets.TO_PREDICTIONS,
   )

@@ -16,7 +16,6 @@ import dataclasses
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -25,7 +24,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'poc_voc',
     _recipes.VOC,
     argument,
-    method=generator.Method.POC,
+    method='poc',
     scored=_presets.TO_PREDICTIONS,
     change=_change,
   )

@@ -12,7 +12,7 @@ best there.
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator, segmentation
+from pnoc_jax.stages import segmentation
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -21,7 +21,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'supervised_voc',
     _recipes.VOC,
     argument,
-    method=generator.Method.PNOC,
+    method='pnoc',
     scored=('predictions',),
   )
   config.segmentation.labels = segmentation.Labels.TRUE

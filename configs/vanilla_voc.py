@@ -11,7 +11,6 @@ Obtained: nothing yet, it was not run. Published with `:journal`: priors 53.7 mI
 
 from configs import _presets, _recipes
 from pnoc_jax import config as config_lib
-from pnoc_jax.stages import generator
 
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
@@ -20,6 +19,6 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     'vanilla_voc',
     _recipes.VOC,
     argument,
-    method=generator.Method.VANILLA,
+    method='vanilla',
     scored=_presets.TO_PRIORS,
   )

@@ -28,22 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--output', type=Path, help='where to write evaluation.json, confusion.png')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.data import info
-  from pnoc_jax.io import products, records
+  from pnoc_jax.data import sources
+  from pnoc_jax.io import records
   from pnoc_jax.report import confusion, files, tables
   from pnoc_jax.stages.common import scores
 
   try:
-    known = [name.value for name in info.DatasetName]
     dataset = {'name': arguments.dataset}
     if Path(arguments.dataset).is_file():
       config = records.read_json(arguments.dataset)
       if not isinstance(config, dict) or not isinstance(config.get('dataset'), dict):
         raise UserError(f"--dataset={arguments.dataset} is no run's config.json: it has no dataset")
       dataset = dict(config['dataset'])
-    elif arguments.dataset not in known:
-      raise UserError(f'--dataset={arguments.dataset}: known are {", ".join(known)}')
-    elif arguments.root is None and arguments.dataset != info.DatasetName.SHAPES.value:
+    elif sources.row(arguments.dataset).needs_root and arguments.root is None:
       raise UserError(f'--root=DIR is missing: the directory of the data set {arguments.dataset}')
     if arguments.root is not None:
       dataset['root'] = arguments.root
@@ -54,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   print(f'{arguments.pred}, {arguments.split} of {source.info.name}:\n{tables.score(result)}')
   if arguments.output is not None:
-    products.write_json(arguments.output / 'evaluation.json', result)
+    records.write_json(arguments.output / 'evaluation.json', result)
     confusion.write_png(arguments.output / 'confusion.png', result)
     print(f'written to {arguments.output}')
   return 0

@@ -2,13 +2,17 @@
 
 `python launch/import_weights.py --arch=resnest101 --input=resnest101.safetensors --output=DIR`
 
-DIR then holds `variables.npz` and `meta.json`; train from it with `--config.generator.init=DIR`.
+DIR then holds `weights.safetensors`; train from it with `--config.generator.init=DIR`.
 `.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`), and
 `--input=hub:timm/resnest101e.in1k` a connection (`pip install 'pnoc-jax[hub]'`).
 
 ImageNet weights of W-ResNet-38 (`resnet38d`) come as `.params` of MXNet, which are not read here:
 `convert_mxnet_to_torch` of psa (github.com/jiwoon-ahn/psa, network/resnet38d.py) turns them, where
 MXNet and PyTorch are, into a state dict; `torch.save` it to a `.pth`.
+
+Weights that an older version of this package left in `RUN/STAGE/weights/variables.npz` become those
+of a finished stage of this one:
+`python launch/import_weights.py --input=RUN/STAGE --output=RUN/STAGE`
 """
 
 import argparse
@@ -26,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--arch', required=True, help='name of the backbone, such as resnest101')
   parser.add_argument(
-    '--input', required=True, type=Path, help='a .safetensors or .pth file, or hub:OWNER/NAME'
+    '--arch', default='', help="name of the backbone, such as resnest101; not for this package's"
+  )
+  parser.add_argument(
+    '--input',
+    required=True,
+    type=Path,
+    help='a .safetensors, .pth or variables.npz, or hub:OWNER/NAME',
   )
   parser.add_argument('--output', required=True, type=Path, help='the directory to write')
   arguments = parser.parse_args(argv)
@@ -41,13 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise UserError(f'--output={arguments.output} is a file; name a directory.')
     if (arguments.output / weights.FILE).exists():
       raise UserError(f'{arguments.output} already holds weights; name another directory.')
-    variables, meta = weights.import_foreign(arguments.input, arguments.arch)
+    variables, meta = weights.import_weights(arguments.input, arguments.arch)
     file = weights.save(arguments.output, variables, meta=meta)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   count = trees.count(variables['params'])
-  print(f'{file}: {meta["arch"]} up to {meta["last_stage"]}, {count:,} parameters.')
+  upto = f' up to {meta["last_stage"]}' if 'last_stage' in meta else ''
+  print(f'{file}: {meta.get("arch", "weights")}{upto}, {count:,} parameters.')
   return 0
 
 

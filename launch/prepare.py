@@ -38,34 +38,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(f'--{name}', default='', help=f"{what}, in place of the data set's own")
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.data import info
+  from pnoc_jax.data import info, sources
 
   try:
-    known = [name.value for name in info.DatasetName]
-    if arguments.dataset not in known:
-      raise UserError(f'--dataset={arguments.dataset}: known are {", ".join(known)}')
+    row = sources.row(arguments.dataset)
     config = info.DatasetConfig(
-      name=info.DatasetName(arguments.dataset),
+      name=row.name,
       root=arguments.root,
       lists=arguments.lists,
       labels=arguments.labels,
       masks=arguments.masks,
     )
-    _prepare(config, arguments.splits, arguments.output)
+    _prepare(config, row, arguments.splits, arguments.output)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   return 0
 
 
-def _prepare(config, splits: str, output: str) -> None:
+def _prepare(config, row, splits: str, output: str) -> None:
   import tqdm
 
   from pnoc_jax.data import sources
   from pnoc_jax.data.inspect import checks
-  from pnoc_jax.data.readers import lists, packing, tfds
+  from pnoc_jax.data.readers import lists, tfds
 
-  names = [x.strip() for x in splits.split(',') if x.strip()] or packing.SPLITS[config.name]
+  names = [x.strip() for x in splits.split(',') if x.strip()] or row.splits
   # A split that cannot be opened stops the call before hours of work on the others.
   opened = [sources.open_source(config, name) for name in names]
   for source in opened:
@@ -77,7 +75,11 @@ def _prepare(config, splits: str, output: str) -> None:
   for source in opened:
     with tqdm.tqdm(total=len(source), desc=f'packing {source.split}', unit='image') as bar:
       packed = tfds.pack(
-        source, config.name, output, on_progress=lambda done, _, bar=bar: bar.update()
+        source,
+        row.name,
+        output,
+        upright=row.upright,
+        on_progress=lambda done, _, bar=bar: bar.update(),
       )
     state = 'packed' if packed else 'there already'
     masks = 'with masks' if source.has_masks else 'without masks'

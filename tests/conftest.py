@@ -25,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
   cache = getattr(config, 'cache', None)
   if cache is not None and 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     os.environ['JAX_COMPILATION_CACHE_DIR'] = os.fspath(cache.mkdir('xla'))
+  # What tests find out about their data sets is no part of the user's cache.
+  if cache is not None:
+    os.environ['XDG_CACHE_HOME'] = os.fspath(cache.mkdir('user'))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
   # grain's worker processes read absl's flags, and no app parses them here.
   flags.FLAGS.mark_as_parsed()

@@ -55,14 +55,15 @@ HOMES = {
   'matplotlib': {'report', 'benchmarks'},
   'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
-  'torch': {'tools', 'benchmarks.torch_*', 'io.weights'},
+  'torch': {'tools', 'benchmarks.torch_*', 'io.foreign'},
   'torchvision': {'tools'},
   'timm': {'tools', 'benchmarks.torch_*'},
+  'pycocotools': {'data.readers.regions'},
   'tensorflow': set(),
   'tensorflow_datasets': {'data.readers.tfds'},
 }
 # Where the import stands inside a function: who never asks for it never needs it.
-LAZY = {('torch', 'io.weights'), ('tensorflow_datasets', 'data.readers.tfds')}
+LAZY = {('torch', 'io.foreign'), ('tensorflow_datasets', 'data.readers.tfds')}
 # A function with more parameters groups those that travel together in a dataclass.
 PARAMETERS = 8
 # What is being rewritten: `parameters` and `annotated` pass these places over until it is done.

@@ -68,7 +68,7 @@ def test_the_project_keeps_the_rule(rule, project):
     (house_rules.homes, 'stages.x', 'import orbax.checkpoint as ocp', 'orbax is not for'),
     (house_rules.homes, 'nn.x', 'def f():\n  import torch', 'torch is not for nn.x'),
     (house_rules.homes, 'benchmarks.step', 'import torch', 'torch is not for'),
-    (house_rules.homes, 'io.weights', 'import torch', 'inside a function'),
+    (house_rules.homes, 'io.foreign', 'import torch', 'inside a function'),
     (house_rules.homes, 'data.readers.tfds', 'import tensorflow as tf', 'tensorflow is not for'),
     (
       house_rules.homes,
@@ -168,7 +168,7 @@ def test_the_rule_finds_a_planted_fault(rule, place, text, fault):
       'engine.x',
       'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from pnoc_jax import config',
     ),
-    (house_rules.homes, 'io.weights', 'def f():\n  import torch'),
+    (house_rules.homes, 'io.foreign', 'def f():\n  import torch'),
     (house_rules.homes, 'benchmarks.torch_step', 'import torch'),
     (
       house_rules.data_without_jax,

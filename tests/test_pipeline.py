@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from pnoc_jax import config as config_lib
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.runs import graph, runner
-from pnoc_jax.stages import evaluation
 from tests import refusals
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_a_run_leaves_all_products(whole):
   found = records.read_json(workdir / 'evaluation' / 'priors_val.json')
   assert {'miou', 'miou_fg', 'iou', 'fp', 'fn', 'threshold', 'thresholds', 'mious'} <= set(found)
   scored = {path.stem for path in (workdir / 'evaluation').glob('*.json')}
-  for name in set(evaluation.STAGES) - {'affinity_labels', 'predictions'}:
+  for name in set(config_lib.SCORED) - {'affinity_labels', 'predictions'}:
     assert {f'{name}_train', f'{name}_val'} <= scored
   assert {'priors_crf_val', 'affinity_labels_train', 'predictions_val'} <= scored
   for name, suffix in (('priors', 'npz'), ('random_walk', 'npz'), ('saliency_priors', 'png')):
@@ -253,8 +253,8 @@ def _make_of_other_classes(path):
     ('pseudo_masks', 'random_walk', 'train/*.npz', _cut, 'cut short or not a walk'),
     ('pseudo_masks', 'random_walk', 'val/*.npz', _make_of_other_classes, 'a walk of the labels'),
     ('segmentation', 'pseudo_masks', 'val/*.png', _make_small, '9x9 px, but its image is 32x32'),
-    ('priors', 'generator', 'weights/variables.npz', _cut, 'weights'),
-    ('saliency_priors', 'c2am', 'weights/variables.npz', _cut, 'weights'),
+    ('priors', 'generator', 'weights.safetensors', _cut, 'weights'),
+    ('saliency_priors', 'c2am', 'weights.safetensors', _cut, 'weights'),
     ('predictions', 'segmentation', 'DONE', pathlib.Path.unlink, 'not a finished stage'),
   ],
 )

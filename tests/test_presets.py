@@ -74,7 +74,7 @@ def test_smoke_runs_to_its_end(tmp_path, preset, write, stages):
     score = records.read_json(workdir / 'evaluation' / f'predictions_{split}.json')
     assert 0 <= score['miou'] <= 100
   # Nothing is pretrained in it, and HPA's first convolution has four channels.
-  variables, meta = weights.load(workdir / 'generator' / 'weights')
+  variables, meta = weights.load(workdir / 'generator')
   stem = variables['params']['backbone']['stem']['conv1']['kernel']
   assert stem.shape[2] == len(source.info.mean) and meta['arch'] == 'resnest_tiny'
 

@@ -26,7 +26,7 @@ def config(monkeypatch):
 def folder(config, tmp_path):
   """A sound folder of four images, and a config that reads it."""
   root = folders.write(tmp_path / 'data')
-  config.dataset.name = info.DatasetName.FOLDER
+  config.dataset.name = 'folder'
   config.dataset.root = str(root)
   config.dataset.val_split = 'train'
   config.priors.splits = config.predictions.splits = config.evaluation.crf_splits = ('train',)
@@ -103,12 +103,12 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
   weights.save(tmp_path / 'cut', zeros, meta={'arch': 'resnest_tiny'})
   config.generator.init = str(tmp_path / 'cut')
   refusals.refused(config, tmp_path / 'run', 'does not fit the model')
-  config.generator.start = generator.Start.CLASSIFIER
+  config.generator.start = generator.NetworkStart.CLASSIFIER
   config.generator.init = str(tmp_path / 'cut')
   refusals.refused(config, tmp_path / 'run', 'would not be used. Leave init out')
   config.generator.init, config.generator.model = '', other
   refusals.refused(config, tmp_path / 'run', 'tiny to layer1 and generator.model is .* to layer2')
   config.generator.model = config.classifier.model
-  config.generator.start = generator.Start.PRETRAINED
+  config.generator.start = generator.NetworkStart.PRETRAINED
   config.generator.init = str(tmp_path / 'nowhere')
   refusals.refused(config, tmp_path / 'run', 'no weights at')

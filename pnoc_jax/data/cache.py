@@ -6,7 +6,8 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -18,17 +19,19 @@ def arrays(
   files: Iterable[pathlib.Path],
   what: object,
   make: Callable[[], dict[str, np.ndarray]],
-) -> pathlib.Path:
-  """A directory of `<name>.npy`, made anew if the files or what is asked of them have changed.
+) -> Mapping[str, np.ndarray]:
+  """Arrays by name, made anew if the files or what is asked of them have changed.
+
+  Where the directory cannot be written, a warning says so, and each call makes them.
 
   Args:
     kind: of the arrays; names a directory.
-    files: that they are made from: known by name, size and time of change.
-    what: else they depend on; its `repr` counts.
+    files: the files that they are made from, known by name, size and time of change.
+    what: what else they depend on; its `repr` counts.
     make: makes them.
 
   Raises:
-    UserError: a file is not there, or the directory cannot be written.
+    UserError: a file is not there.
   """
   sha = hashlib.sha256(repr(what).encode())
   for path in files:
@@ -39,11 +42,35 @@ def arrays(
     try:
       _write(place, made)
     except OSError as error:
-      raise errors.UserError(
-        f'What was found out about the data set cannot be kept in {place.parent} '
-        f'({error.strerror}): set XDG_CACHE_HOME to a directory that can be written.'
-      ) from error
-  return place
+      warnings.warn(
+        f'what is found out about data sets cannot be kept in {_directory()} ({error.strerror}), '
+        'so it is found out again and again; set XDG_CACHE_HOME to a directory that can be written',
+        stacklevel=1,
+      )
+      return made
+  return _Stored(place)
+
+
+class _Stored(Mapping[str, np.ndarray]):
+  """The arrays `<name>.npy` of a directory, mapped when they are asked for; pickled by place."""
+
+  def __init__(self, directory: pathlib.Path):
+    self._directory, self._opened = directory, {}
+
+  def __getstate__(self):
+    return {'_directory': self._directory, '_opened': {}}
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    if name not in self._opened:
+      path = self._directory / f'{name}.npy'
+      self._opened[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+    return self._opened[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return (path.stem for path in self._directory.glob('*.npy'))
+
+  def __len__(self) -> int:
+    return len(list(iter(self)))
 
 
 def state(path: pathlib.Path) -> bytes:
@@ -59,12 +86,12 @@ def state(path: pathlib.Path) -> bytes:
   return repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode()
 
 
-def _directory():
+def _directory() -> pathlib.Path:
   base = os.environ.get('XDG_CACHE_HOME') or str(pathlib.Path.home() / '.cache')
   return pathlib.Path(base) / 'pnoc_jax' / 'data'
 
 
-def _write(place, made):
+def _write(place: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:
   place.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(dir=place.parent, prefix=f'.{place.name}.'))
   try:

@@ -11,18 +11,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class DatasetName(enum.Enum):
-  """The known kinds of datasets."""
-
-  SHAPES = 'shapes'
-  FOLDER = 'folder'
-  VOC12 = 'voc12'
-  COCO14 = 'coco14'
-  CITYSCAPES = 'cityscapes'
-  DEEPGLOBE = 'deepglobe'
-  HPA = 'hpa'
-
-
 class Storage(enum.Enum):
   """Where examples are read from."""
 
@@ -85,7 +73,8 @@ class ShapesConfig:
 class DatasetConfig:
   """Which images, and which of them train and evaluate."""
 
-  name: DatasetName = DatasetName.SHAPES
+  name: str = 'shapes'
+  """One of `sources.names()`."""
   root: str = ''
   """Directory of the data set; unused by `shapes`."""
   source: Storage = Storage.FILES

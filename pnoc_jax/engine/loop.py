@@ -63,19 +63,34 @@ class Interrupted(Exception):
     self.step = step
 
 
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+  """What the loop calls.
+
+  Attributes:
+    save: `(step, state)`; may be asynchronous if it has copied the state when it returns.
+    log: `(step, metrics)`: means over the steps since the last log, as floats.
+    evaluate: `(step, state)` -> metrics to log, or None.
+    should_stop: asked at every step; see `stop_on_signals`.
+    ids: names the examples of `batch['index']`, for the message about a divergence.
+  """
+
+  save: Callable[[int, Any], None]
+  log: Callable[[int, Metrics], None]
+  evaluate: Callable[[int, Any], Metrics | None] | None = None
+  should_stop: Callable[[], bool] = lambda: False
+  ids: Callable[[np.ndarray], list[str]] | None = None
+
+
 def fit(
   update: Callable[[Any, Any, int], tuple[Any, Metrics]],
   state: Any,
   batches: Iterator[Any],
+  hooks: Hooks,
   *,
   total_steps: int,
   start_step: int = 0,
   every: Every,
-  save: Callable[[int, Any], None],
-  evaluate: Callable[[int, Any], Metrics | None] | None = None,
-  log: Callable[[int, Metrics], None],
-  should_stop: Callable[[], bool] = lambda: False,
-  ids: Callable[[np.ndarray], list[str]] | None = None,
   clock: clock_lib.Clock | None = None,
 ) -> Any:
   """Trains from `start_step` to `total_steps`.
@@ -91,14 +106,10 @@ def fit(
     update: `(state, batch, step) -> (state, metrics)`, compiled; metrics are scalars.
     state: the state after `start_step` updates.
     batches: the batches from `start_step` on.
+    hooks: what is called on the way.
     total_steps: how many updates the state has at the end.
     start_step: how many it has now.
     every: how often to log, save and evaluate; all three also happen at the end.
-    save: `(step, state)`; may be asynchronous if it has copied the state when it returns.
-    evaluate: `(step, state)` -> metrics to log, or None.
-    log: `(step, metrics)`: means over the steps since the last log, as floats.
-    should_stop: asked at every step; see `stop_on_signals`.
-    ids: names the examples of `batch['index']`, for the message about a divergence.
     clock: measures the throughput, which is then logged.
 
   Returns:
@@ -106,20 +117,20 @@ def fit(
 
   Raises:
     TrainingDiverged: a metric whose name begins with `loss/` is NaN or infinite.
-    Interrupted: `should_stop()`; the state is saved.
+    Interrupted: `hooks.should_stop()`; the state is saved.
     UserError: the batches end too early.
   """
   clock = clock or clock_lib.Clock(total_steps=total_steps)
-  watch = _Watch(total_steps, ids)
+  watch = _Watch(total_steps, hooks.ids)
   means = _Means()
   for step in range(start_step, total_steps):
-    stop = _agree(should_stop, step - start_step, every)
+    stop = _agree(hooks.should_stop, step - start_step, every)
     if stop or (step > start_step and _due(step, every.save)):
       with clock.pause():
         watch.check_all()
         if stop and means:
-          log(step, means.pop())
-        save(step, state)
+          hooks.log(step, means.pop())
+        hooks.save(step, state)
       if stop:
         raise Interrupted(step)
 
@@ -135,15 +146,15 @@ def fit(
       clock.start(done)
     if last or _due(done, every.log):
       watch.check_all()
-      log(done, means.pop() | clock.read(done))
-    if evaluate is not None and (last or _due(done, every.evaluate)):
+      hooks.log(done, means.pop() | clock.read(done))
+    if hooks.evaluate is not None and (last or _due(done, every.evaluate)):
       with clock.pause():
         watch.check_all()
-        result = evaluate(done, state)
+        result = hooks.evaluate(done, state)
         if result is not None:
-          log(done, result)
+          hooks.log(done, result)
   watch.check_all()
-  save(max(start_step, total_steps), state)
+  hooks.save(max(start_step, total_steps), state)
   return state
 
 

@@ -1,5 +1,6 @@
 """Makes a stage's network and its first variables."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
@@ -9,13 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
 
-from pnoc_jax import keys, states
+from pnoc_jax import keys, states, trees
 from pnoc_jax.data import info
 from pnoc_jax.engine import settings
-from pnoc_jax.engine.runtime import Runtime
-from pnoc_jax.errors import UserError
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier, layers, trunk
 from pnoc_jax.parallel import compile as compiler
@@ -35,19 +34,20 @@ def build(
 
 
 def make_backbone(
-  config: settings.ModelConfig, *, norm: layers.Norm | None = None
+  config: settings.ModelConfig, *, norm: layers.Norm | None = None, before_pool: bool = False
 ) -> trunk.Backbone:
   """Makes the backbone of `config`; `norm` overrides the config's."""
-  return backbones.make_backbone(
-    config.backbone,
+  options = backbones.Options(
     output_stride=config.output_stride,
     last_stage=config.last_stage,
     norm=config.norm if norm is None else norm,
     frozen_stages=config.frozen_stages,
+    before_pool=before_pool,
     dtype=_DTYPES[config.precision],
     remat=config.remat,
     scan=config.scan,
   )
+  return backbones.make_backbone(config.backbone, options)
 
 
 def stride(config: settings.ModelConfig) -> int:
@@ -73,123 +73,93 @@ def abstract_variables(model: nn.Module, dataset: info.DatasetInfo) -> Variables
   return jax.eval_shape(lambda: states.init_variables(model, keys.root_key(0), shape))
 
 
-def first_variables(
-  model: nn.Module,
-  dataset: info.DatasetInfo,
-  mesh: Mesh,
-  *,
-  seed: int,
-  name: str,
-  init: str | Path,
-  arch: str,
-  scratch: tuple[str, ...] = ('classifier',),
-  dropped: tuple[str, ...] = (),
-) -> Variables:
-  """Draws the variables, and takes the backbone's from the file or directory `init` if given.
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """Where the weights come from that a network starts with.
 
-  Args:
-    model: the network.
-    dataset: what it classifies.
-    mesh: where to draw them.
-    seed: the run's seed.
-    name: the stage's name: networks of two stages differ.
-    init: weights of the backbone, or empty.
+  Attributes:
+    path: file or directory of weights, a name on a hub, or empty: then all of them are drawn.
     arch: the backbone's name, to read foreign names with.
-    scratch: the network's parts that keep what is drawn.
+    scratch: the network's parts that are drawn in any case.
     dropped: parts of the weights' network that this one does not have.
-
-  Returns:
-    float32 host arrays.
   """
-  shape = (64, 64, len(dataset.mean))
-  key = keys.stream(keys.root_key(seed), f'{name}/init')
-  draw = compiler.jit(lambda key: states.init_variables(model, key, shape), mesh)
-  variables = jax.tree.map(np.asarray, draw(key))
-  if init:
-    variables = weights.load_pretrained(
-      Path(init), variables, arch=arch, scratch=scratch, dropped=dropped
+
+  path: str | Path = ''
+  arch: str = ''
+  scratch: tuple[str, ...] = ('classifier',)
+  dropped: tuple[str, ...] = ()
+
+  def fill(self, variables: Variables) -> Variables:
+    """Returns `variables` with those of the weights' that are not drawn.
+
+    Raises:
+      UserError: the weights are of another network; both sides are named.
+    """
+    if not self.path:
+      return variables
+    return weights.load_pretrained(
+      Path(self.path), variables, arch=self.arch, scratch=self.scratch, dropped=self.dropped
     )
-  return variables
+
+  def check(self, model: nn.Module, dataset: info.DatasetInfo) -> None:
+    """Raises UserError if the weights do not fit the network; draws nothing."""
+    template = abstract_variables(model, dataset)
+    self.fill(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template))
 
 
-_HEADS = {settings.Start.CLASSIFIER: 'classifier', settings.Start.GENERATOR: 'generator'}
-
-
-def start_needs(config: settings.StageTrainingConfig) -> tuple[str, ...]:
-  """The stage whose backbone the network starts from, if any: a part of `Stage.needs`."""
-  return (_HEADS[config.start],) if config.start in _HEADS else ()
-
-
-def start_variables(
-  model: nn.Module,
-  dataset: info.DatasetInfo,
-  runtime: Runtime,
-  *,
-  seed: int,
-  name: str,
-  config: settings.StageTrainingConfig,
+def origin(
+  config: settings.TrainingConfig,
   inputs: Mapping[str, Path],
-  scratch: tuple[str, ...],
-) -> Variables:
-  """Draws a network's variables and takes its backbone's from where `config.start` says.
+  scratch: tuple[str, ...] = ('classifier',),
+) -> Origin:
+  """The origin that a training's config names: pretrained weights, or a stage's backbone.
 
   Args:
-    model: the network: `backbone` and the parts `scratch`.
-    dataset: what it sees.
-    runtime: where to draw them.
-    seed: the run's seed.
-    name: the stage's name.
-    config: the stage's training.
+    config: the training's settings.
     inputs: directories of the stages that it needs.
-    scratch: its parts that are always drawn.
+    scratch: the network's parts that are drawn in any case.
+  """
+  needs = start_needs(config)
+  path = inputs[needs[0]] if needs else config.init
+  # The classifier's head, unless this network has a part of that name.
+  dropped = tuple({'classifier'} - set(scratch)) if needs else ()
+  return Origin(path, config.model.backbone, scratch, dropped)
+
+
+def start_needs(config: settings.TrainingConfig) -> tuple[str, ...]:
+  """The stage whose backbone a network starts from, if any: a part of `Stage.needs`."""
+  if not isinstance(config, settings.StageTrainingConfig):
+    return ()
+  start = config.start
+  return () if start is settings.BackboneStart.PRETRAINED else (start.value,)
+
+
+def first_variables(model: nn.Module, source: Origin, context: Context) -> Variables:
+  """Draws the variables of step 0, and takes the pretrained ones from where they come from.
+
+  Args:
+    model: the network, which classifies the run's data set.
+    source: where pretrained weights come from.
+    context: the stage's; networks of two stages differ.
 
   Returns:
     float32 host arrays.
-
-  Raises:
-    UserError: the weights are of another backbone; both sides are named.
   """
-  return first_variables(
-    model,
-    dataset,
-    runtime.mesh,
-    seed=seed,
-    name=name,
-    init=_start_path(config, inputs),
-    arch=config.model.backbone,
-    scratch=scratch,
-    dropped=_dropped(config, scratch),
-  )
+  shape = (64, 64, len(context.train.info.mean))
+  key = keys.stream(keys.root_key(context.seed), f'{context.name}/init')
+  draw = compiler.jit(lambda key: states.init_variables(model, key, shape), context.runtime.mesh)
+  return source.fill(jax.tree.map(np.asarray, draw(key)))
 
 
 def check_start(
   model: nn.Module,
-  dataset: info.DatasetInfo,
-  *,
-  config: settings.StageTrainingConfig,
-  inputs: Mapping[str, Path],
-  scratch: tuple[str, ...],
+  config: settings.TrainingConfig,
+  context: Context,
+  scratch: tuple[str, ...] = ('classifier',),
 ) -> None:
   """Raises UserError if the weights to start from do not fit; those yet to be made are not read."""
-  if all(name in inputs for name in start_needs(config)):
-    check_init(
-      model,
-      dataset,
-      init=_start_path(config, inputs),
-      arch=config.model.backbone,
-      scratch=scratch,
-      dropped=_dropped(config, scratch),
-    )
-
-
-def _start_path(config: settings.StageTrainingConfig, inputs: Mapping[str, Path]) -> str | Path:
-  needs = start_needs(config)
-  return inputs[needs[0]] / 'weights' if needs else config.init
-
-
-def _dropped(config: settings.StageTrainingConfig, scratch: tuple[str, ...]) -> tuple[str, ...]:
-  # The classifier's head, unless this network has a part of that name.
-  return tuple({'classifier'} - set(scratch)) if start_needs(config) else ()
+  if all(name in context.inputs for name in start_needs(config)):
+    origin(config, context.inputs, scratch).check(model, context.train.info)
 
 
 def init_digest(init: str) -> str:
@@ -200,26 +170,33 @@ def init_digest(init: str) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
 
 
-def check_init(
+def describe(
+  what: str,
   model: nn.Module,
+  config: settings.TrainingConfig,
   dataset: info.DatasetInfo,
+  epoch: int,
   *,
-  init: str | Path,
-  arch: str,
-  scratch: tuple[str, ...] = ('classifier',),
-  dropped: tuple[str, ...] = (),
-) -> None:
-  """Raises UserError if the weights at `init` do not fit the network; draws nothing."""
-  if init:
-    template = jax.tree.map(
-      lambda x: np.zeros(x.shape, x.dtype), abstract_variables(model, dataset)
-    )
-    weights.load_pretrained(Path(init), template, arch=arch, scratch=scratch, dropped=dropped)
+  part: str | None = None,
+) -> str:
+  """Says what a training is, for the plan: network, parameters, steps.
+
+  Args:
+    what: the network, in words.
+    model: the network.
+    config: the training's settings.
+    dataset: what it sees.
+    epoch: micro-steps to an epoch.
+    part: the only part of the network that trains, if not all of it does.
+  """
+  params = abstract_variables(model, dataset)['params']
+  count = trees.count(params[part] if part else params)
+  return (
+    f'{what}, {count:,} parameters{" train" if part else ""}; {config.epochs} epochs of '
+    f'{epoch} = {epoch * config.epochs} steps at batch {config.batch_size}'
+  )
 
 
 def load(model: nn.Module, dataset: info.DatasetInfo, directory: Path) -> Variables:
-  """Reads the weights that a stage left in `<directory>/weights`, strictly."""
-  path = directory / 'weights'
-  if not path.is_dir():
-    raise UserError(f'{path} is missing: {directory} is not the directory of a finished stage')
-  return weights.load_into(path, abstract_variables(model, dataset))
+  """Reads the weights that a stage left in `directory`, strictly."""
+  return weights.load_into(directory, abstract_variables(model, dataset))

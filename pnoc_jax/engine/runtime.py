@@ -1,38 +1,16 @@
-"""What all work of one run shares: devices, settings of running, the opened data."""
+"""What all work of one run shares: devices, settings of running, opened data; one stage's place."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
 
 from pnoc_jax.data import info, sources
 
-
-@dataclasses.dataclass
-class Runtime:
-  """What stages share in one run of the launcher.
-
-  Attributes:
-    workdir: the run's directory.
-    mesh: all devices of all processes, for training.
-    local_mesh: this process's devices, for inference.
-    config: the run's `runtime` settings.
-    quarantined: ids to leave out, a set a split.
-    should_stop: whether a signal asked the run to end.
-  """
-
-  workdir: Path
-  mesh: Mesh
-  local_mesh: Mesh
-  config: 'RuntimeConfig'
-  quarantined: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
-  should_stop: Callable[[], bool] = lambda: False
-
-  def source(self, config: info.DatasetConfig, split: str) -> info.Source:
-    """Opens a split without its quarantined images."""
-    exclude = self.quarantined.get(split, frozenset())
-    return sources.open_source(config, split, exclude=exclude)
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,3 +41,68 @@ class RuntimeConfig:
   coordinator: str = ''
   num_processes: int = 1
   process_id: int = 0
+
+
+@dataclasses.dataclass
+class Runtime:
+  """What stages share in one run of the launcher.
+
+  Attributes:
+    workdir: the run's directory.
+    mesh: all devices of all processes, for training.
+    local_mesh: this process's devices, for inference.
+    config: the run's `runtime` settings.
+    quarantined: ids to leave out, a set a split.
+    should_stop: whether a signal asked the run to end.
+  """
+
+  workdir: Path
+  mesh: Mesh
+  local_mesh: Mesh
+  config: RuntimeConfig
+  quarantined: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+  should_stop: Callable[[], bool] = lambda: False
+  _opened: dict[tuple, info.Source] = dataclasses.field(default_factory=dict, repr=False)
+
+  def source(
+    self, config: info.DatasetConfig, split: str, *, without: frozenset[str] = frozenset()
+  ) -> info.Source:
+    """Opens a split without its quarantined images and those of `without`; each but once."""
+    exclude = self.quarantined.get(split, frozenset()) | without
+    key = repr(config), split, exclude
+    if key not in self._opened:
+      self._opened[key] = sources.open_source(config, split, exclude=exclude)
+    return self._opened[key]
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """Where one stage works, and on what.
+
+  Attributes:
+    name: the stage's name.
+    config: the run's config, of which the stage may read what it declared.
+    inputs: directories of the stages that it needs; before work starts, of those that are there.
+    out: its own directory.
+    runtime: devices, logging, saving.
+  """
+
+  name: str
+  config: 'PipelineConfig'
+  inputs: Mapping[str, Path]
+  out: Path
+  runtime: Runtime
+
+  @property
+  def seed(self) -> int:
+    """The run's seed."""
+    return self.config.seed
+
+  @property
+  def train(self) -> info.Source:
+    """The training split."""
+    return self.source(self.config.dataset.train_split)
+
+  def source(self, split: str) -> info.Source:
+    """A split of the run's data set."""
+    return self.runtime.source(self.config.dataset, split)

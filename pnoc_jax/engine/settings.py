@@ -8,7 +8,7 @@ import numpy as np
 
 from pnoc_jax.data.augment import mixing, transforms
 from pnoc_jax.data.streams import sampling
-from pnoc_jax.nn import layers
+from pnoc_jax.nn import backbones, layers
 from pnoc_jax.optim import optimizer
 
 
@@ -87,15 +87,18 @@ class OptimConfig:
   ema: float | None = None
 
 
-class Start(enum.Enum):
-  """Whose backbone a network starts from; its new layers are always drawn."""
+class BackboneStart(enum.Enum):
+  """Whose backbone a network starts from; its new layers are always drawn.
+
+  Attributes:
+    PRETRAINED: the weights that `init` names, or random ones.
+    CLASSIFIER: this run's classifier.
+    GENERATOR: this run's CAM generator.
+  """
 
   PRETRAINED = 'pretrained'
-  """The weights that `init` names, or random ones."""
   CLASSIFIER = 'classifier'
-  """This run's classifier."""
   GENERATOR = 'generator'
-  """This run's CAM generator."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -155,7 +158,96 @@ class StageTrainingConfig(TrainingConfig):
     start: whose backbone it starts from.
   """
 
-  start: Start = Start.PRETRAINED
+  start: BackboneStart = BackboneStart.PRETRAINED
+
+
+@dataclasses.dataclass(slots=True)
+class InferenceConfig:
+  """Shapes of an inference; no product depends on them.
+
+  Attributes:
+    batch_size: images at a time, over this process's devices.
+    multiple: pixels that heights and widths of padded shapes are multiples of.
+    max_buckets: padded shapes at most, for each scale.
+  """
+
+  batch_size: int = field(8, product=False)
+  multiple: int = field(32, product=False)
+  max_buckets: int = field(4, product=False)
+
+
+@dataclasses.dataclass(slots=True)
+class MultiScaleConfig(InferenceConfig):
+  """Inference at several scales.
+
+  Attributes:
+    scales: factors on the image's size, whose maps are joined.
+    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
+    flip: also infer the mirror image.
+  """
+
+  scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+  resize_to: int = 0
+  flip: bool = True
+
+
+def training_faults(name: str, config: TrainingConfig) -> list[str]:
+  """What is wrong with a training's settings, in words.
+
+  Args:
+    name: the field of the run's config that holds them.
+    config: the settings.
+  """
+  faults = []
+  model, transform, optim = config.model, config.transform, config.optim
+  if model.backbone not in backbones.names():
+    faults.append(
+      f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
+    )
+  elif name != 'saliency' and backbones.info(model.backbone).mean is not None:
+    faults.append(
+      f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its colours and grid are known to "
+      'the stage saliency alone; name resnet50 here'
+    )
+  if model.output_stride not in (8, 16, 32):
+    faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')
+  if config.epochs < 1 or config.batch_size < 1:
+    faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
+  smoothing = getattr(config, 'smoothing', 0.0)
+  if not 0 <= smoothing < 1:
+    faults.append(f'{name}.smoothing is {smoothing}; it lies in [0, 1)')
+  if isinstance(config, CamTrainingConfig):
+    faults += [f'{name}.mix.{fault}' for fault in mixing.faults(config.mix)]
+  if transform.min_size > transform.max_size:
+    faults.append(
+      f'{name}.transform.min_size {transform.min_size} is above max_size {transform.max_size}'
+    )
+  if optim.rule is optimizer.Rule.SGD and optim.nesterov and not optim.momentum:
+    faults.append(f'{name}.optim.nesterov needs a momentum; {name}.optim.momentum is 0')
+  if optim.accumulate < 1:
+    faults.append(f'{name}.optim.accumulate must be at least 1')
+  if optim.ema is not None and not 0 < optim.ema < 1:
+    faults.append(f'{name}.optim.ema is {optim.ema}; it lies in (0, 1), or is None')
+  return faults
+
+
+def inference_faults(name: str, config: InferenceConfig) -> list[str]:
+  """What is wrong with how a stage infers, in words.
+
+  Args:
+    name: the field of the run's config that holds it, e.g. `priors`.
+    config: the settings.
+  """
+  found = []
+  if isinstance(config, MultiScaleConfig):
+    if not config.scales or min(config.scales) <= 0:
+      found.append(f'{name}.scales is {config.scales}; name one or more positive scales')
+    if config.resize_to < 0:
+      found.append(f'{name}.resize_to is {config.resize_to}; it is a side in pixels, or 0 for none')
+  for part in ('batch_size', 'multiple', 'max_buckets'):
+    if getattr(config, part) < 1:
+      found.append(f'{name}.{part} is {getattr(config, part)}; it is at least 1')
+  return found
 
 
 def as_dict(config: Any, *, product_only: bool = False) -> Any:
@@ -182,4 +274,11 @@ def as_dict(config: Any, *, product_only: bool = False) -> Any:
     return [as_dict(x, product_only=product_only) for x in config]
   if isinstance(config, np.generic):
     return config.item()
+  return config
+
+
+def lookup(config: Any, field: str) -> Any:
+  """The value of a dotted field of a config."""
+  for name in field.split('.'):
+    config = getattr(config, name)
   return config

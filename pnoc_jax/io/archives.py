@@ -6,7 +6,7 @@ import pathlib
 import tarfile
 from collections.abc import Iterable
 
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 
 
 def write_tar_gz(path: str | os.PathLike, members: Iterable[tuple[str, pathlib.Path]]) -> None:
@@ -28,4 +28,4 @@ def write_tar_gz(path: str | os.PathLike, members: Iterable[tuple[str, pathlib.P
         with open(file, 'rb') as content:
           archive.addfile(entry, content)
 
-  products.write_atomic(path, write)
+  atomic.write(path, write)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pnoc_jax import errors
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
@@ -143,7 +143,7 @@ def write_png(
     ValueError: the array has another dtype or rank.
   """
   data = encode_png(array, palette=palette)
-  products.write_atomic(path, lambda file: file.write(data))
+  atomic.write(path, lambda file: file.write(data))
 
 
 def encode_png(array: np.ndarray, *, palette: np.ndarray | None = None) -> bytes:

@@ -6,6 +6,7 @@ then fails (SystemError) when two threads do so together, as those that load dat
 
 import re
 import zipfile
+from typing import IO, Literal
 
 import numpy as np
 
@@ -23,29 +24,28 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     ValueError: it is no array of numbers, or cut short.
   """
   with archive.open(f'{name}.npy') as file:
-    header = _read_header(file, name)
-    flat = np.frombuffer(bytearray(file.read()), np.dtype(header['dtype'].decode()))
-    return flat.reshape(_shape(header), order='F' if header['fortran'] == b'True' else 'C')
+    dtype, shape, order = _parse_header(file, name)
+    return np.frombuffer(bytearray(file.read()), dtype).reshape(shape, order=order)
 
 
-def _read_header(file, name):
+def read_header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype, tuple[int, ...]]:
+  """The dtype and shape of the array `name` of an open archive; errors as of `read_array`.
+
+  Reads the header alone, so that an array that is cut short passes.
+  """
+  with archive.open(f'{name}.npy') as file:
+    dtype, shape, _ = _parse_header(file, name)
+    return dtype, shape
+
+
+def _parse_header(
+  file: IO[bytes], name: str
+) -> tuple[np.dtype, tuple[int, ...], Literal['C', 'F']]:
   version = np.lib.format.read_magic(file)
   length = int.from_bytes(file.read(2 if version == (1, 0) else 4), 'little')
   header = file.read(length)
   found = _HEADER.fullmatch(header)
   if found is None:
     raise ValueError(f'`{name}` has the header {header[:80]!r}')
-  return found
-
-
-def _shape(header):
-  return tuple(int(n) for n in header['shape'].split(b',') if n.strip())
-
-
-def read_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-  """The shape of the array `name` of an open archive; errors as of `read_array`.
-
-  Reads the header alone, so that an array that is cut short passes.
-  """
-  with archive.open(f'{name}.npy') as file:
-    return _shape(_read_header(file, name))
+  shape = tuple(int(n) for n in found['shape'].split(b',') if n.strip())
+  return np.dtype(found['dtype'].decode()), shape, 'F' if found['fortran'] == b'True' else 'C'

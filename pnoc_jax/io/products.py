@@ -1,22 +1,19 @@
-"""Per-image products on disk: written whole or not at all, read with every assumption checked.
+"""The priors and the random walks on disk: one npz an image, read with every assumption checked.
 
 Numpy only: data workers import this file.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.io import npz
+from pnoc_jax.io import atomic, npz
 
 STRIDE = 4  # Of a prior's low maps.
 _PRIOR = {'keys': np.int32, 'low': np.float32, 'high': np.float16, 'logits': np.float32}
@@ -90,10 +87,11 @@ def write_walk(path: str | os.PathLike, keys: np.ndarray, walk: np.ndarray) -> N
 
 
 def _write(path: str | os.PathLike, product: Prior | Walk, fault: str | None) -> None:
+  fault = fault or _finite_fault(product, product._fields)
   if fault:
     raise ValueError(f'not written to {path}: {fault}')
   # numpy dates every member 1980-01-01, so no clock enters the bytes.
-  write_atomic(path, lambda file: np.savez_compressed(file, **product._asdict()))
+  atomic.write(path, lambda file: np.savez_compressed(file, **product._asdict()))
 
 
 def _prior_fault(prior: Prior) -> str | None:
@@ -106,11 +104,11 @@ def _prior_fault(prior: Prior) -> str | None:
     return f'`low` is {low.shape}, expected {strided} beside `high` {high.shape}'
   if logits.ndim != 1 or len(logits) < keys[-1]:
     return f'`logits` is {logits.shape}, expected one a class, and `keys` holds {keys[-1]}'
-  return _finite_fault(prior, ('low', 'high', 'logits'))
+  return None
 
 
 def _walk_fault(walk: Walk) -> str | None:
-  return _common_fault(walk, _WALK, 'walk') or _finite_fault(walk, ('walk',))
+  return _common_fault(walk, _WALK, 'walk')
 
 
 def _common_fault(product: Prior | Walk, members: dict[str, type], maps: str) -> str | None:
@@ -127,7 +125,7 @@ def _common_fault(product: Prior | Walk, members: dict[str, type], maps: str) ->
   return None
 
 
-def _finite_fault(product: Prior | Walk, names: tuple[str, ...]) -> str | None:
+def _finite_fault(product: Prior | Walk, names: Collection[str]) -> str | None:
   for name in names:
     if not np.isfinite(getattr(product, name)).all():
       return f'`{name}` holds NaN or infinity'
@@ -139,6 +137,7 @@ def read_prior(
   *,
   size: tuple[int, int] | None = None,
   num_classes: int | None = None,
+  arrays: Collection[str] = ('low', 'high', 'logits'),
 ) -> Prior:
   """Reads what `write_prior` wrote, and nothing else; never unpickles.
 
@@ -146,12 +145,15 @@ def read_prior(
     path: `<id>.npz`.
     size: the image's (H, W), to be checked against the maps.
     num_classes: C without the background, to be checked against the logits.
+    arrays: those to decompress besides `keys`. In place of any other stands an array of the true
+      shape and dtype that holds NaN and takes no memory; its shape and dtype are checked, too.
 
   Raises:
     UserError: the file is missing, cut short, foreign or of another image; names file and fault.
   """
-  prior = Prior(**_read(path, _PRIOR, 'prior', 'priors'))
-  fault = _prior_fault(prior) or _size_fault('high', prior.high, size)
+  prior = Prior(**_read(path, _PRIOR, arrays, what='prior', stage='priors'))
+  fault = _prior_fault(prior) or _finite_fault(prior, arrays)
+  fault = fault or _size_fault('high', prior.high, size)
   if fault is None and num_classes is not None and len(prior.logits) != num_classes:
     fault = f'it is of {len(prior.logits)} classes, but the data set has {num_classes}'
   if fault is not None:
@@ -164,6 +166,7 @@ def read_walk(
   *,
   size: tuple[int, int] | None = None,
   num_classes: int | None = None,
+  arrays: Collection[str] = ('walk',),
 ) -> Walk:
   """Reads what `write_walk` wrote, and nothing else; never unpickles.
 
@@ -171,46 +174,56 @@ def read_walk(
     path: `<id>.npz`.
     size: the image's (H, W), to be checked against the map.
     num_classes: C without the background, to be checked against the keys.
+    arrays: those to decompress besides `keys`, as of `read_prior`; () checks the file by headers.
 
   Raises:
     UserError: the file is missing, cut short, foreign or of another image; names file and fault.
   """
-  walk = Walk(**_read(path, _WALK, 'walk', 'random_walk'))
-  fault = _walk_fault(walk) or _walk_of_fault(walk, size, num_classes)
+  walk = Walk(**_read(path, _WALK, arrays, what='walk', stage='random_walk'))
+  fault = _walk_fault(walk) or _finite_fault(walk, arrays)
+  if fault is None and num_classes is not None and walk.keys[-1] > num_classes:
+    fault = f'`keys` holds {walk.keys[-1]}, but the data set has {num_classes} classes'
+  fault = fault or _size_fault('walk', walk.walk, size)
   if fault is not None:
     raise errors.UserError(f'{path}: {fault}')
   return walk
 
 
-def _walk_of_fault(walk: Walk, size: tuple[int, int] | None, num_classes: int | None) -> str | None:
-  """Whether the walk is of another image, or of another list of classes."""
-  if num_classes is not None and walk.keys[-1] > num_classes:
-    return f'`keys` holds {walk.keys[-1]}, but the data set has {num_classes} classes'
-  return _size_fault('walk', walk.walk, size)
-
-
 def _read(
-  path: str | os.PathLike, members: dict[str, type], what: str, stage: str
+  path: str | os.PathLike,
+  members: dict[str, type],
+  arrays: Collection[str],
+  *,
+  what: str,
+  stage: str,
 ) -> dict[str, np.ndarray]:
   """The members of an archive that holds these and no others."""
+  if not set(arrays) <= set(members):
+    raise ValueError(f'arrays={tuple(arrays)}; a {what} has {tuple(members)}')
   path = pathlib.Path(path)
   if not path.is_file():
     raise errors.UserError(f'{path}: no such {what}; run the stage `{stage}` to make it')
   try:
-    with np.load(path, allow_pickle=False) as file:
-      if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
-        raise errors.UserError(f'{path}: not an npz archive')
-      if set(file.files) != set(members):
-        raise errors.UserError(
-          f'{path}: holds {sorted(file.files)}, expected {sorted(members)}; not a {what}'
-        )
-      return {name: npz.read_array(file.zip, name) for name in members}
-  except errors.UserError:
-    raise
+    with zipfile.ZipFile(path) as file:
+      found = sorted(name.removesuffix('.npy') for name in file.namelist())
+      if found != sorted(members):
+        raise errors.UserError(f'{path}: holds {found}, expected {sorted(members)}; not a {what}')
+      wanted = {'keys', *arrays}
+      return {
+        name: npz.read_array(file, name) if name in wanted else _unread(file, name)
+        for name in members
+      }
   except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
     raise errors.UserError(
       f'{path}: cut short or not a {what} ({error}); delete it and run `{stage}` again'
     ) from error
+
+
+def _unread(file: zipfile.ZipFile, name: str) -> np.ndarray:
+  """An array that takes no memory, of the shape and dtype of the archive's; it holds NaN."""
+  dtype, shape = npz.read_header(file, name)
+  filler = np.array(np.nan if np.issubdtype(dtype, np.floating) else 0, dtype)
+  return np.broadcast_to(filler, shape)
 
 
 def _size_fault(name: str, maps: np.ndarray, size: tuple[int, int] | None) -> str | None:
@@ -238,63 +251,3 @@ def _lists(path: str | os.PathLike, members: dict[str, type]) -> bool:
       return {f'{name}.npy' for name in members} == set(file.namelist())
   except (OSError, zipfile.BadZipFile):
     return False
-
-
-def check_walk(path: str | os.PathLike, *, size: tuple[int, int], num_classes: int) -> np.ndarray:
-  """Refuses what `read_walk` would by headers and keys; decodes no map. Returns the keys."""
-  if not exists_walk(path):
-    raise errors.UserError(f'{path}: missing, cut short or not a walk')
-  try:
-    with zipfile.ZipFile(path) as file:
-      shape, keys = npz.read_shape(file, 'walk'), npz.read_array(file, 'keys')
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise errors.UserError(f'{path}: cut short or not a walk ({error})') from error
-  # A view without memory stands for the map.
-  walk = Walk(keys, np.broadcast_to(np.float16(0), shape))
-  fault = _common_fault(walk, _WALK, 'walk') or _walk_of_fault(walk, size, num_classes)
-  if fault is not None:
-    raise errors.UserError(f'{path}: {fault}')
-  return keys
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file in UTF-8."""
-  write_atomic(path, lambda file: file.write(text.encode()))
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes `value` as indented JSON; numpy scalars and arrays are turned into numbers and lists.
-
-  Raises:
-    ValueError: `value` holds NaN or infinity, which JSON has no word for.
-  """
-  write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + '\n')
-
-
-def _plain(value: Any) -> Any:
-  if isinstance(value, np.generic | np.ndarray):
-    return value.tolist()
-  raise TypeError(f'cannot write a {type(value).__name__} as JSON')
-
-
-def write_atomic(
-  path: str | os.PathLike, write: Callable[[BinaryIO], Any], *, writer: str = ''
-) -> None:
-  """Lets `write` fill a temporary file beside `path`, syncs it and renames it to `path`.
-
-  A run killed at any instant leaves the old file or the new one, never a part, and perhaps a hidden
-  temporary file. Its name is fixed, so the next run that makes the same file writes over it; where
-  several processes may write the same file at once, `writer` names this one.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}{writer}.tmp')
-  try:
-    with open(temporary, 'wb') as file:
-      write(file)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise

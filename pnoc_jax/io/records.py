@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pnoc_jax import errors
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 
 DONE = 'DONE'
 ABSENT = '<absent>'
@@ -40,8 +40,12 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all."""
-  products.write_text(path, json.dumps(plain(value), indent=2) + '\n')
+  """Writes a JSON file whole or not at all.
+
+  Raises:
+    ValueError: `value` holds NaN or infinity, which JSON has no word for.
+  """
+  atomic.write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + '\n')
 
 
 def read_json(path: Path) -> Any:
@@ -131,7 +135,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
     return 0
   records = read_jsonl(path)
   kept = [record for record in records if keep(record)]
-  products.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
+  atomic.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
   return len(records) - len(kept)
 
 

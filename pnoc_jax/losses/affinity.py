@@ -3,10 +3,13 @@
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from pnoc_jax import types
-from pnoc_jax.ops import affinity
+from pnoc_jax.losses import forward
+from pnoc_jax.ops import affinity, resize
 
 
 class AffinityLosses(NamedTuple):
@@ -67,3 +70,55 @@ def affinity_losses(
   zeros = jnp.zeros((3, 2, edge.shape[0]), jnp.float32)
   sums = affinity.scan_directions(add, zeros, radius=radius).sum(-1)
   return AffinityLosses(*(sums[:, 0] / (sums[:, 1] + eps)))
+
+
+def network_loss(
+  params: types.PyTree,
+  batch_stats: types.PyTree,
+  batch: types.Batch,
+  key: types.Key | None = None,
+  *,
+  model: nn.Module,
+  num_classes: int,
+  radius: int = 10,
+) -> tuple[types.Array, tuple[types.PyTree, types.Metrics]]:
+  """AffinityNet's loss: edges from the pairs whose labels are known (IRNet, without its flows).
+
+  Only `params['edges']` has a gradient: the backbone stays as it is, if the optimiser does not
+  decay it.
+
+  Args:
+    params: of the network.
+    batch_stats: its running statistics, which do not move.
+    batch: `image` f32[B, H, W, C] normalised, `target` u8[B, H, W]: 0 background, 1..K classes,
+      255 unknown.
+    key: not used; nothing is drawn.
+    model: a network with the call of `nn.affinity_net.AffinityNet`.
+    num_classes: K, without the background.
+    radius: pairs are closer than this, in cells of the edges' grid.
+
+  Returns:
+    The loss f32[]; the running statistics, its three parts, and `edge`, the mean of the edges.
+  """
+  del key
+  params = {**jax.lax.stop_gradient(params), 'edges': params['edges']}
+  variables = {'params': params, 'batch_stats': batch_stats}
+  edge = jax.nn.sigmoid(forward.evaluate(model, variables, batch['image']))
+  labels = grid_labels(batch['target'], edge.shape[1:])
+  losses = affinity_losses(edge, labels, num_classes=num_classes, radius=radius)
+  parts = {f'loss/{name}': x for name, x in losses._asdict().items()}
+  return losses.total, (batch_stats, {**parts, 'edge': edge.mean()})
+
+
+def grid_labels(labels: types.Array, size: tuple[int, int]) -> types.Array:
+  """Reduces label maps to a grid, each cell that of the pixel at its centre, as Pillow does.
+
+  Args:
+    labels: u8[B, H, W].
+    size: (h, w) of the grid.
+
+  Returns:
+    i32[B, h, w].
+  """
+  chex.assert_rank(labels, 3)
+  return resize.nearest_centre(labels[..., None], size)[..., 0].astype(jnp.int32)

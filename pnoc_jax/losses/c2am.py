@@ -4,12 +4,16 @@ All cosines are between the vectors of the whole (global) batch, in float32 and 
 the upper bound would be 1, and the logarithm of the difference infinite.
 """
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from pnoc_jax import types
-from pnoc_jax.losses import multilabel
+from pnoc_jax.losses import forward, multilabel
+from pnoc_jax.ops import resize
 
 
 def similarity(a: types.Array, b: types.Array, *, bound: float = 0.0005) -> types.Array:
@@ -127,3 +131,63 @@ def hint_loss(
   target = multilabel.smooth_label(jnp.ones_like(z), smoothing)
   losses = -target * jax.nn.log_sigmoid(z) - (1.0 - target) * jax.nn.log_sigmoid(-z)
   return jnp.where(hinted, losses, 0.0).sum() / jnp.maximum(hinted.sum(), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+  """How the terms of `network_loss` are computed.
+
+  Attributes:
+    alpha: how fast less similar pairs lose weight.
+    lambda_h: weight of the hint loss.
+    threshold: delta_fg; cells whose hint reaches it are foreground.
+    smoothing: label smoothing of the hinted cells' target.
+  """
+
+  alpha: float = 0.25
+  lambda_h: float = 1.0
+  threshold: float = 0.4
+  smoothing: float = 0.1
+
+
+def network_loss(
+  params: types.PyTree,
+  batch_stats: types.PyTree,
+  batch: types.Batch,
+  key: types.Key | None = None,
+  *,
+  model: nn.Module,
+  terms: Terms = Terms(),
+) -> tuple[types.Array, tuple[types.PyTree, types.Metrics]]:
+  """The loss of C2AM, and of C2AM-H where the batch has hints (Eq. 5).
+
+  Pairs are those of the whole batch, on however many devices it lies.
+
+  Args:
+    params: of the network.
+    batch_stats: its running statistics.
+    batch: `image` f32[B, H, W, C] normalised and, for C2AM-H, `hint` f32[B, H, W, 1] in [0, 1].
+    key: not used; nothing is drawn.
+    model: a network with the call and the result of `nn.c2am.C2AM`.
+    terms: how the terms are computed.
+
+  Returns:
+    The loss f32[]; the new running statistics and the metrics.
+  """
+  del key
+  found, batch_stats = forward.train(model, params, batch_stats, batch['image'])
+  loss, metrics = c2am_loss(found.foreground, found.background, alpha=terms.alpha)
+  metrics['share/foreground'] = jax.nn.sigmoid(found.logits).mean()
+  if 'hint' in batch:
+    hint = on_grid(batch['hint'], found.logits)
+    metrics['loss/hint'] = hint_loss(
+      found.logits, hint, threshold=terms.threshold, smoothing=terms.smoothing
+    )
+    metrics['share/hinted'] = (hint >= terms.threshold).mean()
+    loss = loss + terms.lambda_h * metrics['loss/hint']
+  return loss, (batch_stats, metrics)
+
+
+def on_grid(hint: types.Array, logits: types.Array) -> types.Array:
+  """Hints f32[B, H, W, 1] on the grid of the logits [B, h, w, 1]: bicubic, not antialiased."""
+  return resize.bicubic(hint, logits.shape[1:3])

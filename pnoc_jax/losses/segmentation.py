@@ -3,8 +3,10 @@
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from pnoc_jax import types
+from pnoc_jax.losses import forward
 
 
 def segmentation_loss(
@@ -35,3 +37,31 @@ def segmentation_loss(
   # Differs from the reference: without a labelled pixel the loss is 0; because there it is not a
   # number.
   return jnp.where(known, loss, 0.0).sum() / jnp.maximum(known.sum(dtype=jnp.float32), 1.0)
+
+
+def network_loss(
+  params: types.PyTree,
+  batch_stats: types.PyTree,
+  batch: types.Batch,
+  key: types.Key | None,
+  *,
+  model: nn.Module,
+  smoothing: float = 0.0,
+) -> tuple[types.Array, tuple[types.PyTree, types.Metrics]]:
+  """The loss of a segmentation network.
+
+  Args:
+    params: of the network.
+    batch_stats: its running statistics.
+    batch: `image` f32[B, H, W, C] normalised, `target` u8[B, H, W] labels or 255.
+    key: of the step's dropout.
+    model: a network with the call of `nn.deeplab.DeepLab`.
+    smoothing: label smoothing.
+
+  Returns:
+    The loss f32[]; the new running statistics and no further metrics.
+  """
+  logits, batch_stats = forward.train(
+    model, params, batch_stats, batch['image'], rngs={'dropout': key}
+  )
+  return segmentation_loss(logits, batch['target'], smoothing=smoothing), (batch_stats, {})

@@ -32,7 +32,7 @@ class PoolNet(nn.Module):
   `guide_<tap>/kernel`, `merge_<tap>/...`, `merge/...` and `score/{kernel,bias}`.
 
   Attributes:
-    backbone: a module of `backbones.make_backbone(..., before_pool=True)` that ends with layer4.
+    backbone: a module of `backbones.make_backbone` with `before_pool=True` that ends with layer4.
     width: channels at the finest scale; coarser ones have twice and four times as many.
     dtype: type of the computation; the score is computed in float32.
   """

@@ -1,13 +1,15 @@
-"""Computes the parts of a ResNeSt (Zhang et al., 2020): deep stem, split attention, pooled strides.
+"""The ResNeSts (Zhang et al., 2020): deep stem, split attention, pooled strides.
 
 Radix 2, cardinality 1, as in the released ResNeSt-50/101/200/269.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax.nn import layers
+from pnoc_jax.nn import layers, trunk
 from pnoc_jax.types import Array
 
 RADIX = 2
@@ -124,3 +126,48 @@ class Block(nn.Module):
 def first_dilation(dilation: int) -> int:
   """Returns the dilation of a stage's first block, that of the stage before, given the others'."""
   return max(dilation // 2, 1)
+
+
+# Module names of timm and of the official code.
+_TORCH_NAMES = (
+  (r'conv1\.0', r'stem/conv1'),
+  (r'conv1\.1', r'stem/bn1'),
+  (r'conv1\.3', r'stem/conv2'),
+  (r'conv1\.4', r'stem/bn2'),
+  (r'conv1\.6', r'stem/conv3'),
+  (r'bn1', r'stem/bn3'),
+  (r'layer([1-4])\.(\d+)\.(conv1|bn1|conv3|bn3)', r'layer\1/block\2/\3'),
+  (r'layer([1-4])\.(\d+)\.conv2\.(conv|bn0|fc1|bn1|fc2)', r'layer\1/block\2/conv2/\3'),
+  (r'layer([1-4])\.(\d+)\.downsample\.1', r'layer\1/block\2/shortcut_conv'),
+  (r'layer([1-4])\.(\d+)\.downsample\.2', r'layer\1/block\2/shortcut_bn'),
+)
+_row = functools.partial(
+  trunk.Row,
+  stem=DeepStem,
+  block=Block,
+  torch_names=_TORCH_NAMES,
+  first_dilation=first_dilation,
+  stem_expansion=2,
+)
+
+ROWS = (
+  _row(
+    'resnest14', blocks=(1, 1, 1, 1), stem_width=32, pretrained='hub:timm/resnest14d.gluon_in1k'
+  ),
+  _row(
+    'resnest26', blocks=(2, 2, 2, 2), stem_width=32, pretrained='hub:timm/resnest26d.gluon_in1k'
+  ),
+  _row('resnest50', blocks=(3, 4, 6, 3), stem_width=32, pretrained='hub:timm/resnest50d.in1k'),
+  _row('resnest101', blocks=(3, 4, 23, 3), pretrained='hub:timm/resnest101e.in1k'),
+  _row('resnest200', blocks=(3, 24, 36, 3), pretrained='hub:timm/resnest200e.in1k'),
+  _row('resnest269', blocks=(3, 30, 48, 8), pretrained='hub:timm/resnest269e.in1k'),
+  # For small images on a CPU: 0.35 M parameters, no released weights.
+  _row(
+    'resnest_tiny',
+    blocks=(1, 1, 1, 1),
+    widths=(16, 32, 64, 128),
+    expansion=2,
+    stem_width=8,
+    pool=layers.Pool.NONE,
+  ),
+)

@@ -1,9 +1,11 @@
-"""Computes the parts of a ResNet in torchvision's v1.5 form: the 3 x 3 convolution strides."""
+"""The ResNets: torchvision's v1.5 form, whose 3 x 3 convolution strides, and the original one."""
+
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pnoc_jax.nn import layers
+from pnoc_jax.nn import layers, trunk
 from pnoc_jax.types import Array
 
 
@@ -121,6 +123,34 @@ def first_dilation(dilation: int) -> int:
   return 1
 
 
-def same_dilation(dilation: int) -> int:
-  """Returns the dilation of a stage's first block where it is that of the others (Caffe)."""
-  return dilation
+# Module names of torchvision, timm and MoCo.
+_TORCH_NAMES = (
+  (r'(conv1|bn1)', r'stem/\1'),
+  (r'layer([1-4])\.(\d+)\.((?:conv|bn)[123])', r'layer\1/block\2/\3'),
+  (r'layer([1-4])\.(\d+)\.downsample\.0', r'layer\1/block\2/shortcut_conv'),
+  (r'layer([1-4])\.(\d+)\.downsample\.1', r'layer\1/block\2/shortcut_bn'),
+)
+_row = functools.partial(
+  trunk.Row, stem=Stem, block=Bottleneck, torch_names=_TORCH_NAMES, first_dilation=first_dilation
+)
+_basic = functools.partial(_row, block=BasicBlock, expansion=1)
+
+ROWS = (
+  _basic('resnet18', blocks=(2, 2, 2, 2), pretrained='hub:timm/resnet18.tv_in1k'),
+  _basic('resnet34', blocks=(3, 4, 6, 3), pretrained='hub:timm/resnet34.tv_in1k'),
+  _row('resnet50', blocks=(3, 4, 6, 3), pretrained='hub:timm/resnet50.tv_in1k'),
+  _row('resnet101', blocks=(3, 4, 23, 3), pretrained='hub:timm/resnet101.tv_in1k'),
+  _row('resnet152', blocks=(3, 8, 36, 3), pretrained='hub:timm/resnet152.tv_in1k'),
+  # The original ResNet-50, of PoolNet. Its stem's ceil-mode pool gives other grids (57 cells for
+  # 224 px at stride 4). It saw images in 0..255 in the order blue, green, red, less their mean.
+  _row(
+    'resnet50_caffe',
+    block=CaffeBottleneck,
+    blocks=(3, 4, 6, 3),
+    first_dilation=trunk.same_dilation,
+    pool=layers.Pool.CEIL,
+    mean=(122.67892 / 255, 116.66877 / 255, 104.00699 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+    bgr=True,
+  ),
+)

@@ -1,4 +1,4 @@
-"""Computes a wide ResNet-38 (Wu et al., 2016), as OC-CSE and AffinityNet's first code use it.
+"""The wide ResNet-38 (Wu et al., 2016), as OC-CSE and AffinityNet's first code use it.
 
 Its blocks normalise first, and it has no pool: the stem ends at stride 2 and layer1 strides to 4.
 Layers 3 and 4 are dilated, so the output stride is 8. With the released names: the stem is conv1a
@@ -11,8 +11,6 @@ import jax.numpy as jnp
 from pnoc_jax.nn import layers, trunk
 from pnoc_jax.types import Array
 
-PLAN = ((2, 1), (2, 1), (1, 2), (1, 4))
-"""Stride and dilation of layer1 to layer4."""
 _DROPOUT = (0.3, 0.5)  # Of the two blocks of layer4.
 
 
@@ -115,21 +113,73 @@ class Stem(nn.Module):
     return x, valid
 
 
-class ResNet38d(trunk.Backbone):
-  """The backbone; `widths` are the channels of layer1 to layer4, and `expansion` is 1."""
+def make_stage(row: trunk.Row, options: trunk.Options, index: int, channels: int) -> trunk.Stage:
+  """Makes layer1 to layer4, whose blocks differ; `widths` are their channels.
 
-  def _stage(self, i: int, channels: int) -> trunk.Stage:
-    (stride, dilation), width, dtype = self.plan[i], self.widths[i], self.dtype
-    if i == 3:
-      first = {'width': width // 2, 'dilation': dilation, 'dropout': _DROPOUT[0], 'dtype': dtype}
-      rest = first | {'width': width, 'dropout': _DROPOUT[1], 'last': True}
-      block = WideBlock
-    else:
-      block = Block
-      # layer3 doubles the channels within its blocks.
-      inner = width // 2 if i == 2 else width
-      common = {'width': width, 'inner': inner, 'dilation': dilation, 'dtype': dtype}
-      first = common | {'stride': stride, 'project': stride > 1 or channels != width}
-      rest = common | {'first_dilation': dilation}
-    options = (self.blocks[i], self.remat, self.scan)
-    return trunk.Stage(block, first, rest, *options, name=trunk.STAGES[i + 1])
+  Args:
+    row: the backbone's facts.
+    options: how it is built.
+    index: 0 for layer1, to 3 for layer4.
+    channels: of the stage's input.
+  """
+  stride, dilation = row.plan(options.output_stride)[index]
+  width, dtype = row.widths[index], options.dtype
+  if index == 3:
+    block = WideBlock
+    first = {'width': width // 2, 'dilation': dilation, 'dropout': _DROPOUT[0], 'dtype': dtype}
+    rest = first | {'width': width, 'dropout': _DROPOUT[1], 'last': True}
+  else:
+    block = row.block
+    # layer3 doubles the channels within its blocks.
+    inner = width // 2 if index == 2 else width
+    common = {'width': width, 'inner': inner, 'dilation': dilation, 'dtype': dtype}
+    first = common | {'stride': stride, 'project': stride > 1 or channels != width}
+    rest = common | {'first_dilation': dilation}
+  name = trunk.STAGES[index + 1]
+  return trunk.Stage(block, first, rest, row.blocks[index], options.remat, options.scan, name=name)
+
+
+# Module names of psa's file: those of the blocks, and those within a block.
+_BLOCKS = {
+  'b2': 'stem/block0',
+  **{f'b2_{k}': f'stem/block{k}' for k in (1, 2)},
+  'b3': 'layer1/block0',
+  **{f'b3_{k}': f'layer1/block{k}' for k in (1, 2)},
+  'b4': 'layer2/block0',
+  **{f'b4_{k}': f'layer2/block{k}' for k in range(1, 6)},
+  'b5': 'layer3/block0',
+  **{f'b5_{k}': f'layer3/block{k}' for k in (1, 2)},
+  'b6': 'layer4/block0',
+  'b7': 'layer4/block1',
+}
+_WITHIN = (
+  (r'(bn|conv)_branch2a', r'\g<1>1'),
+  (r'(bn|conv)_branch2b1', r'\g<1>2'),
+  (r'(bn|conv)_branch2b2', r'\g<1>3'),
+  (r'conv_branch1', 'shortcut_conv'),
+)
+
+ROWS = (
+  trunk.Row(
+    'resnet38d',
+    stem=Stem,
+    block=Block,
+    blocks=(3, 6, 3, 2),
+    torch_names=(
+      ('conv1a', 'stem/conv1'),
+      ('bn7', 'layer4/block1/bn4'),
+      *(
+        (rf'{block}\.{pattern}', f'{path}/{replacement}')
+        for block, path in _BLOCKS.items()
+        for pattern, replacement in _WITHIN
+      ),
+    ),
+    widths=(256, 512, 1024, 4096),
+    expansion=1,
+    stem_expansion=2,
+    pool=layers.Pool.NONE,
+    output_strides=(8,),
+    fixed_plan=((2, 1), (2, 1), (1, 2), (1, 4)),
+    make_stage=make_stage,
+  ),
+)

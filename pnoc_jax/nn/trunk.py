@@ -1,5 +1,9 @@
-"""Composes stem and stages of blocks into a backbone: strides, dilations, freezing, remat, scan."""
+"""What a backbone is: its row of facts, the options it is built with, and the module they make.
 
+The family files (`resnet`, `resnest`, `resnet38d`) hold the rows, `backbones` gathers them.
+"""
+
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +18,40 @@ from pnoc_jax.types import Array
 STAGES = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
 BEFORE_POOL = 'stem_conv'
 
+# Stride and dilation of layer1 to layer4.
+Plan = tuple[tuple[int, int], ...]
+Color = tuple[float, float, float]
 
-def plan_strides(stem_stride: int, output_stride: int) -> list[tuple[int, int]]:
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a backbone is built; its parameters depend on `last_stage` alone.
+
+  Attributes:
+    output_stride: 8, 16 or 32, of some backbones 8 alone; a stage beyond it is dilated instead of
+      strided.
+    last_stage: 'layer1' to 'layer4'; later stages are not built ('layer3' is a "C4" trunk).
+    norm: statistics that batch normalisation uses in training.
+    frozen_stages: so many of (stem, layer1, ...) use the running statistics and get no gradient.
+    before_pool: whether the features begin with `BEFORE_POOL`, the stem's before its pool.
+    dtype: type of the computation; parameters and statistics are float32.
+    remat: whether a block's activations are computed again in the backward pass, to save memory.
+    scan: whether identical blocks are compiled once, to save compile time.
+    radix: form of ResNeSt's grouped convolution.
+  """
+
+  output_stride: int = 16
+  last_stage: str = 'layer4'
+  norm: layers.Norm = layers.Norm.BATCH
+  frozen_stages: int = 0
+  before_pool: bool = False
+  dtype: jnp.dtype = jnp.float32
+  remat: bool = False
+  scan: bool = False
+  radix: layers.Radix = layers.Radix.AUTO
+
+
+def plan_strides(stem_stride: int, output_stride: int) -> Plan:
   """Returns (stride, dilation) of layer1 to layer4.
 
   A stage strides while the total stays within `output_stride`; each after that doubles the
@@ -28,105 +64,7 @@ def plan_strides(stem_stride: int, output_stride: int) -> list[tuple[int, int]]:
       dilation *= wanted
     total *= stride
     plan.append((stride, dilation))
-  return plan
-
-
-class Backbone(nn.Module):
-  """A stem and the stages layer1 to `last_stage`; built by `backbones.make_backbone`.
-
-  Attributes:
-    stem: the module of that name; without its pool, which has no parameters.
-    pool: what follows it.
-    block: constructor of the blocks, see `resnest.Block`.
-    blocks: number of blocks of layer1 to layer4.
-    widths: planes of layer1 to layer4.
-    expansion: a stage has `planes * expansion` channels.
-    plan: stride and dilation of layer1 to layer4.
-    first_dilation: dilation of a stage's first block, given that of the others.
-    last_stage: name of the last stage.
-    norm: statistics that batch normalisation uses in training.
-    frozen_stages: so many of (stem, layer1, ...) use the running statistics and get no gradient.
-    dtype: type of the computation.
-    remat: whether a block's activations are computed again in the backward pass.
-    scan: whether identical blocks are compiled once.
-    radix: form of the grouped convolution.
-    before_pool: whether the features begin with `BEFORE_POOL`, the stem's before its pool.
-  """
-
-  stem: nn.Module
-  block: Callable[..., nn.Module]
-  blocks: tuple[int, ...]
-  widths: tuple[int, ...]
-  expansion: int
-  plan: tuple[tuple[int, int], ...]
-  first_dilation: Callable[[int], int]
-  pool: layers.Pool = layers.Pool.FLOOR
-  last_stage: str = 'layer4'
-  norm: layers.Norm = layers.Norm.BATCH
-  frozen_stages: int = 0
-  dtype: jnp.dtype = jnp.float32
-  remat: bool = False
-  scan: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
-  before_pool: bool = False
-
-  @nn.compact
-  def __call__(
-    self, image: Array, valid: Array | None = None, *, train: bool = False
-  ) -> tuple[dict[str, Array], dict[str, Array] | None]:
-    """Computes the features of every stage.
-
-    Args:
-      image: normalised images f[B, H, W, C].
-      valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
-      train: whether batch normalisation uses the statistics of the batch's valid pixels and updates
-        the running ones.
-
-    Returns:
-      `{'stem': f[B, h, w, C], 'layer1': ..., ...}` in `dtype`, and with `valid` the mask of each.
-      Features of invalid pixels are arbitrary.
-    """
-    chex.assert_rank(image, 4)
-    batch_norm = train and self.norm is layers.Norm.BATCH
-    last = STAGES.index(self.last_stage)
-    features, valids = {}, {}
-    x = image.astype(self.dtype)
-    for i, name in enumerate(STAGES[: last + 1]):
-      frozen = i < self.frozen_stages
-      stage = self.stem if i == 0 else self._stage(i - 1, x.shape[-1])
-      x, valid = stage(x, valid, batch_norm and not frozen)
-      x = jax.lax.stop_gradient(x) if frozen else x
-      if i == 0:
-        if self.before_pool:
-          features[BEFORE_POOL], valids[BEFORE_POOL] = x, valid
-        x, valid = layers.pool_stem(x, valid, self.pool)
-      features[name], valids[name] = x, valid
-    return features, None if valid is None else valids
-
-  def _stage(self, i: int, channels: int) -> 'Stage':
-    """Returns layer i + 1, given the number of channels of its input."""
-    stride, dilation = self.plan[i]
-    common = {
-      'planes': self.widths[i],
-      'expansion': self.expansion,
-      'radix': self.radix,
-      'dtype': self.dtype,
-    }
-    first = {
-      'stride': stride,
-      'dilation': self.first_dilation(dilation),
-      'project': stride > 1 or channels != self.widths[i] * self.expansion,
-      'is_first': i > 0,
-    }
-    return Stage(
-      self.block,
-      common | first,
-      common | {'dilation': dilation},
-      self.blocks[i],
-      self.remat,
-      self.scan,
-      name=STAGES[i + 1],
-    )
+  return tuple(plan)
 
 
 class Stage(nn.Module):
@@ -181,3 +119,173 @@ class Stage(nn.Module):
       for i, name in enumerate(names):
         self.put_variable('batch_stats', name, jax.tree.map(lambda s, i=i: s[i], stats))
     return x
+
+
+def make_stage(row: 'Row', options: Options, index: int, channels: int) -> Stage:
+  """Makes a stage of `row.block`.
+
+  Args:
+    row: the backbone's facts.
+    options: how it is built.
+    index: 0 for layer1, to 3 for layer4.
+    channels: of the stage's input.
+  """
+  stride, dilation = row.plan(options.output_stride)[index]
+  width = row.widths[index]
+  common = {
+    'planes': width,
+    'expansion': row.expansion,
+    'radix': options.radix,
+    'dtype': options.dtype,
+  }
+  first = {
+    'stride': stride,
+    'dilation': row.first_dilation(dilation),
+    'project': stride > 1 or channels != width * row.expansion,
+    'is_first': index > 0,
+  }
+  return Stage(
+    row.block,
+    common | first,
+    common | {'dilation': dilation},
+    row.blocks[index],
+    options.remat,
+    options.scan,
+    name=STAGES[index + 1],
+  )
+
+
+def same_dilation(dilation: int) -> int:
+  """Returns the dilation of a stage's first block where it is that of the others."""
+  return dilation
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """All that is known of a backbone, whatever it is built for.
+
+  Attributes:
+    name: its name in configs and in the weights that it left.
+    stem: constructor of the stem, `stem(width, dtype)`: a module `(x, valid, train) -> (x, valid)`
+      at stride 2, whose first convolution is `conv1`. The pool after it is not part of it.
+    block: constructor of the blocks; see `resnet.Bottleneck` for what it is called with.
+    blocks: number of blocks of layer1 to layer4.
+    torch_names: (pattern, replacement) of module names in the released weights, which a pattern
+      matches whole, to our paths: `(r'layer(\\d)\\.conv', r'layer\1/block0/conv')`.
+    first_dilation: dilation of a stage's first block, given that of the others.
+    widths: planes of layer1 to layer4; a stage has `planes * expansion` channels.
+    expansion: see `widths`.
+    stem_width: what the stem is built with; it has `stem_width * stem_expansion` channels.
+    stem_expansion: see `stem_width`.
+    pool: how the stem ends: at stride 4, or without a pool at stride 2.
+    output_strides: those that it can have.
+    fixed_plan: stride and dilation of layer1 to layer4 where these do not follow `plan_strides`.
+    make_stage: makes layer1 to layer4, with the arguments of `trunk.make_stage`.
+    mean: the mean colour, in [0, 1], that the released weights want taken off an image, where it
+      is not the data set's.
+    std: the deviation that they want it divided by; given where `mean` is.
+    bgr: whether the released weights see blue, green, red; our networks see red, green, blue.
+    pretrained: released weights, `hub:OWNER/NAME`, or empty where none can be had by name.
+  """
+
+  name: str
+  stem: Callable[..., nn.Module]
+  block: Callable[..., nn.Module]
+  blocks: tuple[int, ...]
+  torch_names: tuple[tuple[str, str], ...] = ()
+  first_dilation: Callable[[int], int] = same_dilation
+  widths: tuple[int, ...] = (64, 128, 256, 512)
+  expansion: int = 4
+  stem_width: int = 64
+  stem_expansion: int = 1
+  pool: layers.Pool = layers.Pool.FLOOR
+  output_strides: tuple[int, ...] = (8, 16, 32)
+  fixed_plan: Plan | None = None
+  make_stage: Callable[['Row', Options, int, int], Stage] = make_stage
+  mean: Color | None = None
+  std: Color | None = None
+  bgr: bool = False
+  pretrained: str = ''
+
+  @property
+  def channels(self) -> dict[str, int]:
+    """Number of channels of each stage's features."""
+    stem = self.stem_width * self.stem_expansion
+    return dict(zip(STAGES, (stem, *(w * self.expansion for w in self.widths)), strict=True))
+
+  @property
+  def stem_stride(self) -> int:
+    """Pixels to a cell of the stem's grid, which is layer1's unless that strides."""
+    return 2 if self.pool is layers.Pool.NONE else 4
+
+  @property
+  def plain_grid(self) -> bool:
+    """Whether n pixels at stride s have ceil(n / s) cells, as those of the classifiers' maps."""
+    return self.pool is not layers.Pool.CEIL
+
+  @property
+  def stem_on_layer1_grid(self) -> bool:
+    """Whether the features of stem and layer1 have one size, as AffinityNet reads them."""
+    return self.plan(self.output_strides[0])[0][0] == 1
+
+  def plan(self, output_stride: int) -> Plan:
+    """Returns (stride, dilation) of layer1 to layer4."""
+    return self.fixed_plan or plan_strides(self.stem_stride, output_stride)
+
+
+class Backbone(nn.Module):
+  """A stem and the stages layer1 to `last_stage`; built by `backbones.make_backbone`.
+
+  Attributes:
+    row: what it is.
+    options: how it is built.
+  """
+
+  row: Row
+  options: Options
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    """Type of the computation and of the features."""
+    return self.options.dtype
+
+  @property
+  def plan(self) -> Plan:
+    """Stride and dilation of layer1 to layer4."""
+    return self.row.plan(self.options.output_stride)
+
+  @nn.compact
+  def __call__(
+    self, image: Array, valid: Array | None = None, *, train: bool = False
+  ) -> tuple[dict[str, Array], dict[str, Array] | None]:
+    """Computes the features of every stage.
+
+    Args:
+      image: normalised images f[B, H, W, C].
+      valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
+      train: whether batch normalisation uses the statistics of the batch's valid pixels and updates
+        the running ones.
+
+    Returns:
+      `{'stem': f[B, h, w, C], 'layer1': ..., ...}` in `dtype`, and with `valid` the mask of each.
+      Features of invalid pixels are arbitrary.
+    """
+    chex.assert_rank(image, 4)
+    row, options = self.row, self.options
+    batch_norm = train and options.norm is layers.Norm.BATCH
+    features, valids = {}, {}
+    x = image.astype(options.dtype)
+    for i, name in enumerate(STAGES[: STAGES.index(options.last_stage) + 1]):
+      if i == 0:
+        stage = row.stem(row.stem_width, options.dtype, name=name)
+      else:
+        stage = row.make_stage(row, options, i - 1, x.shape[-1])
+      frozen = i < options.frozen_stages
+      x, valid = stage(x, valid, batch_norm and not frozen)
+      x = jax.lax.stop_gradient(x) if frozen else x
+      if i == 0:
+        if options.before_pool:
+          features[BEFORE_POOL], valids[BEFORE_POOL] = x, valid
+        x, valid = layers.pool_stem(x, valid, row.pool)
+      features[name], valids[name] = x, valid
+    return features, None if valid is None else valids

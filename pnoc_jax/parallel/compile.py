@@ -8,13 +8,15 @@ import jax
 
 from pnoc_jax.parallel import sharding
 
+REPLICATED, BATCH = sharding.Layout.REPLICATED, sharding.Layout.BATCH
+
 
 def jit(
   fn: Callable[..., Any],
   mesh: jax.sharding.Mesh,
   *,
-  batch_args: Sequence[int] = (),
-  outs: Any = sharding.Layout.REPLICATED,
+  ins: Any = REPLICATED,
+  outs: Any = REPLICATED,
   donate: Sequence[int] = (),
 ) -> 'Compiled':
   """Compiles a pure function for the mesh.
@@ -22,20 +24,20 @@ def jit(
   Under it a batch is one global array: a maximum or a mean over axis 0 runs over all devices.
 
   Example:
-    `jit(update, mesh, batch_args=(3,), donate=(0,),
-         outs=(Layout.REPLICATED, Layout.REPLICATED, Layout.BATCH, Layout.REPLICATED))`
+    `jit(update, mesh, ins=(REPLICATED, BATCH), donate=(0,))`
 
   Args:
     fn: a pure function of positional arguments.
     mesh: the mesh.
-    batch_args: positions of the arguments that are split along axis 0; the others are replicated.
-    outs: the layout of the result: one for all of it, or a tuple with one for each element.
+    ins: the layouts of the arguments: one for all of them, or a tuple with an entry an argument,
+      each a layout or a tree of layouts that begins like the argument.
+    outs: the layouts of the result, likewise.
     donate: positions of the arguments whose memory the result may take: they are gone afterwards.
 
   Returns:
     The compiled function; it compiles at its first call.
   """
-  return Compiled(fn, mesh, tuple(batch_args), outs, tuple(donate))
+  return Compiled(fn, mesh, ins=ins, outs=outs, donate=tuple(donate))
 
 
 class Compiled:
@@ -43,46 +45,32 @@ class Compiled:
 
   Attributes:
     traces: how many times the Python body ran; 1 as long as shapes and dtypes do not change.
+    lower: as of `jax.jit`: lowers for arguments or `jax.ShapeDtypeStruct`s, to look at cost or
+      memory.
   """
 
   def __init__(
     self,
     fn: Callable[..., Any],
     mesh: jax.sharding.Mesh,
-    batch_args: tuple[int, ...],
+    *,
+    ins: Any,
     outs: Any,
     donate: tuple[int, ...],
   ):
+    """Binds the function; see `jit`."""
     self.traces = 0
-    self._fn = fn
-    self._mesh = mesh
-    self._batch_args = batch_args
-    self._outs = jax.tree.map(lambda layout: sharding.of(layout, mesh), outs)
-    self._donate = donate
-    self._jitted = {}
+
+    def counted(*args: Any) -> Any:
+      self.traces += 1
+      return fn(*args)
+
+    ins, outs = jax.tree.map(lambda layout: sharding.of(layout, mesh), (ins, outs))
+    self._jitted = jax.jit(counted, in_shardings=ins, out_shardings=outs, donate_argnums=donate)
+    self.lower = self._jitted.lower
 
   def __call__(self, *args: Any) -> Any:
-    return self._for(args)(*args)
-
-  def lower(self, *args: Any) -> Any:
-    """Lowers for arguments or `jax.ShapeDtypeStruct`s, to look at cost or memory."""
-    return self._for(args).lower(*args)
-
-  def _for(self, args: tuple[Any, ...]) -> Callable[..., Any]:
-    # One `jax.jit` for a number of arguments: their shardings are given argument by argument.
-    if len(args) not in self._jitted:
-      layouts = tuple(
-        sharding.batch(self._mesh) if i in self._batch_args else sharding.replicated(self._mesh)
-        for i in range(len(args))
-      )
-      self._jitted[len(args)] = jax.jit(
-        self._counted, in_shardings=layouts, out_shardings=self._outs, donate_argnums=self._donate
-      )
-    return self._jitted[len(args)]
-
-  def _counted(self, *args: Any) -> Any:
-    self.traces += 1
-    return self._fn(*args)
+    return self._jitted(*args)
 
 
 def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 0.3) -> None:

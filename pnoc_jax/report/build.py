@@ -7,7 +7,7 @@ from typing import Any
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 from pnoc_jax.report import (
   examples,
   files,
@@ -213,7 +213,7 @@ def build_comparison(
 
 
 def _write(path: pathlib.Path, text: str) -> pathlib.Path:
-  products.write_text(path, text)
+  atomic.write_text(path, text)
   return path
 
 

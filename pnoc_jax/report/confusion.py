@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 from pnoc_jax.report import curves
 
 _COLOUR = (0.23, 0.51, 0.96)
@@ -88,4 +88,4 @@ def write_png(path: str | pathlib.Path, result: Mapping[str, Any], *, dpi: int =
   def write(file):
     drawing.savefig(file, format='png', dpi=dpi, facecolor='white', metadata={'Software': None})
 
-  products.write_atomic(path, write)
+  atomic.write(path, write)

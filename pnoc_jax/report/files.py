@@ -242,6 +242,7 @@ def read_priors(
         run.product('priors', split, image_id, '.npz'),
         size=size,
         num_classes=len(source.info.classes),
+        arrays=('high',),
       )
     except (errors.UserError, KeyError, OSError):
       continue

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pnoc_jax.data import sources
 from pnoc_jax.engine import clock
 from pnoc_jax.report import files, page, published, tables
 
@@ -30,7 +31,8 @@ def dataset_name(run: files.RunFiles) -> str:
   """The data set for the reader: its kind, or its folder's name."""
   root = files.lookup(run.config, 'dataset.root', '')
   kind = files.lookup(run.config, 'dataset.name', 'an unknown data set')
-  return str(root).rstrip('/').split('/')[-1] if kind == 'folder' and root else str(kind)
+  named = root and kind in sources.names() and sources.row(kind).named_by_root
+  return str(root).rstrip('/').split('/')[-1] if named else str(kind)
 
 
 def summary(run: files.RunFiles) -> str:

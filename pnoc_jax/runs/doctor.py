@@ -16,11 +16,13 @@ import numpy as np
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Level, Report
+from pnoc_jax.engine import memory
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.runs import estimates, graph, sweep
+from pnoc_jax.runs import graph, runner, sweep
+from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Level.FAULT, Level.WARNING, Level.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
@@ -85,12 +87,11 @@ def _installation(config, workdir: Path, report: Report) -> Runtime:
   except RuntimeError as error:
     raise UserError(f'JAX finds no device to work on: {error}') from error
   kinds = f'{len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
-  room = estimates.readable(_device_memory())
+  room = readable(_device_memory())
   report.add(
     FACT,
     'installation',
-    f'{kinds} of {room} each; {os.cpu_count()} CPU cores, '
-    f'{estimates.readable(_host_memory())} of memory',
+    f'{kinds} of {room} each; {os.cpu_count()} CPU cores, {readable(_host_memory())} of memory',
   )
   return Runtime(
     workdir=workdir,
@@ -135,7 +136,7 @@ def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> 
       source,
       seen,
       trains=split == train,
-      known=sources.known_images(dataset.name, split),
+      known=sources.row(dataset.name).images.get(split),
       own_list=bool(dataset.lists),
       broken=WARNING if skips else FAULT,
     )
@@ -187,7 +188,7 @@ def _plan(config, workdir, runtime, looked: Looked, report: Report) -> list[grap
     about, source = f'stage {item.stage.name}', looked[needed[0]][0]
     if item.runs:
       with report.catch(about):
-        item.stage.check(config, there, source, runtime)
+        item.stage.check(runner.context(item, config, there, runtime))
         report.add(FACT, about, f'{item.status.value}: {item.stage.describe(config, source)}')
     else:
       report.add(FACT, about, f'{item.status.value}: {item.directory}')
@@ -217,18 +218,16 @@ def _existing(path: Path) -> Path:
   return path if path.is_dir() or path == path.parent else _existing(path.parent)
 
 
-def _memory(config, plan, train, runtime, report: Report) -> dict[str, estimates.Memory]:
+def _memory(config, plan, train, runtime, report: Report) -> dict[str, memory.Memory]:
   room, found = _device_memory(), {}
   source, seen = train
-  largest = int(seen.sizes.max(initial=0))
+  load = memory.Load(runtime.mesh.size, int(seen.sizes.max(initial=0)))
   on_cpu = jax.local_devices()[0].platform == 'cpu'
   for item in plan:
-    name = item.stage.name
-    if not item.runs or name not in estimates.TRAINED:
+    name, estimate, size = item.stage.name, item.stage.memory, readable
+    if not item.runs or estimate is None:
       continue
-    need = estimates.memory(name, config, source.info, devices=runtime.mesh.size, largest=largest)
-    found[name] = need
-    size = estimates.readable
+    found[name] = need = estimate(config, source.info, load)
     text = (
       f'about {size(need.total)} on a device at batch {getattr(config, name).batch_size}: '
       f'variables {size(need.variables)}, optimiser {size(need.optimizer)}, '
@@ -255,17 +254,41 @@ def _disk(config, workdir, plan, looked: Looked, needs, report: Report) -> None:
     if item.runs:
       name = item.stage.name
       wanted[name] = sum(
-        estimates.product_bytes(name, config, split, source.labels, seen.sizes)
+        product_bytes(item.stage, source.labels, seen.sizes)
         for split, (source, seen) in looked.items()
+        if split in item.stage.splits(config)
       )
       if name in needs:
         # One more than are kept while the newest is written, and the weights.
         wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
   free = shutil.disk_usage(_existing(workdir)).free
   total = sum(wanted.values())
-  parts = ', '.join(f'{k} {estimates.readable(x)}' for k, x in wanted.items() if x)
-  text = f'about {estimates.readable(total)} for products and checkpoints'
+  parts = ', '.join(f'{k} {readable(x)}' for k, x in wanted.items() if x)
+  text = f'about {readable(total)} for products and checkpoints'
   text += f' ({parts})' if parts else ''
-  text += f'; free are {estimates.readable(free)}'
+  text += f'; free are {readable(free)}'
   level = FAULT if total > free else WARNING if total > _FULL * free else FACT
   report.add(level, 'disk', text)
+
+
+def product_bytes(entry: stage.Stage, labels: np.ndarray, sizes: np.ndarray) -> int:
+  """Estimates the files that a stage makes of a split.
+
+  Args:
+    entry: the stage; 0 for one that makes no file an image.
+    labels: f32[N, K].
+    sizes: i64[N, 2] (H, W).
+  """
+  if entry.disk is None:
+    return 0
+  pixels = sizes.prod(1)
+  return int(entry.disk(float(pixels.sum()), float((pixels * labels.sum(1)).sum())))
+
+
+def readable(count: float) -> str:
+  """Bytes for people: 1.5 GiB."""
+  for unit in ('bytes', 'KiB', 'MiB', 'GiB'):
+    if count < 1024:
+      return f'{count:.3g} {unit}' if count < 100 else f'{count:.0f} {unit}'
+    count /= 1024
+  return f'{count:.3g} TiB'

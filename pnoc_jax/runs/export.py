@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic, records
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.runs import trained as trained_lib
@@ -103,8 +103,8 @@ def export(run: str | Path, output: str | Path, *, size: tuple[int, int] | None 
     'platforms': list(PLATFORMS),
     'jax': jax.__version__,
   }
-  products.write_json(output / CONTRACT, contract)
-  products.write_text(output / EXAMPLE, _EXAMPLE)
+  records.write_json(output / CONTRACT, contract)
+  atomic.write_text(output / EXAMPLE, _EXAMPLE)
   # Last: what is there is whole.
-  products.write_atomic(output / FILE, lambda file: file.write(content))
+  atomic.write(output / FILE, lambda file: file.write(content))
   return output / FILE

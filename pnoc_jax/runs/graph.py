@@ -7,44 +7,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info
-from pnoc_jax.engine import settings
+from pnoc_jax.data import sources as data_sources
+from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
-from pnoc_jax.stages import (
-  affinity,
-  affinity_labels,
-  c2am,
-  classifier,
-  evaluation,
-  generator,
-  predictions,
-  priors,
-  pseudo_masks,
-  random_walk,
-  report,
-  saliency,
-  saliency_priors,
-  segmentation,
-)
 from pnoc_jax.stages.common import stage
 
-STAGES = (
-  classifier.STAGE,
-  generator.STAGE,
-  priors.STAGE,
-  c2am.STAGE,
-  saliency_priors.STAGE,
-  saliency.STAGE,
-  affinity_labels.STAGE,
-  affinity.STAGE,
-  random_walk.STAGE,
-  pseudo_masks.STAGE,
-  segmentation.STAGE,
-  predictions.STAGE,
-  evaluation.STAGE,
-  report.STAGE,
-)
 _SETTINGS = 'config.json'
 
 
@@ -90,12 +60,14 @@ class Planned:
     return self.status in (Status.RESUME, Status.RUN, Status.RERUN)
 
 
-def names() -> list[str]:
-  """The stages' names, in order."""
-  return [entry.name for entry in STAGES]
+def names(config: PipelineConfig) -> list[str]:
+  """The names of a config's stages, in order."""
+  return [entry.name for entry in stage.stages(config)]
 
 
-def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Planned]:
+def make_plan(
+  config: PipelineConfig, workdir: Path, sources: dict[str, info.Source]
+) -> list[Planned]:
   """Compares the config with what is in `workdir`; changes nothing.
 
   Args:
@@ -110,23 +82,19 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
     UserError: an unknown stage is named; a stage was made, or begun, with other settings; a stage
       that is not to run is needed and not done.
   """
-  rerun, wanted, present = _named(config.rerun, 'rerun'), _wanted(config), needed(config)
+  rerun, wanted, present = _named(config, 'rerun'), _wanted(config), needed(config)
   # A split that only predictions read must not change what the other stages are known by.
   known = {config.dataset.train_split, *config.priors.splits}
   data = dataset_settings(config.dataset, {k: x for k, x in sources.items() if k in known})
   planned, again, faults = {}, set(), []
-  for entry in STAGES:
+  for entry in stage.stages(config):
     if entry.name not in present:
       continue
     graft = getattr(config.inputs, entry.name, '')
     # What a grafted stage was made from may be no part of this run.
     needs = () if graft else entry.needs(config)
     inputs = {name: planned[name].fingerprint for name in needs}
-    chosen = {
-      'seed': config.seed,
-      'dataset': data,
-      **settings.as_dict(entry.settings(config), product_only=True),
-    }
+    chosen = {'seed': config.seed, 'dataset': data, **_settings(entry, config)}
     item = Planned(entry, workdir / entry.name, Status.RUN, chosen, inputs)
     planned[entry.name] = item
     if graft:
@@ -149,7 +117,18 @@ def make_plan(config, workdir: Path, sources: dict[str, info.Source]) -> list[Pl
   return list(planned.values())
 
 
-def needed(config) -> set[str]:
+def _settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
+  """What a stage's product depends on in the config; of weights that it starts from, a digest."""
+  found = {}
+  for field in entry.declared(config):
+    value = settings.lookup(config, field)
+    found[field] = settings.as_dict(value, product_only=True)
+    if isinstance(value, settings.TrainingConfig):
+      found[f'{field}.init_digest'] = networks.init_digest(value.init)
+  return found
+
+
+def needed(config: PipelineConfig) -> set[str]:
   """Names of the stages that the run has.
 
   Raises:
@@ -158,30 +137,32 @@ def needed(config) -> set[str]:
   return _closure(config, _wanted(config), explicit=bool(config.only))
 
 
-def _wanted(config) -> list[str]:
+def _wanted(config: PipelineConfig) -> list[str]:
   """The stages that are asked for: by name, or all up to one."""
-  until = _named(config.until, 'until')
-  end = names().index(until[0]) + 1 if until else None
-  return _named(config.only, 'only') or names()[:end]
+  known, until = names(config), _named(config, 'until')
+  end = known.index(until[0]) + 1 if until else None
+  return _named(config, 'only') or known[:end]
 
 
-def _named(text: str, field: str) -> list[str]:
-  found = [name.strip() for name in text.split(',') if name.strip()]
+def _named(config: PipelineConfig, field: str) -> list[str]:
+  """The stages that a field of the config names."""
+  known = names(config)
+  found = [name.strip() for name in getattr(config, field).split(',') if name.strip()]
   for name in found:
-    if name not in names():
-      near = difflib.get_close_matches(name, names(), 1)
+    if name not in known:
+      near = difflib.get_close_matches(name, known, 1)
       hint = f'; did you mean {near[0]}?' if near else ''
-      raise UserError(f'{field} names the stage {name!r}; there are {", ".join(names())}{hint}')
+      raise UserError(f'{field} names the stage {name!r}; there are {", ".join(known)}{hint}')
   return found
 
 
-def _closure(config, wanted: list[str], *, explicit: bool) -> set[str]:
+def _closure(config: PipelineConfig, wanted: list[str], *, explicit: bool) -> set[str]:
   """The stages wanted and all that they need.
 
   Where they were not named one by one, what nobody needs is left out: a classifier that no later
   stage reads is not trained just because it comes first.
   """
-  needs = {entry.name: entry.needs(config) for entry in STAGES}
+  needs = {entry.name: entry.needs(config) for entry in stage.stages(config)}
   result, todo = set(), list(wanted) if explicit else wanted[-1:]
   while todo:
     name = todo.pop()
@@ -238,12 +219,12 @@ def _explain(workdir: Path, faults: list[str]) -> str:
 def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]) -> dict[str, Any]:
   """What products depend on in the data: not where it lies, but its ids, labels and classes."""
   known = {
-    'name': config.name.value,
+    'name': config.name,
     'train_split': config.train_split,
     'val_split': config.val_split,
   }
-  if config.name is info.DatasetName.SHAPES:
-    known['shapes'] = settings.as_dict(config.shapes)
+  for field in data_sources.row(config.name).settings:
+    known[field] = settings.as_dict(getattr(config, field))
   for split, source in sorted(sources.items()):
     digest = hashlib.sha256('\n'.join([*source.info.classes, *source.ids]).encode())
     digest.update(source.labels.tobytes())

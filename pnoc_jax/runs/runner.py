@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ from pnoc_jax.config import PipelineConfig, validate
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import clock, log, loop, settings
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import compile as compiler
@@ -22,6 +22,7 @@ from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
 from pnoc_jax.runs import graph, sweep
 from pnoc_jax.stages import evaluation
+from pnoc_jax.stages.common import stage
 
 
 def execute(config: PipelineConfig, workdir: Path) -> None:
@@ -73,7 +74,7 @@ def _locked(workdir: Path) -> Iterator[None]:
     yield
 
 
-def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
+def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool]) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   runtime = Runtime(
     workdir=workdir,
@@ -89,7 +90,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
   there = {item.stage.name: item.directory for item in plan if not item.runs}
   for item in plan:
     if item.runs:
-      item.stage.check(config, there, sources[config.dataset.train_split], runtime)
+      item.stage.check(context(item, config, there, runtime))
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
     records.write_json(workdir / 'config.json', settings.as_dict(config))
@@ -100,7 +101,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop) -> None:
     if item.runs or item.stage.name == 'report':
       _run_stage(config, item, directories, runtime)
       if hosts.is_main():
-        _score(config, item.stage.name, plan, runtime)
+        _score(config, item.stage, plan, runtime)
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir))
@@ -135,7 +136,32 @@ def _check(
   return _open(config, runtime)
 
 
-def _print_plan(config, workdir, plan, sources, runtime) -> None:
+def context(
+  item: graph.Planned,
+  config: PipelineConfig,
+  directories: Mapping[str, Path],
+  runtime: Runtime,
+) -> Context:
+  """What a stage works on: it sees of the config what it declared.
+
+  Args:
+    item: the stage in the plan.
+    config: the run's.
+    directories: of the stages that are there.
+    runtime: of the run.
+  """
+  needs = item.stage.needs(config)
+  inputs = {name: directories[name] for name in needs if name in directories}
+  return Context(item.stage.name, item.stage.view(config), inputs, item.directory, runtime)
+
+
+def _print_plan(
+  config: PipelineConfig,
+  workdir: Path,
+  plan: list[graph.Planned],
+  sources: dict[str, info.Source],
+  runtime: Runtime,
+) -> None:
   train = sources[config.dataset.train_split]
   sizes = ', '.join(f'{split} {len(source)}' for split, source in sources.items())
   kind = runtime.mesh.devices.flat[0].device_kind
@@ -146,15 +172,19 @@ def _print_plan(config, workdir, plan, sources, runtime) -> None:
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
 
 
-def _run_stage(config, item: graph.Planned, directories, runtime: Runtime) -> None:
+def _run_stage(
+  config: PipelineConfig,
+  item: graph.Planned,
+  directories: Mapping[str, Path],
+  runtime: Runtime,
+) -> None:
   name = item.stage.name
   if hosts.is_main():
     graph.begin(item)
     print(f'\n{name}', flush=True)
   hosts.barrier(f'{name}/begin')
   start = time.monotonic()
-  inputs = {needed: directories[needed] for needed in item.inputs}
-  facts = item.stage.run(config, inputs, item.directory, runtime) or {}
+  facts = item.stage.run(context(item, config, directories, runtime)) or {}
   seconds = time.monotonic() - start
   if hosts.is_main():
     graph.finish(item, {'seconds': round(seconds, 1), **facts})
@@ -162,9 +192,11 @@ def _run_stage(config, item: graph.Planned, directories, runtime: Runtime) -> No
   hosts.barrier(f'{name}/end')
 
 
-def _score(config, name: str, plan: list[graph.Planned], runtime: Runtime) -> None:
+def _score(
+  config: PipelineConfig, entry: stage.Stage, plan: list[graph.Planned], runtime: Runtime
+) -> None:
   """Shows what a stage's product is worth; the evaluation at the end finds the score done."""
-  if name not in config.evaluation.of:
+  if entry.name not in config.evaluation.of:
     return
   last = next((item for item in plan if item.stage.name == 'evaluation'), None)
   out = runtime.workdir / 'evaluation'
@@ -173,4 +205,4 @@ def _score(config, name: str, plan: list[graph.Planned], runtime: Runtime) -> No
   elif records.read_done(out) is not None:
     return  # It is of other products, and stays what it is.
   directories = {item.stage.name: item.directory for item in plan}
-  evaluation.score_stage(config, name, directories, out, runtime)
+  evaluation.score_stage(config, entry, directories, out, runtime)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic, records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import build, files, tables
 
@@ -42,8 +42,8 @@ def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
       }
       print(f'\n{tables.title(name)} of {split}:\n{tables.ablation(results)}')
       text = tables.ablation_markdown(results) + '\n'
-      products.write_text(workdir / f'{name}_{split}.md', text)
-  products.write_json(workdir / 'evaluation' / 'sweep.json', summary)
+      atomic.write_text(workdir / f'{name}_{split}.md', text)
+  records.write_json(workdir / 'evaluation' / 'sweep.json', summary)
   build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
 
 

@@ -16,7 +16,7 @@ from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, products, records, weights
+from pnoc_jax.io import atomic, images, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
@@ -82,12 +82,12 @@ def load(run: str | Path) -> Trained:
   if not run.is_dir():
     raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
   config, directory = _find(run)
-  if not (directory / 'weights').is_dir():
+  if not directory.is_dir():
     raise UserError(
-      f'{run} holds no trained segmentation network ({directory / "weights"} is missing): run it '
+      f'{run} holds no trained segmentation network ({directory} is missing): run it '
       'through the stage segmentation first'
     )
-  _, meta = weights.load(directory / 'weights')
+  meta = weights.load_meta(directory)
   try:
     model_config = files.from_dict(settings.ModelConfig, meta['model'])
     head = files.from_dict(segmentation.HeadConfig, meta['head'])
@@ -98,7 +98,7 @@ def load(run: str | Path) -> Trained:
     inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
-      f'{directory / "weights"} are not those of a segmentation network ({error!r})'
+      f'{directory / weights.FILE} are not the weights of a segmentation network ({error!r})'
     ) from error
   built = segmentation.SegmentationConfig(model=model_config, head=head)
   model = segmentation.build(built, dataset.num_classes)
@@ -108,7 +108,7 @@ def load(run: str | Path) -> Trained:
 
 def _find(run: Path) -> tuple[dict, Path]:
   """A run's config, empty where there is none, and the directory of its segmentation network."""
-  whole = not (run / 'weights').is_dir()
+  whole = not (run / weights.FILE).is_file()
   file = (run if whole else run.parent) / 'config.json'
   config = records.read_json(file) if file.is_file() else {}
   taken = files.lookup(config, 'inputs.segmentation')
@@ -172,13 +172,15 @@ def predict_files(
     return Summary(0, 0, tuple(skipped))
   source = loose.LooseImages(named, trained.dataset, max_side=max_side)
 
-  def done(name: str) -> bool:
-    laid = not overlay or maps.exists_png(output / OVERLAYS / f'{name}.png')
-    return laid and maps.exists_png(output / f'{name}.png')
+  def done(path: Path) -> bool:
+    laid = not overlay or maps.exists_png(output / OVERLAYS / path.name)
+    return laid and maps.exists_png(path)
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
     for index, labels in segment(source, indices):
-      yield index, functools.partial(_write, source, index, labels, output, overlay)
+      laid = output / OVERLAYS / f'{source.ids[index]}.png' if overlay else None
+      write = functools.partial(_write, source=source, index=index, labels=labels, overlay=laid)
+      yield index, write
 
   runtime = runtime or local_runtime(output)
   segment = predictions.Segmenter(
@@ -189,14 +191,8 @@ def predict_files(
     runtime,
     sizes=[source.size(i) for i in range(len(source))],
   )
-  made = per_image.make(
-    runtime,
-    source,
-    what='predictions',
-    among=range(len(source)),
-    exists=done,
-    results=results,
-  )
+  job = per_image.Job('predictions', source, range(len(source)), output, results, done)
+  made = per_image.make(job, runtime)
   return Summary(made, len(source) - made, tuple(skipped))
 
 
@@ -227,16 +223,22 @@ def _write_skipped(output: Path, skipped) -> None:
   table = csv.writer(text)
   table.writerow(('file', 'why'))
   table.writerows(skipped)
-  products.write_text(path, text.getvalue())
+  atomic.write_text(path, text.getvalue())
 
 
-def _write(source: loose.LooseImages, index: int, labels: np.ndarray, output: Path, overlay: bool):
-  name, size = source.ids[index], source.original_size(index)
+def _write(
+  path: Path,
+  *,
+  source: loose.LooseImages,
+  index: int,
+  labels: np.ndarray,
+  overlay: Path | None,
+) -> None:
+  size = source.original_size(index)
   if labels.shape != size:
     labels = images.resize_nearest(labels.astype(np.uint8), size)
-  if overlay:
-    path = output / OVERLAYS / f'{name}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images.write_png(path, pictures.blend(source.original(index), labels, source.info.palette))
+  if overlay is not None:
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    images.write_png(overlay, pictures.blend(source.original(index), labels, source.info.palette))
   # Last: what is there is whole.
-  maps.write_labels(output / f'{name}.png', labels, source.info)
+  maps.write_labels(path, labels, source.info)

@@ -2,20 +2,23 @@
 
 import dataclasses
 import functools
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pnoc_jax import trees
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
-from pnoc_jax.engine import networks, settings, stage_training, trainer
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine import memory, networks, programs, settings
+from pnoc_jax.engine import train as trainer
+from pnoc_jax.engine.runtime import Context
+from pnoc_jax.losses import affinity as losses
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages.common import stage
-from pnoc_jax.updates import affinity as affinity_updates
 
-_SCRATCH = ('edges',)
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
+
+SCRATCH = ('edges',)
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,31 +48,6 @@ class AffinityConfig(settings.StageTrainingConfig):
   width: int = 32
 
 
-def faults(config: AffinityConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  if config.model.backbone not in backbones.names():
-    return []  # Said of all trainings.
-  found = []
-  if backbones.info(config.model.backbone).pool is backbones.Pool.CEIL:
-    found.append(
-      f'affinity.model.backbone is {config.model.backbone!r}, whose cells are not those of the '
-      'priors; take one whose stem rounds as they do, e.g. resnet50'
-    )
-  crop, pixels = config.transform.crop, stride(config)
-  if config.radius < 2:
-    found.append(f'affinity.radius is {config.radius}; from 2 on a cell has a neighbour')
-  elif -(-crop // pixels) < 2 * config.radius - 1:
-    found.append(
-      f'affinity.transform.crop is {crop}: on its grid of {-(-crop // pixels)} cells there are no '
-      f'pairs in radius {config.radius}; use a radius of at most {(crop // pixels + 1) // 2}'
-    )
-  if config.width < 4 or config.width % 4:
-    found.append(
-      f'affinity.width is {config.width}; it is a multiple of 4, the groups of its norms'
-    )
-  return found
-
-
 def build(config: AffinityConfig) -> affinity_net.AffinityNet:
   """Makes the network; it is the same for any number of classes."""
   return affinity_net.AffinityNet(networks.make_backbone(config.model), width=config.width)
@@ -80,30 +58,22 @@ def stride(config: AffinityConfig) -> int:
   return backbones.info(config.model.backbone).stem_stride
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the edge branch; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
-  ours = config.affinity
-  source = runtime.source(config.dataset, config.dataset.train_split)
+def run(context: Context) -> None:
+  """Trains the edge branch; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
+  ours, source = context.config.affinity, context.train
   model = build(ours)
-  stage_training.train(
-    model,
+  examples = pipeline.Examples(source, target=_target(context))
+  program = programs.make_program(
     functools.partial(
-      affinity_updates.make_affinity_update,
-      model,
-      num_classes=source.info.num_classes,
-      radius=ours.radius,
+      losses.network_loss, model=model, num_classes=source.info.num_classes, radius=ours.radius
     ),
-    scratch=_SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    out=out,
-    runtime=runtime,
-    seed=config.seed,
-    name='affinity',
+    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
+    ours,
+    examples,
+    context,
     groups=groups(ours.optim),
-    target=_target(source, inputs),
   )
+  trainer.train(program, examples, ours, context)
 
 
 def groups(config: settings.OptimConfig) -> list[optimizer.Group]:
@@ -116,44 +86,60 @@ def groups(config: settings.OptimConfig) -> list[optimizer.Group]:
   ]
 
 
-def _target(source: info.Source, inputs: dict[str, Path]) -> joins.Maps:
-  directory = inputs['affinity_labels'] / source.split
+def _target(context: Context) -> joins.Maps:
+  source = context.train
+  directory = context.inputs['affinity_labels'] / source.split
   return joins.label_maps(source, directory, num_classes=source.info.num_classes)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
-  ours = config.affinity
-  stage_training.check(
-    build(ours),
-    scratch=_SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    runtime=runtime,
-    name='affinity',
-  )
-  if 'affinity_labels' in inputs:
-    joins.check(_target(source, inputs), source, pipeline.labelled(source))
+def _check(context: Context) -> None:
+  ours, source = context.config.affinity, context.train
+  trainer.check(ours, context, paired=True)
+  networks.check_start(build(ours), ours, context, SCRATCH)
+  if 'affinity_labels' in context.inputs:
+    joins.check(_target(context), source, pipeline.labelled(source))
 
 
-def _describe(config, source: info.Source) -> str:
+def _faults(config: 'PipelineConfig') -> list[str]:
   ours = config.affinity
-  params = networks.abstract_variables(build(ours), source.info)['params']
-  length = trainer.horizon(ours, source)
-  return (
-    f'{ours.model.backbone}, {trees.count(params["edges"]):,} parameters train; {ours.epochs} '
-    f'epochs of {length.epoch} = {length.total} steps at batch {ours.batch_size}'
-  )
+  found = settings.training_faults('affinity', ours)
+  if ours.model.backbone not in backbones.names():
+    return found
+  if not backbones.info(ours.model.backbone).plain_grid:
+    found.append(
+      f'affinity.model.backbone is {ours.model.backbone!r}, whose cells are not those of the '
+      'priors; take one whose stem rounds as they do, e.g. resnet50'
+    )
+  crop, pixels = ours.transform.crop, stride(ours)
+  if ours.radius < 2:
+    found.append(f'affinity.radius is {ours.radius}; from 2 on a cell has a neighbour')
+  elif -(-crop // pixels) < 2 * ours.radius - 1:
+    found.append(
+      f'affinity.transform.crop is {crop}: on its grid of {-(-crop // pixels)} cells there are no '
+      f'pairs in radius {ours.radius}; use a radius of at most {(crop // pixels + 1) // 2}'
+    )
+  if ours.width < 4 or ours.width % 4:
+    found.append(f'affinity.width is {ours.width}; it is a multiple of 4, the groups of its norms')
+  return found
+
+
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+  ours = config.affinity
+  epoch = pipeline.Examples(source).steps_per_epoch(ours.batch_size)
+  what = ours.model.backbone
+  return networks.describe(what, build(ours), ours, source.info, epoch, part='edges')
 
 
 STAGE = stage.Stage(
   name='affinity',
-  needs=lambda config: ('affinity_labels', *networks.start_needs(config.affinity)),
-  settings=lambda config: {
-    'affinity': config.affinity,
-    'affinity.init_digest': networks.init_digest(config.affinity.init),
-  },
+  config=AffinityConfig,
+  training_title='AffinityNet',
   run=run,
   describe=_describe,
+  needs=lambda config: ('affinity_labels', *networks.start_needs(config.affinity)),
   check=_check,
+  faults=_faults,
+  memory=lambda config, dataset, load: memory.training_memory(
+    build(config.affinity), config.affinity, dataset, load
+  ),
 )

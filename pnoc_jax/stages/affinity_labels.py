@@ -2,19 +2,22 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import per_image
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages.common import maps, stage
+from pnoc_jax.stages.common import maps, scores, stage
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,70 +38,52 @@ class AffinityLabelsConfig:
   foreground: float = 0.4
   background: float = 0.1
   saliency: maps.Saliency = maps.Saliency.NONE
-  crf: crf_stage.CrfConfig = dataclasses.field(default_factory=crf_stage.CrfConfig)
+  crf: crf_lib.CrfConfig = dataclasses.field(default_factory=crf_lib.CrfConfig)
 
 
-def faults(config: AffinityLabelsConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  found = crf_stage.faults('affinity_labels.crf', config.crf)
-  for name in ('foreground', 'background'):
-    if not 0 < getattr(config, name) < 1:
-      found.append(f'affinity_labels.{name} is {getattr(config, name)}; it lies in (0, 1)')
-  if config.saliency is maps.Saliency.NONE and config.foreground < config.background:
-    found.append(
-      f'affinity_labels.foreground {config.foreground} is below background {config.background}: '
-      'no pixel would be left open'
-    )
-  return found
-
-
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
+def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<train>/<id>.png` of every labelled image; skips those that are there."""
-  start, ours = time.monotonic(), config.affinity_labels
-  source = runtime.source(config.dataset, config.dataset.train_split)
-  evidence = _evidence(config, inputs, source)
+  ours, source, evidence = context.config.affinity_labels, context.train, _evidence(context)
   evidence.check(evidence.labelled)
-  refine = crf_stage.LabelCrf(ours.crf, runtime, [source.size(i) for i in evidence.labelled])
+  refine = crf_lib.LabelCrf(ours.crf, context.runtime, [source.size(i) for i in evidence.labelled])
   make = _from_thresholds if ours.saliency is maps.Saliency.NONE else _from_saliency
-
-  def path(name: str) -> Path:
-    return per_image.image_path(out, source.split, name)
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
     for index, labels in make(ours, evidence, refine, indices):
-      target = path(source.ids[index])
-      yield index, functools.partial(maps.write_labels, target, labels, source.info)
+      yield index, functools.partial(maps.write_labels, labels=labels, dataset=source.info)
 
-  made = per_image.make(
-    runtime,
-    source,
+  job = per_image.Job(
     what=f'affinity labels of {source.split}',
+    source=source,
     among=evidence.labelled,
-    exists=lambda name: maps.exists_png(path(name)),
+    directory=context.out,
     results=results,
+    exists=maps.exists_png,
   )
-  # This process's share of this call.
-  return {'images': made, 'images_per_second': made / (time.monotonic() - start)}
+  return per_image.make_all([job], context.runtime)
 
 
-def _evidence(config, inputs: dict[str, Path], source: info.Source) -> maps.Evidence:
-  saliency = config.affinity_labels.saliency
-  return maps.Evidence(source, inputs, scores=maps.Scores.PRIORS, saliency=saliency)
+def _evidence(context: Context) -> maps.Evidence:
+  saliency = context.config.affinity_labels.saliency
+  return maps.Evidence(context.train, context.inputs, scores=maps.Scores.PRIORS, saliency=saliency)
+
+
+_Labels = Iterator[tuple[int, np.ndarray]]
 
 
 def _from_thresholds(
   config: AffinityLabelsConfig,
   evidence: maps.Evidence,
-  refine: crf_stage.LabelCrf,
+  refine: crf_lib.LabelCrf,
   indices: list[int],
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> _Labels:
   """Yields (index, labels i32[H, W]) from label maps at the two thresholds."""
 
-  def items():
+  def items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for index in indices:
-      image, (keys, scores) = evidence.image(index), evidence.scores(index)
+      image, (keys, found) = evidence.image(index), evidence.scores(index)
       for threshold in (config.foreground, config.background):
-        labels = pseudo_labels.argmax_labels(scores, threshold)
+        labels = pseudo_labels.argmax_labels(found, threshold)
         yield (index, keys), image, labels, len(keys)
 
   refined = refine(items())
@@ -110,21 +95,21 @@ def _from_thresholds(
 def _from_saliency(
   config: AffinityLabelsConfig,
   evidence: maps.Evidence,
-  refine: crf_stage.LabelCrf,
+  refine: crf_lib.LabelCrf,
   indices: list[int],
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> _Labels:
   """Yields (index, labels i32[H, W]) from classes within what is salient."""
 
-  def salient_items():
+  def salient_items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for index in indices:
       image = evidence.image(index)
       salient = evidence.saliency(index) > np.float32(config.background)
       yield (index, image), image, salient.astype(np.int32), 2
 
-  def items():
+  def items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for (index, image), salient in refine(salient_items()):
-      keys, scores = evidence.scores(index)
-      labels = pseudo_labels.argmax_labels(scores, config.foreground)
+      keys, found = evidence.scores(index)
+      labels = pseudo_labels.argmax_labels(found, config.foreground)
       salient = salient > 0
       masked = pseudo_labels.mask_labels(labels, salient)
       yield (index, keys, salient), image, masked, len(keys)
@@ -134,31 +119,49 @@ def _from_saliency(
     yield index, pseudo_labels.to_classes(labels, keys)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
-  del runtime
-  if 'priors' not in inputs and source.split not in config.priors.splits:
+def _check(context: Context) -> None:
+  split, made = context.train.split, context.config.priors.splits
+  if 'priors' not in context.inputs and split not in made:
     raise UserError(
-      f'affinity labels are made of {source.split}, and priors.splits is '
-      f'{config.priors.splits}: add it there'
+      f'affinity labels are made of {split}, and priors.splits is {made}: add it there'
     )
-  evidence = _evidence(config, inputs, source)
+  evidence = _evidence(context)
   evidence.check(evidence.labelled)
 
 
-def _describe(config, source: info.Source) -> str:
+def _faults(config: 'PipelineConfig') -> list[str]:
   ours = config.affinity_labels
-  images = int(source.labels.any(axis=1).sum())
+  found = crf_lib.faults('affinity_labels.crf', ours.crf)
+  for name in ('foreground', 'background'):
+    if not 0 < getattr(ours, name) < 1:
+      found.append(f'affinity_labels.{name} is {getattr(ours, name)}; it lies in (0, 1)')
+  if ours.saliency is maps.Saliency.NONE and ours.foreground < ours.background:
+    found.append(
+      f'affinity_labels.foreground {ours.foreground} is below background {ours.background}: '
+      'no pixel would be left open'
+    )
+  return found
+
+
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+  ours = config.affinity_labels
   return (
-    f'{images} images, thresholds {ours.foreground:g} and {ours.background:g}, '
-    f'saliency: {ours.saliency.value}, CRF of {ours.crf.steps} steps'
+    f'{len(pipeline.labelled(source))} images, thresholds {ours.foreground:g} and '
+    f'{ours.background:g}, saliency: {ours.saliency.value}, CRF of {ours.crf.steps} steps'
   )
 
 
 STAGE = stage.Stage(
   name='affinity_labels',
-  needs=lambda config: ('priors', *config.affinity_labels.saliency.stages),
-  settings=lambda config: {'affinity_labels': config.affinity_labels},
+  config=AffinityLabelsConfig,
+  title='Affinity labels',
   run=run,
   describe=_describe,
+  needs=lambda config: ('priors', *config.affinity_labels.saliency.stages),
+  looks=('priors.splits',),
   check=_check,
+  faults=_faults,
+  splits=lambda config: (config.dataset.train_split,),
+  scores=(stage.Score('affinity_labels', 'Affinity labels', scores.score_affinity_labels),),
+  disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

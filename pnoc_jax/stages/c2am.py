@@ -4,32 +4,40 @@ import dataclasses
 import enum
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pnoc_jax import trees
+import jax.numpy as jnp
+
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
-from pnoc_jax.engine import networks, settings, stage_training, trainer
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine import measure, memory, networks, programs, settings
+from pnoc_jax.engine import train as trainer
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
+from pnoc_jax.losses import c2am as losses
 from pnoc_jax.nn import c2am as c2am_nn
-from pnoc_jax.stages import c2am_measure
-from pnoc_jax.stages.common import stage
-from pnoc_jax.types import Variables
-from pnoc_jax.updates import c2am
+from pnoc_jax.stages.common import meters, stage
+from pnoc_jax.stages.common.polarity import polarity
+from pnoc_jax.types import Batch, Variables
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 SCRATCH = ('head',)
 
 
-class Method(enum.Enum):
-  """Whether priors hint at what is foreground."""
+class Hints(enum.Enum):
+  """Whether priors hint at what is foreground.
+
+  Attributes:
+    C2AM: they do not; which part is the foreground is found out after training.
+    C2AMH: this run's priors do.
+  """
 
   C2AM = 'c2am'
-  """No hints: which part is the foreground is found out after training."""
   C2AMH = 'c2amh'
-  """Hints of this run's priors."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,7 +66,7 @@ class C2amConfig(settings.StageTrainingConfig):
   epochs: int = 10
   batch_size: int = 64
   eval_size: int = settings.field(448, product=False)
-  method: Method = Method.C2AMH
+  method: Hints = Hints.C2AMH
   features: tuple[str, ...] = ('layer4', 'layer3')
   alpha: float = 0.25
   lambda_h: float = 1.0
@@ -66,18 +74,6 @@ class C2amConfig(settings.StageTrainingConfig):
   smoothing: float = 0.1
   border: float = 0.125
   min_hint_mean: float = settings.field(0.5, product=False)
-
-
-def faults(config: C2amConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  found = []
-  if not config.features:
-    found.append('c2am.features is empty; name one or more stages of the backbone')
-  if not 0 < config.threshold <= 1:
-    found.append(f'c2am.threshold is {config.threshold}; it lies in (0, 1]')
-  if not 0 < config.border <= 0.5:
-    found.append(f'c2am.border is {config.border}; it lies in (0, 0.5]')
-  return found
 
 
 def build(config: C2amConfig) -> c2am_nn.C2AM:
@@ -101,107 +97,109 @@ def load(
   """
   model = build(config)
   variables = networks.load(model, dataset, directory)
-  _, meta = weights.load(directory / 'weights')
+  meta = weights.load_meta(directory)
   if not isinstance(meta.get('inverted'), bool):
     raise UserError(
-      f'{directory / "weights"} does not say whether its map is inverted: it is no product of the '
-      'stage c2am; run that again'
+      f'{directory / weights.FILE} does not say whether its map is inverted: it is no product of '
+      'the stage c2am; run that again'
     )
   return model, variables, meta['inverted']
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
-  """Trains the network; leaves `<out>/weights`, whose meta holds the polarity."""
-  ours = config.c2am
-  source = runtime.source(config.dataset, config.dataset.train_split)
-  hints = make_hints(ours, inputs, source)
+def run(context: Context) -> dict[str, Any]:
+  """Trains the network; leaves `<out>/weights.safetensors`, whose meta holds the polarity."""
+  ours, source = context.config.c2am, context.train
   model, facts = build(ours), {}
+  examples = pipeline.Examples(source, target=_hints(context, source))
+  prepare = make_prepare(source.info)
+  terms = losses.Terms(ours.alpha, ours.lambda_h, ours.threshold, ours.smoothing)
+  program = programs.make_program(
+    functools.partial(losses.network_loss, model=model, terms=terms),
+    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
+    ours,
+    examples,
+    context,
+    groups=programs.field_groups(ours, SCRATCH),
+    prepare=prepare,
+  )
 
   def meta(variables: Variables) -> dict[str, Any]:
-    facts.update(
-      c2am_measure.polarity(model, variables, ours, source, hints, runtime, seed=config.seed)
-    )
+    facts.update(polarity(model, variables, ours, examples, prepare, context))
     return facts
 
-  evaluate = None
+  measured = None
   if ours.eval_every and source.has_masks:
-    evaluate = c2am_measure.make_measure(model, source, ours, runtime, both=hints is None)
-  stage_training.train(
-    model,
-    functools.partial(
-      c2am.make_c2am_update,
-      model,
-      alpha=ours.alpha,
-      w_hint=ours.lambda_h,
-      threshold=ours.threshold,
-      smoothing=ours.smoothing,
-    ),
-    scratch=SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    out=out,
-    runtime=runtime,
-    seed=config.seed,
-    name='c2am',
-    prepare=c2am_measure.make_prepare(source.info),
-    target=hints,
-    meta=meta,
-    evaluate=evaluate,
-  )
+    meter = meters.C2amMeter(model, source.info, both=examples.target is None)
+    measured = measure.make_measure(meter, source, ours, context.runtime)
+  trainer.train(program, examples, ours, context, meta=meta, measure=measured)
   return facts
 
 
-def make_hints(
-  config: C2amConfig, inputs: dict[str, Path], source: info.Source
-) -> joins.Maps | None:
-  """The hints that C2AM-H reads of the priors in `inputs`; None for C2AM."""
-  if config.method is Method.C2AM:
+def make_prepare(dataset: info.DatasetInfo) -> programs.Prepare:
+  """Makes the first operation on the device: normalised images, and hints f32[B, H, W, 1]."""
+  normalise = programs.make_prepare(dataset)
+
+  def prepare(batch: Batch) -> Batch:
+    batch = normalise(batch)
+    if 'target' in batch:
+      batch['hint'] = batch.pop('target')[..., None].astype(jnp.float32) / 255
+    return batch
+
+  return prepare
+
+
+def _hints(context: Context, source: info.Source) -> joins.Maps | None:
+  """The hints that C2AM-H reads of the priors; None for C2AM."""
+  if context.config.c2am.method is Hints.C2AM:
     return None
-  return joins.prior_hints(source, inputs['priors'] / source.split)
+  return joins.prior_hints(source, context.inputs['priors'] / source.split)
 
 
-def _needs(config) -> tuple[str, ...]:
-  hints = ('priors',) if config.c2am.method is Method.C2AMH else ()
+def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
+  hints = ('priors',) if config.c2am.method is Hints.C2AMH else ()
   return (*networks.start_needs(config.c2am), *hints)
 
 
-def _describe(config, source: info.Source) -> str:
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   ours = config.c2am
-  count = trees.count(networks.abstract_variables(build(ours), source.info)['params'])
-  length = trainer.horizon(ours, source)
-  return (
-    f'{ours.method.value}, {ours.model.backbone}, {count:,} parameters; {ours.epochs} epochs of '
-    f'{length.epoch} = {length.total} steps at batch {ours.batch_size}'
-  )
+  epoch = pipeline.Examples(source).steps_per_epoch(ours.batch_size)
+  what = f'{ours.method.value}, {ours.model.backbone}'
+  return networks.describe(what, build(ours), ours, source.info, epoch)
 
 
-def _check(config, inputs: dict[str, Path], source, runtime: Runtime) -> None:
-  ours = config.c2am
-  model, hinted = build(ours), ours.method is Method.C2AMH
+def _check(context: Context) -> None:
+  ours, source = context.config.c2am, context.train
+  model, hinted = build(ours), ours.method is Hints.C2AMH
   networks.abstract_variables(model, source.info)  # Refuses features that do not fit.
-  stage_training.check(
-    model,
-    scratch=SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    runtime=runtime,
-    name='c2am',
-    paired=hinted,
-  )
-  if 'priors' in inputs and hinted:
-    joins.check(make_hints(ours, inputs, source), source, pipeline.labelled(source))
+  trainer.check(ours, context, paired=hinted)
+  networks.check_start(model, ours, context, SCRATCH)
+  hints = _hints(context, source) if 'priors' in context.inputs else None
+  if hints is not None:
+    joins.check(hints, source, pipeline.labelled(source))
+
+
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours = config.c2am
+  found = settings.training_faults('c2am', ours)
+  if not ours.features:
+    found.append('c2am.features is empty; name one or more stages of the backbone')
+  if not 0 < ours.threshold <= 1:
+    found.append(f'c2am.threshold is {ours.threshold}; it lies in (0, 1]')
+  if not 0 < ours.border <= 0.5:
+    found.append(f'c2am.border is {ours.border}; it lies in (0, 0.5]')
+  return found
 
 
 STAGE = stage.Stage(
   name='c2am',
-  needs=_needs,
-  settings=lambda config: {
-    'c2am': config.c2am,
-    'c2am.init_digest': networks.init_digest(config.c2am.init),
-  },
+  config=C2amConfig,
+  training_title='C2AM',
   run=run,
   describe=_describe,
+  needs=_needs,
   check=_check,
+  faults=_faults,
+  memory=lambda config, dataset, load: memory.training_memory(
+    build(config.c2am), config.c2am, dataset, load
+  ),
 )

@@ -5,34 +5,20 @@ end of a run does what is left.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import settings
-from pnoc_jax.engine.runtime import Runtime
-from pnoc_jax.io import products, records
+from pnoc_jax.engine.runtime import Context, Runtime
+from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
-from pnoc_jax.stages.common import saliency_scores, scores, stage
+from pnoc_jax.stages.common import scores, stage
 
-Score = Callable[[scores.Split, scores.Inputs], dict[str, Any]]
-
-SCORES: dict[str, tuple[str, Score]] = {
-  'priors': ('priors', scores.score_priors),
-  'priors_crf': ('priors', scores.score_priors_crf),
-  'saliency_priors': ('saliency_priors', saliency_scores.score_saliency_masks),
-  'saliency': ('saliency', saliency_scores.score_saliency),
-  'affinity_labels': ('affinity_labels', scores.score_affinity_labels),
-  'random_walk': ('random_walk', scores.score_walk),
-  'pseudo_masks': ('pseudo_masks', scores.score_pseudo_masks),
-  'predictions': ('predictions', scores.score_predictions),
-}
-"""Name of the score, and of its file -> the stage whose product it measures, and how."""
-
-STAGES = tuple(dict.fromkeys(name for name, _ in SCORES.values()))
-"""The stages whose products can be scored, in order."""
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,31 +36,44 @@ class EvaluationConfig:
   of: tuple[str, ...] = settings.field(('priors',), product=False)
   splits: tuple[str, ...] = ()
   crf_splits: tuple[str, ...] = settings.field((), product=False)
-  crf: crf_stage.CrfConfig = dataclasses.field(
-    default_factory=crf_stage.CrfConfig, metadata={'product': False}
+  crf: crf_lib.CrfConfig = dataclasses.field(
+    default_factory=crf_lib.CrfConfig, metadata={'product': False}
   )
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
+def scored(config: 'type[PipelineConfig] | PipelineConfig') -> tuple[str, ...]:
+  """Names of the stages whose products can be scored, in order."""
+  return tuple(entry.name for entry in stage.stages(config) if entry.scores)
+
+
+def run(context: Context) -> None:
   """Writes `<out>/<score>_<split>.json` of all stages and prints their tables."""
+  config: PipelineConfig = context.config
+  wanted = [entry for entry in stage.stages(config) if entry.name in config.evaluation.of]
   if hosts.is_main():
-    wanted = [score for score, (name, _) in SCORES.items() if name in config.evaluation.of]
-    for split in dict.fromkeys(x for score in wanted for x in _splits(config, score)):
-      if not runtime.source(config.dataset, split).has_masks:
+    splits = (
+      x for entry in wanted for score in entry.scores for x in _splits(config, entry, score)
+    )
+    for split in dict.fromkeys(splits):
+      if not context.source(split).has_masks:
         print(f'  {split}: no masks, not scored')
-    for name in config.evaluation.of:
-      score_stage(config, name, inputs, out, runtime)
+    for entry in wanted:
+      score_stage(config, entry, context.inputs, context.out, context.runtime)
   hosts.barrier('evaluation')
 
 
 def score_stage(
-  config, name: str, directories: Mapping[str, Path], out: Path, runtime: Runtime
+  config: 'PipelineConfig',
+  entry: stage.Stage,
+  directories: Mapping[str, Path],
+  out: Path,
+  runtime: Runtime,
 ) -> None:
   """Scores one stage's products and prints the tables; scores that are up to date stay.
 
   Args:
     config: the run's config.
-    name: of the stage; does nothing for one whose products are not to be scored.
+    entry: the stage; does nothing for one whose products are not to be scored.
     directories: where the stages' products are.
     out: directory of the scores.
     runtime: devices, and the sources without their quarantined images.
@@ -82,42 +81,40 @@ def score_stage(
   Raises:
     UserError: a product is missing, damaged or of another image.
   """
-  if name not in config.evaluation.of:
+  of = config.evaluation.of
+  if entry.name not in of:
     return
-  inputs = {other: directories[other] for other in config.evaluation.of if other in directories}
-  for score, (of, measure) in SCORES.items():
-    for split in _splits(config, score) if of == name else ():
+  inputs = {name: directories[name] for name in of if name in directories}
+  for score in entry.scores:
+    for split in _splits(config, entry, score):
       source = runtime.source(config.dataset, split)
-      if not source.has_masks:
-        continue
-      path = out / f'{score}_{split}.json'
-      made_from = _made_from(config, score, inputs)
-      if not _is_current(path, made_from):
+      path, made_from = out / f'{score.name}_{split}.json', _made_from(config, entry, score, inputs)
+      if source.has_masks and not _is_current(path, made_from):
         look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
-        products.write_json(path, {**measure(look, inputs), **made_from})
-        print(f'\n{tables.title(score)} of {split}:', flush=True)
+        records.write_json(path, {**score.measure(look, inputs), **made_from})
+        print(f'\n{score.title} of {split}:', flush=True)
         print(tables.score(records.read_json(path)), flush=True)
 
 
-def _splits(config, score: str) -> tuple[str, ...]:
+def _splits(config: 'PipelineConfig', entry: stage.Stage, score: stage.Score) -> tuple[str, ...]:
   """The splits on which a score is taken."""
-  if score == 'priors_crf':
-    return config.evaluation.crf_splits
-  if score == 'affinity_labels':
-    return (config.dataset.train_split,)
-  made = config.predictions.splits if score == 'predictions' else config.priors.splits
+  if score.splits is not None:
+    return score.splits(config)
+  made = entry.splits(config)
   return tuple(split for split in made if split in (config.evaluation.splits or made))
 
 
-def _made_from(config, score: str, inputs: Mapping[str, Path]) -> dict[str, Any]:
+def _made_from(
+  config: 'PipelineConfig', entry: stage.Stage, score: stage.Score, inputs: Mapping[str, Path]
+) -> dict[str, Any]:
   """What a score depends on beside the data: the record of its product, and what it reads more."""
-  name, _ = SCORES[score]
-  more = {'seed': config.seed}
-  if score == 'priors_crf':
-    more['crf'] = settings.as_dict(config.evaluation.crf)
-  if name in ('saliency_priors', 'saliency') and 'priors' in inputs:
-    more['priors'] = _fingerprint(inputs['priors'])
-  return {'fingerprint': _fingerprint(inputs[name]), 'made_from': more}
+  more: dict[str, Any] = {'seed': config.seed}
+  for field in score.reads(config):
+    more[field.rpartition('.')[-1]] = settings.as_dict(settings.lookup(config, field))
+  for name in score.needs:
+    if name in inputs:
+      more[name] = _fingerprint(inputs[name])
+  return {'fingerprint': _fingerprint(inputs[entry.name]), 'made_from': more}
 
 
 def _fingerprint(directory: Path) -> str | None:
@@ -132,27 +129,37 @@ def _is_current(path: Path, made_from: Mapping[str, Any]) -> bool:
   return all(found.get(key) == value for key, value in made_from.items())
 
 
-def faults(config: EvaluationConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  unknown = [name for name in config.of if name not in STAGES]
-  found = []
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours, known, found = config.evaluation, scored(config), []
+  unknown = [name for name in ours.of if name not in known]
   if unknown:
-    found.append(f'evaluation.of names {", ".join(unknown)}; known: {", ".join(STAGES)}')
-  if config.crf_splits:
-    found += crf_stage.faults('evaluation.crf', config.crf)
+    found.append(f'evaluation.of names {", ".join(unknown)}; known: {", ".join(known)}')
+  if ours.crf_splits:
+    found += crf_lib.faults('evaluation.crf', ours.crf)
+  # Splits of which nothing is made: products would be missed after days of work.
+  made = tuple(x for entry in stage.stages(config) if entry.scores for x in entry.splits(config))
+  for field, splits in (('splits', made), ('crf_splits', config.priors.splits)):
+    missing = [split for split in getattr(ours, field) if split not in splits]
+    if missing:
+      found.append(
+        f'evaluation.{field} names {", ".join(missing)}; products are made of '
+        f'{", ".join(dict.fromkeys(splits))}'
+      )
   return found
 
 
-def _settings(config) -> dict[str, Any]:
-  refined = {'evaluation.crf_splits': config.evaluation.crf_splits}
-  refined['evaluation.crf'] = config.evaluation.crf
-  return {'evaluation': config.evaluation, **(refined if config.evaluation.crf_splits else {})}
+def _reads(config: 'PipelineConfig') -> tuple[str, ...]:
+  refined = ('evaluation.crf_splits', 'evaluation.crf') if config.evaluation.crf_splits else ()
+  return ('evaluation', *refined)
 
 
 STAGE = stage.Stage(
   name='evaluation',
-  needs=lambda config: config.evaluation.of,
-  settings=_settings,
+  config=EvaluationConfig,
   run=run,
   describe=lambda config, source: 'of ' + ', '.join(config.evaluation.of),
+  needs=lambda config: config.evaluation.of,
+  reads=_reads,
+  looks=stage.ALL,
+  faults=_faults,
 )

@@ -1,65 +1,59 @@
-"""Stage `generator`: the network whose maps become priors, by one of five methods."""
+"""Stage `generator`: the network whose maps become priors, by one of the CAM methods."""
 
 import dataclasses
+import difflib
 import enum
-import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 
-from pnoc_jax import states
+from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
-from pnoc_jax.engine import cam_training, networks, settings, trainer
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import measure, memory, networks, settings
+from pnoc_jax.engine import train as trainer
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
-from pnoc_jax.losses import puzzle as puzzle_loss
-from pnoc_jax.nn import classifier, layers
+from pnoc_jax.losses import puzzle
 from pnoc_jax.ops import erase, label_split
-from pnoc_jax.optim import optimizer, schedules
-from pnoc_jax.parallel import arrays, sharding
-from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages import classifier as classifier_stage
-from pnoc_jax.stages.common import stage
+from pnoc_jax.optim import schedules
+from pnoc_jax.stages.common import cam_program, meters, stage
 from pnoc_jax.updates import pnoc
 
-
-class Method(enum.Enum):
-  """How the generator is kept from covering only the most telling parts."""
-
-  VANILLA = 'vanilla'
-  PUZZLE = 'puzzle'
-  OCCSE = 'occse'
-  POC = 'poc'
-  PNOC = 'pnoc'
-
-  @property
-  def uses_tiles(self) -> bool:
-    """Whether a second pass sees the image's quarters."""
-    return self in (Method.PUZZLE, Method.POC, Method.PNOC)
-
-  @property
-  def uses_classifier(self) -> bool:
-    """Whether a trained classifier judges erased images."""
-    return self in (Method.OCCSE, Method.POC, Method.PNOC)
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
-class Start(enum.Enum):
-  """Whose weights the generator starts from."""
+class NetworkStart(enum.Enum):
+  """Whose weights the generator starts from.
+
+  Attributes:
+    PRETRAINED: those that `init` names for the backbone, or random ones.
+    CLASSIFIER: this run's classifier, its head included.
+  """
 
   PRETRAINED = 'pretrained'
-  """Those that `init` names for the backbone, or random ones."""
   CLASSIFIER = 'classifier'
-  """This run's classifier, its head included."""
 
 
 @dataclasses.dataclass(slots=True)
 class RampConfig:
-  """A coefficient that goes linearly from `start` to `end` over the first `portion` of the run."""
+  """A coefficient that goes linearly from `start` to `end` over the first `portion` of the run.
+
+  Attributes:
+    start: its first value.
+    end: its last value.
+    portion: which part of the run the way takes.
+  """
 
   start: float = 0.0
   end: float = 1.0
   portion: float = 1.0
+
+  def over(self, total: int) -> schedules.Schedule:
+    """The ramp of a run of so many steps."""
+    return schedules.ramp(self.start, self.end, total, self.portion)
 
 
 @dataclasses.dataclass(slots=True)
@@ -67,7 +61,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   """The CAM generator.
 
   Attributes:
-    method: the CAM method.
+    method: the CAM method, one of `updates.pnoc.METHODS`.
     start: whose weights it starts from.
     lambda_re: weight of the reconstruction loss (0 to 4 over the first half).
     lambda_cse: weight of the class-specific erasing loss (.3 to 1).
@@ -86,8 +80,8 @@ class GeneratorConfig(settings.CamTrainingConfig):
     leak_noc_grad: as in the reference, gradients of the generator's loss reach the noc.
   """
 
-  method: Method = Method.PNOC
-  start: Start = Start.PRETRAINED
+  method: str = 'pnoc'
+  start: NetworkStart = NetworkStart.PRETRAINED
   # The paper: RandAugment for the ordinary classifier, colour jitter for the generators.
   transform: transforms.TransformConfig = dataclasses.field(
     default_factory=lambda: transforms.TransformConfig(augment=transforms.Augment.COLORJITTER)
@@ -101,269 +95,183 @@ class GeneratorConfig(settings.CamTrainingConfig):
   soft_mask: erase.Over = erase.Over.BATCH
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
-  level: puzzle_loss.Level = puzzle_loss.Level.FEATURE
-  distance: puzzle_loss.Norm = puzzle_loss.Norm.L1
-  selection: puzzle_loss.Selection = puzzle_loss.Selection.MASK
+  level: puzzle.Level = puzzle.Level.FEATURE
+  distance: puzzle.Norm = puzzle.Norm.L1
+  selection: puzzle.Selection = puzzle.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0
   leak_noc_grad: bool = False
 
+  @property
+  def parts(self) -> pnoc.Method:
+    """Which parts the method has."""
+    return pnoc.METHODS[self.method]
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the generator; leaves `<out>/weights`, `metrics.jsonl` and checkpoints."""
-  ours = config.generator
-  source = runtime.source(config.dataset, config.dataset.train_split)
-  start = _start(config, inputs)
-  if ours.method is Method.VANILLA:
-    classifier_stage.train_vanilla(
-      ours, source, out, runtime, seed=config.seed, name='generator', start=start
-    )
-    return
-  length = trainer.horizon(ours, source)
-  judge = None
-  if ours.method.uses_classifier:
-    judge = _load_judge(config, inputs['classifier'], source.info)
-  class_weight = cam_training.class_weight(ours, source)
-  updates = _Updates(
-    config, source.info, length, judge, runtime, class_weight=class_weight, start=start
-  )
-  cam_training.train(
-    updates.update,
-    updates.init(),
-    ours,
-    source,
-    out,
-    runtime,
-    seed=config.seed,
-    name='generator',
-    model=updates.model,
-    rates=updates.rates(),
+
+def run(context: Context) -> None:
+  """Trains the generator; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
+  ours, judge, start = context.config.generator, None, None
+  if ours.parts.judge:
+    judge = load_judge(context)
+  if ours.start is NetworkStart.CLASSIFIER:
+    start = context.inputs['classifier']
+  train(ours, context, judge=judge, start=start)
+
+
+def load_judge(context: Context) -> cam_program.Judge:
+  """Reads this run's classifier as a judge."""
+  config, dataset = context.config.classifier.model, context.train.info
+  model = cam_program.judge_model(config, dataset.num_classes)
+  return cam_program.Judge(
+    model, networks.load(model, dataset, context.inputs['classifier']), config
   )
 
 
-def _needs(config) -> tuple[str, ...]:
-  ours = config.generator
-  starts_there = ours.start is Start.CLASSIFIER
-  return ('classifier',) if starts_there or ours.method.uses_classifier else ()
+def train(
+  config: GeneratorConfig,
+  context: Context,
+  *,
+  judge: cam_program.Judge | None = None,
+  start: Path | None = None,
+) -> None:
+  """Trains a network whose maps are wanted, by any method.
 
-
-def _start(config, inputs: dict[str, Path]) -> Path | None:
-  return inputs['classifier'] if config.generator.start is Start.CLASSIFIER else None
-
-
-def _load_judge(config, directory: Path, dataset):
-  """Returns the classifier's model, its BatchNorm frozen, and its weights."""
-  model = judge_model(config.classifier.model, dataset.num_classes)
-  return model, networks.load(model, dataset, directory)
-
-
-def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Classifier:
-  """Makes the network that judges erased images: BatchNorm frozen, open to gradients throughout.
-
-  The gradient of the erasing loss runs through the whole of it to the mask. Stages that are frozen
-  in training would stop it; here the optimiser alone keeps them.
+  Args:
+    config: the training's settings.
+    context: of the stage that trains.
+    judge: who judges erased images; given exactly when the method has one.
+    start: directory of a stage whose whole network, head included, the training goes on from.
   """
-  open_config = dataclasses.replace(config, frozen_stages=0)
-  return networks.build(open_config, num_classes, norm=layers.Norm.FROZEN)
+  source = context.train
+  model = networks.build(config.model, source.info.num_classes)
+  if start is None:
+    variables = networks.first_variables(model, networks.origin(config, {}), context)
+  else:
+    variables = networks.load(model, source.info, start)
+  examples = pipeline.Examples(source, mix=config.mix, draw=config.draw)
+  measured = None
+  if config.eval_every and source.has_masks:
+    meter = meters.CamMeter(model, source.info)
+    measured = measure.make_measure(meter, source, config, context.runtime)
+  program = cam_program.make_program(config, model, variables, judge, examples, context)
+  trainer.train(program, examples, config, context, measure=measured)
 
 
-class _Updates:
-  """The compiled updates of a method and the state that they start from."""
-
-  def __init__(
-    self, pipeline_config, dataset, length, judge, runtime, *, class_weight=None, start=None
-  ):
-    config, seed = pipeline_config.generator, pipeline_config.seed
-    self.config, self.dataset, self.runtime = config, dataset, runtime
-    self.model = networks.build(config.model, dataset.num_classes)
-    self._variables = cam_training.first_variables(
-      self.model, dataset, config, runtime, seed=seed, name='generator', start=start
-    )
-    self._noc_model, self._judge = judge or (None, None)
-    self._noc_model_config = pipeline_config.classifier.model
-    self._key = cam_training.step_key(seed, 'generator/split')
-    self._length, self._class_weight = length, class_weight
-    frozen = networks.frozen_patterns(config.model)
-    self._tx, self._rate = trainer.make_optimizer(
-      config.optim, self._variables['params'], length.total, frozen=frozen
-    )
-    self._make_updates()
-
-  def _make_updates(self) -> None:
-    config, total, mesh = self.config, self._length.total, self.runtime.mesh
-    prepare = trainer.make_prepare(self.dataset)
-    generator_update = pnoc.make_generator_update(
-      self.model,
-      self._noc_model,
-      self._tx,
-      smoothing=config.smoothing,
-      w_re=_ramp(config.lambda_re, total) if config.method.uses_tiles else None,
-      w_cse=_ramp(config.lambda_cse, total) if config.method.uses_classifier else None,
-      strategy=config.strategy,
-      reconstruct=functools.partial(
-        puzzle_loss.reconstruction_loss,
-        level=config.level,
-        norm=config.distance,
-        selection=config.selection,
-      ),
-      w_conf=config.lambda_conf,
-      soft_mask=config.soft_mask,
-      leak_noc_grad=config.leak_noc_grad,
-      class_weight=self._class_weight,
-      update_ema=trainer.make_update_ema(config.optim),
-    )
-
-    def step(generator, noc_variables, split, batch, key):
-      return generator_update(generator, noc_variables, split, prepare(batch), key)
-
-    replicated, batch = sharding.Layout.REPLICATED, sharding.Layout.BATCH
-    erasure = None
-    if config.method.uses_classifier:
-      erasure = pnoc.Erasure(batch, batch, replicated if config.leak_noc_grad else None)
-    self.generator_step = compiler.jit(
-      step,
-      mesh,
-      batch_args=(3,),
-      outs=(replicated, replicated, erasure, replicated),
-      donate=(0, 2),
-    )
-    self.noc_step = None
-    if config.method is Method.PNOC:
-      self.noc_step = self._make_noc_step(prepare)
-    # The leak of the generator updates since the noc's last one.
-    self._add = compiler.jit(lambda a, b: jax.tree.map(jnp.add, a, b), mesh, donate=(0,))
-    self._clear = compiler.jit(lambda a: jax.tree.map(jnp.zeros_like, a), mesh)
-
-  def _make_noc_step(self, prepare):
-    config = self.config
-    updates = max(self._length.total // config.noc_every, 1)
-    ramp = _ramp(config.lambda_noc, updates)
-    adaptive = config.optim.rule is not optimizer.Rule.SGD
-    # Differs from the reference: with an adaptive optimiser lambda_noc scales the learning rate;
-    # because a factor on the loss cancels in Adam-like rules.
-    accumulate = config.optim.accumulate
-
-    def rate(schedule):
-      scaled = schedules.product(schedule, schedules.constant(config.noc_lr))
-      if not adaptive:
-        return scaled
-      return schedules.product(scaled, lambda step: ramp(step * accumulate))
-
-    self._noc_tx, self._noc_rate = trainer.make_optimizer(
-      config.optim,
-      self._judge['params'],
-      updates,
-      frozen=networks.frozen_patterns(self._noc_model_config, norm=layers.Norm.FROZEN),
-      rate=rate,
-    )
-    self._noc_ramp = ramp
-    noc_update = pnoc.make_noc_update(
-      self._noc_model,
-      self._noc_tx,
-      smoothing=config.smoothing,
-      w_noc=schedules.constant(1.0) if adaptive else ramp,
-      threshold=config.threshold,
-    )
-
-    def step(noc, leak, erased, batch):
-      return noc_update(noc, pnoc.Erasure(*erased, leak), prepare(batch))
-
-    return compiler.jit(step, self.runtime.mesh, batch_args=(2, 3), donate=(0,))
-
-  def init(self) -> states.PnocState:
-    """The state of step 0, on the mesh."""
-    config = self.config
-    trains_noc = self.noc_step is not None
-
-    def make(variables, judge):
-      noc = states.init_state(judge, self._noc_tx) if trains_noc else None
-      split = None
-      if config.method.uses_classifier:
-        split = label_split.init_label_split(self.dataset.num_classes)
-      leak = None
-      if config.leak_noc_grad:
-        leak = jax.tree.map(jnp.zeros_like, judge['params'])
-      generator = states.init_state(variables, self._tx, ema=config.optim.ema is not None)
-      return states.PnocState(generator, noc, split, leak)
-
-    mesh = self.runtime.mesh
-    self._fixed = arrays.replicate(self._judge, mesh)
-    return compiler.jit(make, mesh)(arrays.replicate(self._variables, mesh), self._fixed)
-
-  def update(self, state: states.PnocState, batch, step: int):
-    """One micro-step: the generator's update, then the noc's when it is due."""
-    key = arrays.replicate(self._key(step), self.runtime.mesh)
-    noc_variables = self._fixed if state.noc is None else state.noc.variables
-    generator, split, erasure, metrics = self.generator_step(
-      state.generator, noc_variables, state.split, batch, key
-    )
-    state = state.replace(generator=generator, split=split)
-    if self.noc_step is None:
-      return state, metrics
-    leak = None if state.leak is None else self._add(state.leak, erasure.leak)
-    if (step + 1) % self.config.noc_every == 0:
-      noc, noc_metrics = self.noc_step(state.noc, leak, (erasure.cam, erasure.picked), batch)
-      state, metrics = state.replace(noc=noc), metrics | noc_metrics
-      leak = None if leak is None else self._clear(leak)
-    return state.replace(leak=leak), metrics
-
-  def rates(self):
-    """The learning rates to log, by micro-step."""
-    accumulate = self.config.optim.accumulate
-    rates = {'lr': lambda step: self._rate(step // accumulate)}
-    if self.noc_step is not None:
-      every = self.config.noc_every
-      rates['lr_noc'] = lambda step: self._noc_rate(step // every // accumulate)
-      # With adaptive optimisers the update itself does not know the ramp.
-      rates['lambda_noc'] = lambda step: self._noc_ramp(step // every)
-    return rates
+def describe(config: GeneratorConfig, source: info.Source, *, start: str = '') -> str:
+  """Says what a training is, for the plan; `start` names the stage that it goes on from."""
+  origin = f'the {start}' if start else config.init
+  epoch = pipeline.Examples(source).steps_per_epoch(config.batch_size)
+  return networks.describe(
+    f'{config.model.backbone}{f" from {origin}" if origin else ""}',
+    networks.build(config.model, source.info.num_classes),
+    config,
+    source.info,
+    epoch,
+  )
 
 
-def _ramp(config: RampConfig, total: int) -> schedules.Schedule:
-  return schedules.ramp(config.start, config.end, total, config.portion)
+def check_training(config: GeneratorConfig, context: Context) -> None:
+  """Raises UserError if the weights to start from or the batch size do not fit."""
+  trainer.check(config, context)
+  model = networks.build(config.model, context.train.info.num_classes)
+  if config.start is NetworkStart.PRETRAINED:
+    networks.origin(config, {}).check(model, context.train.info)
 
 
-def _settings(config) -> dict:
-  found = {
-    'generator': config.generator,
-    'generator.init_digest': networks.init_digest(config.generator.init),
-  }
-  if config.generator.method.uses_classifier:
-    found['classifier.model'] = config.classifier.model
-  return found
+def training_memory(
+  config: GeneratorConfig,
+  judge: settings.ModelConfig | None,
+  dataset: info.DatasetInfo,
+  load: memory.Load,
+) -> memory.Memory:
+  """What the training holds; `judge` is the network that judges erased images, if any."""
+  judges = ()
+  if judge is not None:
+    judges = (memory.Judge(cam_program.judge_model(judge, dataset.num_classes), config.parts.noc),)
+  return memory.training_memory(
+    networks.build(config.model, dataset.num_classes),
+    config,
+    dataset,
+    load,
+    passes=2 if config.parts.tiles else 1,  # The tiles of an image have as many pixels.
+    judges=judges,
+  )
 
 
-def _describe(config, source) -> str:
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   ours = config.generator
-  start = 'classifier' if ours.start is Start.CLASSIFIER else None
-  return f'{ours.method.value}, {cam_training.describe(ours, source, start=start)}'
+  start = 'classifier' if ours.start is NetworkStart.CLASSIFIER else ''
+  return f'{ours.method}, {describe(ours, source, start=start)}'
 
 
-def _check(config, inputs: dict[str, Path], source, runtime: Runtime) -> None:
-  _check_start(config, source.info)
-  cam_training.check(config.generator, source, runtime, name='generator')
-  if 'classifier' in inputs:
-    _load_judge(config, inputs['classifier'], source.info)
+def _memory(
+  config: 'PipelineConfig', dataset: info.DatasetInfo, load: memory.Load
+) -> memory.Memory:
+  judge = config.classifier.model if config.generator.parts.judge else None
+  return training_memory(config.generator, judge, dataset, load)
 
 
-def _check_start(config, dataset) -> None:
+def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
   ours = config.generator
-  if ours.start is Start.PRETRAINED:
-    return
-  if ours.init:
-    raise UserError(
+  starts_there = ours.start is NetworkStart.CLASSIFIER
+  return ('classifier',) if starts_there or ours.parts.judge else ()
+
+
+def _reads(config: 'PipelineConfig') -> tuple[str, ...]:
+  judged = config.generator.parts.judge
+  return ('generator', *(('classifier.model',) if judged else ()))
+
+
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours = config.generator
+  faults = settings.training_faults('generator', ours)
+  if ours.method not in pnoc.METHODS:
+    near = difflib.get_close_matches(ours.method, pnoc.METHODS, 1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    known = ', '.join(pnoc.METHODS)
+    return [*faults, f'generator.method is {ours.method!r}; known: {known}{hint}']
+  unit = 2 * ours.model.output_stride
+  if ours.parts.tiles and ours.transform.crop % unit:
+    lower = ours.transform.crop // unit * unit
+    faults.append(
+      f'generator.transform.crop is {ours.transform.crop}: puzzle tiles need a multiple of '
+      f'2 x output stride = {unit}, e.g. {lower or unit} or {lower + unit}'
+    )
+  if not 0 < ours.threshold < 1:
+    faults.append(f'generator.threshold is {ours.threshold}; it lies in (0, 1)')
+  if ours.noc_every < 1:
+    faults.append('generator.noc_every must be at least 1')
+  if ours.leak_noc_grad and not ours.parts.noc:
+    faults.append('generator.leak_noc_grad is of methods whose noc trains, such as pnoc')
+  if ours.start is NetworkStart.CLASSIFIER and ours.init:
+    faults.append(
       f'generator.init is {ours.init!r}, but generator.start is "classifier": those weights would '
       'not be used. Leave init out, or set --config.generator.start=pretrained'
     )
+  return faults
+
+
+def _check(context: Context) -> None:
+  ours, dataset = context.config.generator, context.train.info
+  if ours.start is NetworkStart.CLASSIFIER:
+    _check_same_network(context.config.classifier.model, ours.model, dataset)
+  check_training(ours, context)
+  if 'classifier' in context.inputs:
+    load_judge(context)
+
+
+def _check_same_network(
+  theirs: settings.ModelConfig, ours: settings.ModelConfig, dataset: info.DatasetInfo
+) -> None:
   shapes = [
     jax.tree.map(
       lambda x: x.shape,
       networks.abstract_variables(networks.build(model, dataset.num_classes), dataset),
     )
-    for model in (config.classifier.model, ours.model)
+    for model in (theirs, ours)
   ]
   if shapes[0] != shapes[1]:
-    names = [f'{m.backbone} to {m.last_stage}' for m in (config.classifier.model, ours.model)]
+    names = [f'{model.backbone} to {model.last_stage}' for model in (theirs, ours)]
     raise UserError(
       f'generator.start is "classifier", but classifier.model is {names[0]} and generator.model is '
       f'{names[1]}: give both the same network, or set --config.generator.start=pretrained'
@@ -372,9 +280,14 @@ def _check_start(config, dataset) -> None:
 
 STAGE = stage.Stage(
   name='generator',
-  needs=_needs,
-  settings=_settings,
+  config=GeneratorConfig,
+  training_title='the generator',
   run=run,
   describe=_describe,
+  needs=_needs,
+  reads=_reads,
+  looks=('classifier.model',),
   check=_check,
+  faults=_faults,
+  memory=_memory,
 )

@@ -2,18 +2,20 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.engine import crf as crf_stage
+from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import per_image
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.ops import pseudo_labels
-from pnoc_jax.stages.common import maps, stage
+from pnoc_jax.stages.common import maps, scores, stage
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,62 +35,50 @@ class PseudoMasksConfig:
   source: maps.Scores = maps.Scores.RANDOM_WALK
   threshold: float = 0.3
   saliency: maps.Saliency = maps.Saliency.NONE
-  crf: crf_stage.CrfConfig = dataclasses.field(
-    default_factory=lambda: crf_stage.CrfConfig(steps=1, confidence=0.9)
+  crf: crf_lib.CrfConfig = dataclasses.field(
+    default_factory=lambda: crf_lib.CrfConfig(steps=1, confidence=0.9)
   )
 
 
-def faults(config: PseudoMasksConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  found = crf_stage.faults('pseudo_masks.crf', config.crf)
-  if not 0 < config.threshold < 1:
-    found.append(f'pseudo_masks.threshold is {config.threshold}; it lies in (0, 1)')
-  return found
-
-
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
+def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.png` of every image of the priors' splits; keeps what is there."""
-  start, made, ours = time.monotonic(), 0, config.pseudo_masks
-  splits = [_evidence(config, inputs, runtime, split) for split in config.priors.splits]
+  splits = _evidence(context)
   for evidence in splits:
     evidence.check(evidence.labelled)
   sizes = [evidence.source.size(i) for evidence in splits for i in evidence.labelled]
-  refine = crf_stage.LabelCrf(ours.crf, runtime, sizes)
-  for evidence in splits:
-    source = evidence.source
-
-    def path(name: str, split=source.split) -> Path:
-      return per_image.image_path(out, split, name)
-
-    def results(indices: list[int], evidence=evidence, path=path) -> Iterator[per_image.Result]:
-      dataset = evidence.source.info
-      for index, labels in _labels(ours, evidence, refine, indices):
-        target = path(evidence.source.ids[index])
-        yield index, functools.partial(maps.write_labels, target, labels, dataset)
-
-    made += per_image.make(
-      runtime,
-      source,
-      what=f'pseudo masks of {source.split}',
-      among=range(len(source)),
-      exists=lambda name, path=path: maps.exists_png(path(name)),
-      results=results,
-    )
-  # This process's share of this call.
-  return {'images': made, 'images_per_second': made / (time.monotonic() - start)}
+  refine = crf_lib.LabelCrf(context.config.pseudo_masks.crf, context.runtime, sizes)
+  jobs = (_job(evidence, refine, context) for evidence in splits)
+  return per_image.make_all(jobs, context.runtime)
 
 
-def _evidence(config, inputs: dict[str, Path], runtime: Runtime, split: str) -> maps.Evidence:
-  return maps.Evidence(
-    runtime.source(config.dataset, split),
-    inputs,
-    scores=config.pseudo_masks.source,
-    saliency=config.pseudo_masks.saliency,
+def _evidence(context: Context) -> list[maps.Evidence]:
+  """What the masks are made from, of each split."""
+  ours = context.config.pseudo_masks
+  return [
+    maps.Evidence(context.source(split), context.inputs, scores=ours.source, saliency=ours.saliency)
+    for split in context.config.priors.splits
+  ]
+
+
+def _job(evidence: maps.Evidence, refine: crf_lib.LabelCrf, context: Context) -> per_image.Job:
+  source = evidence.source
+
+  def results(indices: list[int]) -> Iterator[per_image.Result]:
+    for index, labels in _labels(context.config.pseudo_masks, evidence, refine, indices):
+      yield index, functools.partial(maps.write_labels, labels=labels, dataset=source.info)
+
+  return per_image.Job(
+    what=f'pseudo masks of {source.split}',
+    source=source,
+    among=range(len(source)),
+    directory=context.out,
+    results=results,
+    exists=maps.exists_png,
   )
 
 
 def _labels(
-  config: PseudoMasksConfig, evidence: maps.Evidence, refine: crf_stage.LabelCrf, indices: list[int]
+  config: PseudoMasksConfig, evidence: maps.Evidence, refine: crf_lib.LabelCrf, indices: list[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (index, labels i32[H, W]); without classes an image is background."""
   labelled = evidence.source.labels.any(axis=1)
@@ -96,28 +86,34 @@ def _labels(
     if not labelled[index]:
       yield index, np.zeros(evidence.source.size(index), np.int32)
 
-  def items():
+  def items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for index in indices:
       if labelled[index]:
-        keys, scores = evidence.scores(index)
+        keys, found = evidence.scores(index)
         background = config.threshold
         if config.saliency is not maps.Saliency.NONE:
           background = pseudo_labels.salient_background(evidence.saliency(index))
-        labels = pseudo_labels.argmax_labels(scores, background)
+        labels = pseudo_labels.argmax_labels(found, background)
         yield (index, keys), evidence.image(index), labels, len(keys)
 
   for (index, keys), labels in refine(items()):
     yield index, pseudo_labels.to_classes(labels, keys)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
-  del source
-  for split in config.priors.splits:
-    evidence = _evidence(config, inputs, runtime, split)
+def _check(context: Context) -> None:
+  for evidence in _evidence(context):
     evidence.check(evidence.labelled)
 
 
-def _describe(config, source: info.Source) -> str:
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours = config.pseudo_masks
+  found = crf_lib.faults('pseudo_masks.crf', ours.crf)
+  if not 0 < ours.threshold < 1:
+    found.append(f'pseudo_masks.threshold is {ours.threshold}; it lies in (0, 1)')
+  return found
+
+
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   del source
   ours = config.pseudo_masks
   background = f'background {ours.threshold:g}'
@@ -131,12 +127,15 @@ def _describe(config, source: info.Source) -> str:
 
 STAGE = stage.Stage(
   name='pseudo_masks',
-  needs=lambda config: (config.pseudo_masks.source.value, *config.pseudo_masks.saliency.stages),
-  settings=lambda config: {
-    'pseudo_masks': config.pseudo_masks,
-    'priors.splits': config.priors.splits,
-  },
+  config=PseudoMasksConfig,
+  title='Pseudo masks',
   run=run,
   describe=_describe,
+  needs=lambda config: (config.pseudo_masks.source.value, *config.pseudo_masks.saliency.stages),
+  reads=lambda config: ('pseudo_masks', 'priors.splits'),
   check=_check,
+  faults=_faults,
+  splits=lambda config: config.priors.splits,
+  scores=(stage.Score('pseudo_masks', 'Pseudo masks', scores.score_pseudo_masks),),
+  disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

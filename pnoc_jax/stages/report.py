@@ -1,9 +1,8 @@
 """Stage `report`: one page that shows the run."""
 
 import dataclasses
-from pathlib import Path
 
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import build
 from pnoc_jax.stages.common import stage
@@ -20,19 +19,19 @@ class ReportConfig:
   images: int = 12
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
+def run(context: Context) -> None:
   """Writes `<out>/index.html` from the run's files."""
-  del inputs, out
   if hosts.is_main():
-    page = build.build(runtime.workdir, images=config.report.images)
+    page = build.build(context.runtime.workdir, images=context.config.report.images)
     print(f'  {page}')
   hosts.barrier('report')
 
 
 STAGE = stage.Stage(
   name='report',
-  needs=lambda config: ('evaluation',),
-  settings=lambda config: {'report': config.report},
+  config=ReportConfig,
   run=run,
   describe=lambda config, source: 'one HTML page',
+  needs=lambda config: ('evaluation',),
+  looks=stage.ALL,
 )

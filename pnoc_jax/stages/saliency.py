@@ -2,42 +2,39 @@
 
 import dataclasses
 import functools
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pnoc_jax import trees
+import jax.numpy as jnp
+import numpy as np
+
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
-from pnoc_jax.engine import multi_scale, networks, settings, stage_training
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine import infer, measure, memory, networks, per_image, programs, settings
+from pnoc_jax.engine import train as trainer
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
-from pnoc_jax.nn import layers
-from pnoc_jax.nn import poolnet as saliency_net
+from pnoc_jax.io import images
+from pnoc_jax.losses import poolnet as losses
+from pnoc_jax.nn import backbones, layers, poolnet
+from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import saliency_images
-from pnoc_jax.stages.common import stage
-from pnoc_jax.types import Variables
-from pnoc_jax.updates import saliency
+from pnoc_jax.predict import poolnet as predict
+from pnoc_jax.stages.common import maps, meters, saliency_scores, stage
+from pnoc_jax.types import Array, Batch, Variables
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 SCRATCH = ('decoder',)
 
 
 @dataclasses.dataclass(slots=True)
-class InferenceConfig:
-  """Shapes of the inference; the maps do not depend on them.
-
-  Attributes:
-    batch_size: images at a time, over this process's devices.
-    multiple: pixels that heights and widths of padded shapes are multiples of.
-    max_buckets: padded shapes at most.
-  """
+class PoolNetInferenceConfig(settings.InferenceConfig):
+  """Shapes of PoolNet's inference, which sees images as they are."""
 
   batch_size: int = settings.field(4, product=False)
-  multiple: int = settings.field(32, product=False)
-  max_buckets: int = settings.field(4, product=False)
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,82 +75,65 @@ class SaliencyConfig(settings.StageTrainingConfig):
   epochs: int = 9
   batch_size: int = 1
   eval_batches: int = settings.field(100, product=False)
-  width: int = saliency_net.PAPER_WIDTH
+  width: int = poolnet.PAPER_WIDTH
   tiny: int = 100
-  inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+  inference: PoolNetInferenceConfig = dataclasses.field(default_factory=PoolNetInferenceConfig)
 
 
-def faults(config: SaliencyConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  found = multi_scale.faults('saliency.inference', config.inference)
-  if config.width < 1:
-    found.append(f'saliency.width is {config.width}; it is at least 1')
-  if config.model.last_stage != 'layer4':
-    found.append(f'saliency.model.last_stage is {config.model.last_stage}; PoolNet reads layer4')
-  return found
-
-
-def build(config: SaliencyConfig) -> saliency_net.PoolNet:
+def build(config: SaliencyConfig) -> poolnet.PoolNet:
   """Makes the network."""
-  backbone = networks.make_backbone(config.model).clone(before_pool=True)
-  return saliency_net.PoolNet(backbone, width=config.width, dtype=backbone.dtype)
+  backbone = networks.make_backbone(config.model, before_pool=True)
+  return poolnet.PoolNet(backbone, width=config.width, dtype=backbone.dtype)
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
-  """Leaves `<out>/weights` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
-  ours = config.saliency
+def run(context: Context) -> dict[str, Any]:
+  """Leaves `<out>/weights.safetensors` and `<out>/<split>/<id>.png`, 8-bit grey, of every image."""
+  ours = context.config.saliency
   model = build(ours)
-  variables = _train(config, model, inputs, out, runtime)
-  inferences, count, start = None, 0, time.monotonic()
-  for split in config.priors.splits:
-    source = runtime.source(config.dataset, split)
-    if inferences is None:
-      inferences = saliency_images.make_inferences(ours, model, variables, source.info, runtime)
-    (out / split).mkdir(parents=True, exist_ok=True)
-    count += saliency_images.infer(inferences, ours, source, out, runtime)
-  # Of this process, in this call; what it found done took no time.
-  return {'images': count, 'images_per_second': count / (time.monotonic() - start)}
+  variables = _train(model, context)
+  inferences = _make_inferences(model, variables, context)
+  splits = context.config.priors.splits
+  jobs = (_job(inferences, context.source(split), context) for split in splits)
+  return per_image.make_all(jobs, context.runtime)
 
 
-def _train(config, model, inputs: dict[str, Path], out: Path, runtime: Runtime) -> Variables:
-  ours = config.saliency
-  source = _training_source(config, runtime)
-  targets = joins.grey_maps(source, inputs['saliency_priors'] / source.split)
-  shown = pipeline.labelled(source)
-  joins.check(targets, source, shown)
-  transform, whole = _fit(ours.transform, [source.size(i) for i in shown])
-  measure = None
-  if ours.eval_every and source.has_masks:
-    measure = saliency_images.make_measure(model, source, ours, runtime)
+def _train(model: poolnet.PoolNet, context: Context) -> Variables:
+  ours, source = context.config.saliency, _training_source(context)
+  targets = joins.grey_maps(source, context.inputs['saliency_priors'] / source.split)
+  examples = pipeline.Examples(source, target=targets)
+  joins.check(targets, source, examples.indices)
+  transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
+  config, dataset = dataclasses.replace(ours, transform=transform), colours(ours, source.info)
   # Differs from the reference: the bias of the score does not decay; because no bias does here.
-  return stage_training.train(
-    model,
-    functools.partial(saliency.make_saliency_update, model),
-    scratch=SCRATCH,
-    config=dataclasses.replace(ours, transform=transform),
-    source=source,
-    inputs=inputs,
-    out=out,
-    runtime=runtime,
-    seed=config.seed,
-    name='saliency',
-    prepare=saliency_images.make_prepare(saliency_images.colours(ours, source.info), whole=whole),
-    target=targets,
-    meta={'width': ours.width},
-    evaluate=measure,
+  program = programs.make_program(
+    functools.partial(losses.network_loss, model=model),
+    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
+    config,
+    examples,
+    context,
+    groups=programs.field_groups(ours, SCRATCH),
+    prepare=make_prepare(dataset, whole=whole),
+  )
+  measured = None
+  if ours.eval_every and source.has_masks:
+    meter = meters.PoolNetMeter(model, dataset)
+    count = ours.inference.batch_size
+    measured = measure.make_measure(meter, source, ours, context.runtime, batch_size=count)
+  return trainer.train(
+    program, examples, config, context, meta=lambda _: {'width': ours.width}, measure=measured
   )
 
 
-def _training_source(config, runtime: Runtime) -> info.Source:
+def _training_source(context: Context) -> info.Source:
   """The training images without the tiny ones."""
-  split = config.dataset.train_split
-  source = runtime.source(config.dataset, split)
-  left_out = frozenset(source.ids[i] for i in saliency_images.tiny_images(config.saliency, source))
-  if not left_out:
-    return source
-  quarantined = runtime.quarantined.get(split, frozenset()) | left_out
-  smaller = dataclasses.replace(runtime, quarantined={**runtime.quarantined, split: quarantined})
-  return smaller.source(config.dataset, split)
+  source = context.train
+  left_out = frozenset(source.ids[i] for i in tiny_images(context.config.saliency, source))
+  return context.runtime.source(context.config.dataset, source.split, without=left_out)
+
+
+def tiny_images(config: SaliencyConfig, source: info.Source) -> list[int]:
+  """Indices of the images with a side of `tiny` or fewer pixels."""
+  return [i for i in range(len(source)) if min(source.size(i)) <= config.tiny]
 
 
 def _fit(
@@ -168,41 +148,118 @@ def _fit(
   return config, kept and filled and config.shift == 0
 
 
-def _describe(config, source: info.Source) -> str:
-  ours = config.saliency
-  count = trees.count(networks.abstract_variables(build(ours), source.info)['params'])
-  left_out = set(saliency_images.tiny_images(ours, source))
-  epoch = len(set(pipeline.labelled(source).tolist()) - left_out) // ours.batch_size
-  return (
-    f'PoolNet on {ours.model.backbone}, {count:,} parameters; {ours.epochs} epochs of {epoch} = '
-    f'{ours.epochs * epoch} steps at batch {ours.batch_size}'
+def colours(config: SaliencyConfig, dataset: info.DatasetInfo) -> info.DatasetInfo:
+  """The data set's facts with the mean and deviation of colours that the backbone wants."""
+  row = backbones.info(config.model.backbone)
+  if row.mean is None or row.std is None:
+    return dataset
+  return dataclasses.replace(dataset, mean=row.mean, std=row.std)
+
+
+def make_prepare(dataset: info.DatasetInfo, *, whole: bool) -> programs.Prepare:
+  """Makes the first operation on the device.
+
+  Args:
+    dataset: mean and deviation of its colours.
+    whole: whether every image fills its square: then nothing needs a mask.
+
+  Returns:
+    A batch of 'image' u8[B, S, S, 3], 'box' and 'target' u8[B, S, S], to one of normalised images
+    and targets f32[B, S, S] in [0, 1], at the top left, and 'valid' bool[B, S, S].
+  """
+
+  def prepare(batch: Batch) -> Batch:
+    image, target, box = batch['image'], batch['target'], batch['box']
+    if not whole:
+      # A mask's rectangle begins at the top left, where the strides of the network begin.
+      image, target = (normalize.move_to_corner(x, box) for x in (image, target))
+      box = jnp.concatenate([jnp.zeros_like(box[:, :2]), box[:, 2:] - box[:, :2]], axis=1)
+    result = {
+      'image': normalize.normalize(image, box, mean=dataset.mean, std=dataset.std),
+      'target': target.astype(jnp.float32) / 255,
+    }
+    return result if whole else result | {'valid': normalize.box_valid(box, image.shape[1:3])}
+
+  return prepare
+
+
+def _make_inferences(
+  model: poolnet.PoolNet, variables: Variables, context: Context
+) -> dict[float, infer.Inference]:
+  """The inference at each scale: images are taken as they are, tiny ones at twice their size."""
+  ours = context.config.saliency
+
+  def scale(variables: Variables, image: Array, size: Array) -> Array:
+    return predict.scale_map(model, variables, image, size)
+
+  def fuse(
+    found: list[Array],
+    sizes: list[Array],
+    native: Array,
+    context: dict[str, Array],
+    *,
+    shape: tuple[int, int],
+  ) -> Array:
+    del context
+    return predict.fuse_maps(found, sizes, native, shape=shape)
+
+  network = infer.Network(scale, fuse, variables, colours(ours, context.train.info))
+  return {
+    factor: infer.Inference(network, ours.inference, context.runtime, scales=(factor,))
+    for factor in (1.0, 2.0)
+  }
+
+
+def _job(
+  inferences: dict[float, infer.Inference], source: info.Source, context: Context
+) -> per_image.Job:
+  # Differs from the reference: COCO's images below 224 px are not padded to that; because the mask
+  # of what is image makes small shapes safe, and padding that the network sees changes its maps.
+  doubled = set(tiny_images(context.config.saliency, source))
+
+  def results(indices: list[int]) -> Iterator[per_image.Result]:
+    for factor, inference in inferences.items():
+      chosen = [i for i in indices if (i in doubled) == (factor == 2.0)]
+      for index, (height, width), found in inference(source, chosen) if chosen else ():
+        grey = np.round(255 * found[:height, :width]).astype(np.uint8)
+        yield index, lambda path, grey=grey: images.write_png(path, grey)
+
+  return per_image.Job(
+    what=f'saliency of {source.split}',
+    source=source,
+    among=range(len(source)),
+    directory=context.out,
+    results=results,
+    exists=maps.exists_png,
   )
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   ours = config.saliency
+  left_out = set(tiny_images(ours, source))
+  epoch = len(set(pipeline.labelled(source).tolist()) - left_out) // ours.batch_size
+  return networks.describe(
+    f'PoolNet on {ours.model.backbone}', build(ours), ours, source.info, epoch
+  )
+
+
+def _check(context: Context) -> None:
+  ours, source = context.config.saliency, context.train
   # A crop of 0 will be the side of a square.
   transform = dataclasses.replace(ours.transform, crop=ours.transform.crop or 1)
-  stage_training.check(
-    build(ours),
-    scratch=SCRATCH,
-    config=dataclasses.replace(ours, transform=transform),
-    source=source,
-    inputs=inputs,
-    runtime=runtime,
-    name='saliency',
-  )
+  trainer.check(dataclasses.replace(ours, transform=transform), context, paired=True)
+  networks.check_start(build(ours), ours, context, SCRATCH)
   _check_sizes(ours, source)
-  if 'saliency_priors' in inputs:
-    large = _training_source(config, runtime)
-    targets = joins.grey_maps(large, inputs['saliency_priors'] / large.split)
+  if 'saliency_priors' in context.inputs:
+    large = _training_source(context)
+    targets = joins.grey_maps(large, context.inputs['saliency_priors'] / large.split)
     joins.check(targets, large, pipeline.labelled(large))
 
 
 def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
   """Raises UserError if fewer images than a batch are large enough to be trained on."""
   labelled = set(pipeline.labelled(source).tolist())
-  large = len(labelled - set(saliency_images.tiny_images(config, source)))
+  large = len(labelled - set(tiny_images(config, source)))
   if large < config.batch_size:
     raise UserError(
       f'{large} of the {len(labelled)} images of {source.split} that have a label are larger than '
@@ -211,15 +268,34 @@ def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
     )
 
 
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours = config.saliency
+  found = settings.training_faults('saliency', ours)
+  found += settings.inference_faults('saliency.inference', ours.inference)
+  if ours.width < 1:
+    found.append(f'saliency.width is {ours.width}; it is at least 1')
+  if ours.model.last_stage != 'layer4':
+    found.append(f'saliency.model.last_stage is {ours.model.last_stage}; PoolNet reads layer4')
+  return found
+
+
 STAGE = stage.Stage(
   name='saliency',
-  needs=lambda config: (*networks.start_needs(config.saliency), 'saliency_priors'),
-  settings=lambda config: {
-    'saliency': config.saliency,
-    'saliency.init_digest': networks.init_digest(config.saliency.init),
-    'priors.splits': config.priors.splits,
-  },
+  config=SaliencyConfig,
+  title='Saliency maps',
+  training_title='the saliency network',
   run=run,
   describe=_describe,
+  needs=lambda config: (*networks.start_needs(config.saliency), 'saliency_priors'),
+  reads=lambda config: ('saliency', 'priors.splits'),
   check=_check,
+  faults=_faults,
+  splits=lambda config: config.priors.splits,
+  scores=(
+    stage.Score('saliency', 'Saliency maps', saliency_scores.score_saliency, needs=('priors',)),
+  ),
+  memory=lambda config, dataset, load: memory.training_memory(
+    build(config.saliency), config.saliency, dataset, load
+  ),
+  disk=lambda pixels, maps: pixels * stage.GREY_RATE,
 )

@@ -1,59 +1,43 @@
 """Stage `saliency_priors`: C2AM's maps of every image, and the binary masks that they become."""
 
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.engine import crf as crf_stage
-from pnoc_jax.engine import multi_scale, per_image, settings
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import crf as crf_lib
+from pnoc_jax.engine import infer, per_image, settings
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images
-from pnoc_jax.predict import c2am as saliency
+from pnoc_jax.predict import c2am as predict
 from pnoc_jax.stages import c2am
-from pnoc_jax.stages.common import maps, stage
+from pnoc_jax.stages.common import maps, saliency_scores, stage
+from pnoc_jax.types import Array, Variables
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 MAPS = 'maps'
 """The directory, within the stage's, of the maps before they are masks."""
 
 
 @dataclasses.dataclass(slots=True)
-class SaliencyPriorsConfig:
-  """Inference of C2AM's maps, and their masks.
+class SaliencyPriorsConfig(settings.MultiScaleConfig):
+  """Inference of C2AM's maps, which are averaged over the scales, and their masks.
 
   Attributes:
-    scales: factors on the image's size; their maps are averaged.
-    resize_to: side of a square that images are squeezed to before they are scaled; 0 for none.
-    flip: also infer the mirror image.
     activation: what a logit contributes to the map.
     threshold: theta, the background's constant map: what is above it is foreground.
     crf: the dense CRF that follows.
-    batch_size: images at a time, over this process's devices.
-    multiple: pixels that heights and widths of padded shapes are multiples of.
-    max_buckets: padded shapes at most, for each scale.
   """
 
-  scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-  resize_to: int = 0
-  flip: bool = True
-  activation: saliency.Activation = saliency.Activation.RELU
+  activation: predict.Activation = predict.Activation.RELU
   threshold: float = 0.2
-  crf: crf_stage.CrfConfig = dataclasses.field(default_factory=crf_stage.CrfConfig)
-  batch_size: int = settings.field(8, product=False)
-  multiple: int = settings.field(32, product=False)
-  max_buckets: int = settings.field(4, product=False)
-
-
-def faults(config: SaliencyPriorsConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  found = crf_stage.faults('saliency_priors.crf', config.crf)
-  found += multi_scale.faults('saliency_priors', config)
-  if not 0 <= config.threshold < 1:
-    found.append(f'saliency_priors.threshold is {config.threshold}; it lies in [0, 1)')
-  return found
+  crf: crf_lib.CrfConfig = dataclasses.field(default_factory=crf_lib.CrfConfig)
 
 
 def map_path(directory: Path, split: str, name: str) -> Path:
@@ -61,33 +45,31 @@ def map_path(directory: Path, split: str, name: str) -> Path:
   return per_image.image_path(directory / MAPS, split, name)
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> dict[str, float]:
+def run(context: Context) -> dict[str, float]:
   """Writes `<out>/maps/<split>/<id>.png` of labelled images, `<out>/<split>/<id>.png` of all."""
-  ours, count, start = config.saliency_priors, 0, time.monotonic()
-  sources = [runtime.source(config.dataset, split) for split in config.priors.splits]
-  inference = _make_inference(config, sources[0].info, inputs['c2am'], runtime)
+  sources = [context.source(split) for split in context.config.priors.splits]
+  inference = _make_inference(context)
   # One for all splits: they share its programs.
   sizes = [source.size(i) for source in sources for i in range(len(source))]
-  refine = crf_stage.LabelCrf(ours.crf, runtime, sizes)
-  for source in sources:
-    labelled = np.flatnonzero(source.labels.any(axis=1))
-    for directory in (out / MAPS / source.split, out / source.split):
-      directory.mkdir(parents=True, exist_ok=True)
-    count += _make_maps(inference, source, labelled, out, runtime)
-    _make_masks(refine, ours.threshold, source, labelled, out, runtime)
-  # Of this process, in this call; what it found done took no time.
-  return {'images': count, 'images_per_second': count / (time.monotonic() - start)}
+  refine = crf_lib.LabelCrf(context.config.saliency_priors.crf, context.runtime, sizes)
+  jobs = (
+    make(source)
+    for source in sources
+    for make in (
+      lambda source: _maps_job(inference, source, context),
+      lambda source: _masks_job(refine, source, context),
+    )
+  )
+  return per_image.make_all(jobs, context.runtime)
 
 
-def _make_inference(
-  config, dataset: info.DatasetInfo, directory: Path, runtime: Runtime
-) -> multi_scale.Inference:
-  ours = config.saliency_priors
-  model, variables, inverted = c2am.load(config.c2am, dataset, directory)
-  output_stride = c2am.stride(config.c2am)
+def _make_inference(context: Context) -> infer.Inference:
+  ours, dataset = context.config.saliency_priors, context.train.info
+  model, variables, inverted = c2am.load(context.config.c2am, dataset, context.inputs['c2am'])
+  output_stride = c2am.stride(context.config.c2am)
 
-  def scale(variables, image, size):
-    return saliency.scale_map(
+  def scale(variables: Variables, image: Array, size: Array) -> Array:
+    return predict.scale_map(
       model,
       variables,
       image,
@@ -98,64 +80,65 @@ def _make_inference(
       flip=ours.flip,
     )
 
-  def fuse(found, sizes, native, context, *, shape):
+  def fuse(
+    found: list[Array],
+    sizes: list[Array],
+    native: Array,
+    context: dict[str, Array],
+    *,
+    shape: tuple[int, int],
+  ) -> Array:
     del context
-    return saliency.fuse_maps(found, sizes, native, output_stride=output_stride, shape=shape)
+    return predict.fuse_maps(found, sizes, native, output_stride=output_stride, shape=shape)
 
-  return multi_scale.Inference(scale, fuse, variables, dataset, ours, runtime)
+  network = infer.Network(scale, fuse, variables, dataset)
+  return infer.Inference(network, ours, context.runtime)
 
 
-def _make_maps(inference, source: info.Source, labelled, out: Path, runtime) -> int:
-  def path(name: str) -> Path:
-    return map_path(out, source.split, name)
-
-  def results(indices: Sequence[int]) -> Iterator[per_image.Result]:
+def _maps_job(inference: infer.Inference, source: info.Source, context: Context) -> per_image.Job:
+  def results(indices: list[int]) -> Iterator[per_image.Result]:
     for index, (height, width), found in inference(source, indices):
       array = np.round(255 * found[:height, :width]).astype(np.uint8)
-      yield index, lambda index=index, array=array: images.write_png(path(source.ids[index]), array)
+      yield index, lambda path, array=array: images.write_png(path, array)
 
-  return per_image.make(
-    runtime,
-    source,
+  return per_image.Job(
     what=f'saliency maps of {source.split}',
-    among=labelled,
-    exists=lambda name: maps.exists_png(path(name)),
+    source=source,
+    among=pipeline.labelled(source),
+    directory=context.out / MAPS,
     results=results,
+    exists=maps.exists_png,
   )
 
 
-def _make_masks(
-  refine: crf_stage.LabelCrf, threshold: float, source: info.Source, labelled, out: Path, runtime
-) -> int:
+def _masks_job(refine: crf_lib.LabelCrf, source: info.Source, context: Context) -> per_image.Job:
   """Makes masks of the maps as they were written, so that it does not matter when."""
-  known = set(labelled.tolist())
+  known = set(pipeline.labelled(source).tolist())
+  threshold = context.config.saliency_priors.threshold
 
-  def path(index: int) -> Path:
-    return per_image.image_path(out, source.split, source.ids[index])
-
-  def items(indices: Sequence[int]):
+  def items(indices: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray, int]]:
     for index in indices:
-      found = images.read_mask(map_path(out, source.split, source.ids[index]))
+      found = images.read_mask(map_path(context.out, source.split, source.ids[index]))
       yield index, source.example(index)['image'], foreground(found, threshold), 2
 
-  def masks(indices: Sequence[int]):
+  def masks(indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     for index in indices:
       if index not in known:  # Without a class there is no foreground.
         yield index, np.zeros(source.size(index), np.int32)
     yield from refine(items([i for i in indices if i in known]))
 
-  def results(indices: Sequence[int]) -> Iterator[per_image.Result]:
+  def results(indices: list[int]) -> Iterator[per_image.Result]:
     for index, mask in masks(indices):
       array = (255 * mask).astype(np.uint8)
-      yield index, lambda index=index, array=array: images.write_png(path(index), array)
+      yield index, lambda path, array=array: images.write_png(path, array)
 
-  return per_image.make(
-    runtime,
-    source,
+  return per_image.Job(
     what=f'saliency masks of {source.split}',
+    source=source,
     among=range(len(source)),
-    exists=lambda name: maps.exists_png(per_image.image_path(out, source.split, name)),
+    directory=context.out,
     results=results,
+    exists=maps.exists_png,
   )
 
 
@@ -164,13 +147,21 @@ def foreground(array: np.ndarray, threshold: float) -> np.ndarray:
   return (array.astype(np.float32) / 255 > np.float32(threshold)).astype(np.uint8)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
-  del runtime
-  if 'c2am' in inputs:
-    c2am.load(config.c2am, source.info, inputs['c2am'])
+def _check(context: Context) -> None:
+  if 'c2am' in context.inputs:
+    c2am.load(context.config.c2am, context.train.info, context.inputs['c2am'])
 
 
-def _describe(config, source: info.Source) -> str:
+def _faults(config: 'PipelineConfig') -> list[str]:
+  ours = config.saliency_priors
+  found = crf_lib.faults('saliency_priors.crf', ours.crf)
+  found += settings.inference_faults('saliency_priors', ours)
+  if not 0 <= ours.threshold < 1:
+    found.append(f'saliency_priors.threshold is {ours.threshold}; it lies in [0, 1)')
+  return found
+
+
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   del source
   ours = config.saliency_priors
   scales = ', '.join(f'{scale:g}' for scale in ours.scales)
@@ -182,14 +173,22 @@ def _describe(config, source: info.Source) -> str:
 
 STAGE = stage.Stage(
   name='saliency_priors',
-  needs=lambda config: ('c2am',),
-  settings=lambda config: {
-    'saliency_priors': config.saliency_priors,
-    'priors.splits': config.priors.splits,
-    'c2am.model': config.c2am.model,
-    'c2am.features': config.c2am.features,
-  },
+  config=SaliencyPriorsConfig,
+  title='Saliency masks of C2AM',
   run=run,
   describe=_describe,
+  needs=lambda config: ('c2am',),
+  reads=lambda config: ('saliency_priors', 'priors.splits', 'c2am.model', 'c2am.features'),
   check=_check,
+  faults=_faults,
+  splits=lambda config: config.priors.splits,
+  scores=(
+    stage.Score(
+      'saliency_priors',
+      'Saliency masks of C2AM',
+      saliency_scores.score_saliency_masks,
+      needs=('priors',),
+    ),
+  ),
+  disk=lambda pixels, maps: pixels * (stage.GREY_RATE + stage.MASK_RATE),
 )

@@ -2,32 +2,34 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable
-from pathlib import Path
+import functools
+from typing import TYPE_CHECKING
 
-from pnoc_jax import keys, trees
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
-from pnoc_jax.engine import networks, settings, stage_training, trainer
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine import measure, memory, networks, programs, settings
+from pnoc_jax.engine import train as trainer
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
+from pnoc_jax.losses import segmentation as losses
 from pnoc_jax.nn import deeplab
-from pnoc_jax.stages import segmentation_measure
-from pnoc_jax.stages.common import stage
-from pnoc_jax.types import Variables
-from pnoc_jax.updates import segmentation
+from pnoc_jax.stages.common import meters, stage
 
-_IMAGES = pipeline.Images.ALL
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 class Labels(enum.Enum):
-  """What the network learns from."""
+  """What the network learns from.
+
+  Attributes:
+    PSEUDO: this run's pseudo masks.
+    TRUE: the data set's masks: the supervised row of the tables.
+  """
 
   PSEUDO = 'pseudo'
-  """This run's pseudo masks."""
   TRUE = 'true'
-  """The data set's masks: the supervised row of the tables."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,21 +78,6 @@ class SegmentationConfig(settings.StageTrainingConfig):
   smoothing: float = 0.1
 
 
-def faults(config: SegmentationConfig) -> list[str]:
-  """What is wrong with the config, in words."""
-  head, found = config.head, []
-  if len(head.dropout) != 3 or not all(0 <= rate < 1 for rate in head.dropout):
-    found.append(f'segmentation.head.dropout is {head.dropout}; name three rates in [0, 1)')
-  if not head.rates or min(head.rates) < 1:
-    found.append(f'segmentation.head.rates is {head.rates}; name one or more dilations')
-  grouped = head.norm is deeplab.HeadNorm.GROUP
-  for name in ('width', 'low_width'):
-    width = getattr(head, name)
-    if width < 1 or (grouped and width % deeplab.GROUPS):
-      found.append(f'segmentation.head.{name} is {width}; take a multiple of {deeplab.GROUPS}')
-  return found
-
-
 def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
   """Makes the network; `num_classes` is without the background."""
   head = config.head
@@ -105,124 +92,128 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
   )
 
 
-def run(config, inputs: dict[str, Path], out: Path, runtime: Runtime) -> None:
-  """Trains the network; leaves `<out>/weights`: always the last ones."""
-  ours = config.segmentation
-  source = runtime.source(config.dataset, config.dataset.train_split)
+def run(context: Context) -> None:
+  """Trains the network; leaves `<out>/weights.safetensors`: always the last ones."""
+  ours, source = context.config.segmentation, context.train
   model = build(ours, source.info.num_classes)
-
-  def make_update(tx, update_ema):
-    update = segmentation.make_segmentation_update(
-      model, tx, smoothing=ours.smoothing, update_ema=update_ema
-    )
-    root = keys.root_key(config.seed)
-    # A step's number keys its dropout.
-    return lambda state, batch: update(
-      state, batch, keys.stream(root, 'segmentation/dropout', state.step)
-    )
-
+  examples = pipeline.Examples(source, target=_target(context, source), images=pipeline.Images.ALL)
+  origin = networks.origin(ours, context.inputs, deeplab.SCRATCH)
+  program = programs.make_program(
+    functools.partial(losses.network_loss, model=model, smoothing=ours.smoothing),
+    networks.first_variables(model, origin, context),
+    ours,
+    examples,
+    context,
+    groups=programs.field_groups(ours, deeplab.SCRATCH),
+  )
+  facts = {
+    'model': settings.as_dict(ours.model),
+    'head': settings.as_dict(ours.head),
+    'dataset': settings.as_dict(source.info),
+    'crop': ours.transform.crop,
+  }
   # Differs from the reference: the last weights are kept; because its best ones on validation are
   # chosen by the masks where these are the labels.
-  stage_training.train(
-    model,
-    make_update,
-    scratch=deeplab.SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    out=out,
-    runtime=runtime,
-    seed=config.seed,
-    name='segmentation',
-    target=_target(ours, inputs, source),
-    images=_IMAGES,
-    meta={
-      'model': settings.as_dict(ours.model),
-      'head': settings.as_dict(ours.head),
-      'dataset': settings.as_dict(source.info),
-      'crop': ours.transform.crop,
-    },
-    evaluate=_measure(config, model, inputs, runtime),
+  trainer.train(
+    program, examples, ours, context, meta=lambda _: facts, measure=_measure(model, context)
   )
 
 
-def _target(config: SegmentationConfig, inputs: dict[str, Path], source: info.Source):
+def _target(context: Context, source: info.Source) -> joins.Target:
   """What is learnt or measured against: maps of a split."""
-  if config.labels is Labels.TRUE:
+  if context.config.segmentation.labels is Labels.TRUE:
     return joins.true_masks(source)
-  directory = inputs['pseudo_masks'] / source.split
+  directory = context.inputs['pseudo_masks'] / source.split
   return joins.label_maps(source, directory, num_classes=source.info.num_classes)
 
 
-def _measure(
-  config, model: deeplab.DeepLab, inputs: dict[str, Path], runtime: Runtime
-) -> Callable[[Variables], dict[str, float]] | None:
+def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None:
   """The measurements of an epoch, or None where there is nothing to compare with."""
+  config = context.config
   ours, split = config.segmentation, config.dataset.val_split
   pseudo = ours.labels is Labels.PSEUDO
   if not ours.eval_every or split not in (*config.priors.splits, *config.predictions.splits):
     return None
-  source = runtime.source(config.dataset, split)
-  targets = {}
+  source, targets = context.source(split), {}
   if pseudo and split in config.priors.splits:
-    targets['eval'] = _target(ours, inputs, source)
+    targets['eval'] = _target(context, source)
   if source.has_masks:
     # For people; the weights that are kept are the last in any case.
     targets['eval/true' if pseudo else 'eval'] = None
   if not targets:
     return None
-  return segmentation_measure.make_measure(model, source, ours, runtime, targets=targets)
+  meter = meters.SegmentationMeter(model, source.info, tuple(targets))
+  return measure.make_measure(meter, source, ours, context.runtime, targets=tuple(targets.values()))
 
 
-def _describe(config, source: info.Source) -> str:
+def _describe(config: 'PipelineConfig', source: info.Source) -> str:
   ours = config.segmentation
+  epoch = pipeline.Examples(source, images=pipeline.Images.ALL).steps_per_epoch(ours.batch_size)
   model = build(ours, source.info.num_classes)
-  count = trees.count(networks.abstract_variables(model, source.info)['params'])
-  length = trainer.horizon(ours, source, images=_IMAGES)
-  return (
-    f'{ours.model.backbone} with DeepLabV3+, {count:,} parameters, from {ours.labels.value} masks; '
-    f'{ours.epochs} epochs of {length.epoch} = {length.total} steps at batch {ours.batch_size}'
-  )
+  what = f'{ours.model.backbone} with DeepLabV3+, from {ours.labels.value} masks'
+  return networks.describe(what, model, ours, source.info, epoch)
 
 
-def _check(config, inputs: dict[str, Path], source: info.Source, runtime: Runtime) -> None:
+def _check(context: Context) -> None:
+  ours, source, made = context.config.segmentation, context.train, context.config.priors.splits
+  trainer.check(ours, context, paired=True)
+  model = build(ours, source.info.num_classes)
+  networks.check_start(model, ours, context, deeplab.SCRATCH)
+  if ours.labels is Labels.TRUE:
+    if not source.has_masks:
+      raise UserError(
+        f'segmentation.labels is true, but the split {source.split} has no masks; use pseudo'
+      )
+    return
+  if source.split not in made:
+    raise UserError(
+      f'priors.splits is {made}: pseudo masks are of these splits, and the segmentation network '
+      f'learns from those of {source.split}'
+    )
+  if 'pseudo_masks' in context.inputs:
+    named = dict.fromkeys((source.split, context.config.dataset.val_split))
+    for split in (name for name in named if name in made):
+      images = context.source(split)
+      target = joins.label_maps(
+        images,
+        context.inputs['pseudo_masks'] / split,
+        num_classes=images.info.num_classes,
+      )
+      joins.check(target, images, range(len(images)))
+
+
+def _faults(config: 'PipelineConfig') -> list[str]:
   ours = config.segmentation
-  stage_training.check(
-    build(ours, source.info.num_classes),
-    scratch=deeplab.SCRATCH,
-    config=ours,
-    source=source,
-    inputs=inputs,
-    runtime=runtime,
-    name='segmentation',
-  )
-  if ours.labels is Labels.TRUE and not source.has_masks:
-    raise UserError(
-      f'segmentation.labels is true, but the split {source.split} has no masks; use pseudo'
-    )
-  if ours.labels is Labels.PSEUDO and source.split not in config.priors.splits:
-    raise UserError(
-      f'priors.splits is {config.priors.splits}: pseudo masks are of these splits, and the '
-      f'segmentation network learns from those of {source.split}'
-    )
-  if ours.labels is Labels.PSEUDO and 'pseudo_masks' in inputs:
-    named = dict.fromkeys((source.split, config.dataset.val_split))
-    for split in (name for name in named if name in config.priors.splits):
-      images = runtime.source(config.dataset, split)
-      joins.check(_target(ours, inputs, images), images, range(len(images)))
+  head, found = ours.head, settings.training_faults('segmentation', ours)
+  if len(head.dropout) != 3 or not all(0 <= rate < 1 for rate in head.dropout):
+    found.append(f'segmentation.head.dropout is {head.dropout}; name three rates in [0, 1)')
+  if not head.rates or min(head.rates) < 1:
+    found.append(f'segmentation.head.rates is {head.rates}; name one or more dilations')
+  grouped = head.norm is deeplab.HeadNorm.GROUP
+  for name in ('width', 'low_width'):
+    width = getattr(head, name)
+    if width < 1 or (grouped and width % deeplab.GROUPS):
+      found.append(f'segmentation.head.{name} is {width}; take a multiple of {deeplab.GROUPS}')
+  return found
+
+
+def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
+  learnt = ('pseudo_masks',) if config.segmentation.labels is Labels.PSEUDO else ()
+  return (*networks.start_needs(config.segmentation), *learnt)
 
 
 STAGE = stage.Stage(
   name='segmentation',
-  needs=lambda config: (
-    *networks.start_needs(config.segmentation),
-    *(('pseudo_masks',) if config.segmentation.labels is Labels.PSEUDO else ()),
-  ),
-  settings=lambda config: {
-    'segmentation': config.segmentation,
-    'segmentation.init_digest': networks.init_digest(config.segmentation.init),
-  },
+  config=SegmentationConfig,
+  training_title='the segmentation network',
   run=run,
   describe=_describe,
+  needs=_needs,
+  # For measurements and checks: which splits are opened, and which have pseudo masks.
+  looks=('priors.splits', 'predictions.splits'),
   check=_check,
+  faults=_faults,
+  memory=lambda config, dataset, load: memory.training_memory(
+    build(config.segmentation, dataset.num_classes), config.segmentation, dataset, load
+  ),
 )

@@ -4,7 +4,6 @@ from pnoc_jax import config as config_lib
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import maps
 
 
@@ -30,18 +29,18 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     )
   for training in following:
     training.epochs = 2
-    training.start = settings.Start.GENERATOR
+    training.start = settings.BackboneStart.GENERATOR
   config.classifier.epochs = 1
   config.classifier.eval_every = 1
   config.generator.epochs = 4
   for inference in (config.priors, config.saliency_priors, config.predictions):
     inference.scales = (1.0,)
   _refine(config)
-  config.segmentation.start = settings.Start.CLASSIFIER
+  config.segmentation.start = settings.BackboneStart.CLASSIFIER
   config.segmentation.head.width = config.segmentation.head.low_width = 4
   config.segmentation.head.rates = (1,)
   config.predictions.voc_server = True
-  config.evaluation.of = evaluation.STAGES
+  config.evaluation.of = config_lib.SCORED
   config.evaluation.crf_splits = ('val',)
   config.report.images = 2
   config.runtime.log_every = 1
@@ -55,7 +54,7 @@ def _refine(config: config_lib.PipelineConfig) -> None:
   # A few steps teach nothing.
   config.c2am.min_hint_mean = 0.0
   # PoolNet reads all of a backbone, which the generator does not have.
-  config.saliency.start = settings.Start.PRETRAINED
+  config.saliency.start = settings.BackboneStart.PRETRAINED
   config.saliency.model.last_stage = 'layer4'
   config.saliency.width, config.saliency.tiny = 2, 0
   config.saliency.transform.resize, config.saliency.transform.shift = transforms.Resize.NONE, 0

@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def _open(root, split='train', **options):
-  config = info.DatasetConfig(name=info.DatasetName.CITYSCAPES, root=str(root), **options)
+  config = info.DatasetConfig(name='cityscapes', root=str(root), **options)
   return sources.open_source(config, split)
 
 

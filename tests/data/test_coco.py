@@ -30,7 +30,7 @@ def root(tmp_path):
 
 def _open(root, split='train2014', **options):
   exclude = options.pop('exclude', frozenset())
-  config = info.DatasetConfig(name=info.DatasetName.COCO14, root=str(root), **options)
+  config = info.DatasetConfig(name='coco14', root=str(root), **options)
   return sources.open_source(config, split, exclude=exclude)
 
 
@@ -149,8 +149,11 @@ def test_images_in_a_folder_of_their_own(root):
     ('"toothbrush"', '"tooth"', "its 80 categories are not the 80 of this data set, e.g. ['tooth"),
     ('"image_id": 77', '"image_id": 78', 'cannot be read as COCO annotations (KeyError: 78)'),
     ('{"info"', '["info"', 'cannot be read as COCO annotations'),
-    ('"height": 20', '"height": 21', 'has runs of 600 px, not 630'),
+    ('"height": 20', '"height": 21', 'annotation 2 has run lengths of 20x30 px, but its'),
     ('16.0, 14.0, 4.0, 14.0]', '16.0, 14.0, 4.0]', 'annotation 1 has an outline of 7 numbers'),
+    ('[[4.0, 4.0', '[4.0, [4.0', 'annotation 1 has an outline that is no list'),
+    ('"segmentation": [[4.0', '"segmentation": "x", "x": [[4.0', "a segmentation is 'x'"),
+    ('"height": 20', '"height": 0', 'image 9 has a size of 0x30 px'),
   ],
 )
 def test_broken_annotations_are_named(root, cache, old, new, part):

@@ -17,7 +17,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def _open(root, split, **options):
-  config = info.DatasetConfig(name=info.DatasetName.DEEPGLOBE, root=str(root), **options)
+  config = info.DatasetConfig(name='deepglobe', root=str(root), **options)
   return sources.open_source(config, split)
 
 

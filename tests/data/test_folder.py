@@ -24,7 +24,7 @@ def _message(root, split='train'):
 
 
 def test_reads_what_was_written(root):
-  config = info.DatasetConfig(name=info.DatasetName.FOLDER, root=str(root))
+  config = info.DatasetConfig(name='folder', root=str(root))
   source = sources.open_source(config, 'train')
   assert source.ids == ('a', 'b', 'c', 'd')
   assert source.info.classes == ('cat', 'dog', 'horse')

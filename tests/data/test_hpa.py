@@ -20,7 +20,7 @@ def root(tmp_path):
 
 
 def _open(root, split, **options):
-  config = info.DatasetConfig(name=info.DatasetName.HPA, root=str(root), **options)
+  config = info.DatasetConfig(name='hpa', root=str(root), **options)
   return sources.open_source(config, split)
 
 

@@ -1,7 +1,9 @@
 """VOC 2012 is read from its own layout: labels by the rules, masks of both origins."""
 
+import os
 import pickle
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def home(root):
 
 def _open(root, split, **options):
   exclude = options.pop('exclude', frozenset())
-  config = info.DatasetConfig(name=info.DatasetName.VOC12, root=str(root), **options)
+  config = info.DatasetConfig(name='voc12', root=str(root), **options)
   return sources.open_source(config, split, exclude=exclude)
 
 
@@ -222,7 +224,32 @@ def test_the_classes_are_alphabetical():
   assert voc.IMAGES['train_aug'] + voc.IMAGES['val'] == voc.IMAGES['trainval_aug']
 
 
-def test_replacements_are_of_the_public_data_sets():
-  config = info.DatasetConfig(name=info.DatasetName.SHAPES, masks='x')
-  with pytest.raises(errors.UserError, match='shapes has its own masks'):
-    sources.open_source(config, 'train')
+def test_annotations_are_parsed_once(root, home, monkeypatch):
+  first, parsed = _open(root, 'train_aug'), []
+  parse = voc.read_annotation
+  monkeypatch.setattr(voc, 'read_annotation', lambda path: parsed.append(path.stem) or parse(path))
+  np.testing.assert_array_equal(_open(root, 'train_aug').labels, first.labels)
+  assert not parsed
+  path = home / 'Annotations' / f'{AUG[0]}.xml'
+  folders.replace(path, 'cat', 'dog')
+  os.utime(path, ns=(1, 1))  # The size is that of before, and a clock may be slow.
+  assert _names(_open(root, 'train_aug'))[0] == ['dog'] and tuple(parsed) == AUG
+  # What is wrong is told each time.
+  folders.replace(path, 'dog', 'dgo')
+  for _ in range(2):
+    assert f"{AUG[0]}.xml has the unknown class 'dgo'; did you mean 'dog'?" in _message(root)
+  parsed.clear()
+  _message(root)
+  assert not parsed
+
+
+def test_without_a_cache_annotations_are_parsed_each_time(root, tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))  # No directory can be made there.
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('default')
+    for split in ('train', 'train', 'val'):
+      source = pickle.loads(pickle.dumps(_open(root, split)))
+  assert _names(source) == [['dog', 'tvmonitor']]
+  (warning,) = caught
+  assert 'set XDG_CACHE_HOME to a directory that can be written' in str(warning.message)

@@ -29,7 +29,7 @@ def test_arrays_are_those_of_numpy_and_no_header_is_parsed_by_ast(tmp_path, monk
       found = npz.read_array(file, name)
       assert found.dtype == expected.dtype
       np.testing.assert_array_equal(found, expected, strict=name != 'scalar')
-      assert npz.read_shape(file, name) == np.shape(expected)
+      assert npz.read_header(file, name) == (np.asarray(expected).dtype, np.shape(expected))
       if found.ndim:
         found[...] = 0  # It is the caller's own.
     with pytest.raises(KeyError):
@@ -51,4 +51,4 @@ def test_objects_and_parts_of_arrays_are_refused(tmp_path):
       with pytest.raises(ValueError):
         npz.read_array(file, name)
     with pytest.raises(ValueError):
-      npz.read_shape(file, 'raw')
+      npz.read_header(file, 'raw')

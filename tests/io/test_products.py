@@ -164,19 +164,26 @@ def test_foreign_truncated_and_other_images_walks_are_refused(tmp_path):
     products.read_walk(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-  path = tmp_path / 'a.json'
-  products.write_json(path, {'miou': np.float64(1.5), 'list': np.arange(2)})
-  text = path.read_text()
-  assert '"miou": 1.5' in text
-
-  def fail(file):
-    file.write(b'half')
-    raise RuntimeError('killed')
-
-  with pytest.raises(RuntimeError):
-    products.write_atomic(path, fail)
-  assert path.read_text() == text
-  assert [x.name for x in tmp_path.iterdir()] == ['a.json']
-  with pytest.raises(ValueError, match='JSON'):
-    products.write_json(path, {'miou': float('nan')})
+def test_arrays_that_are_not_asked_for_stay_compressed(tmp_path):
+  path, prior = tmp_path / 'x.npz', _prior(size=(64, 96))
+  products.write_prior(path, *prior)
+  found = products.read_prior(path, size=(64, 96), num_classes=6, arrays=('low',))
+  np.testing.assert_array_equal(found.low, prior.low)
+  np.testing.assert_array_equal(found.keys, prior.keys)
+  assert (found.high.shape, found.high.dtype) == (prior.high.shape, prior.high.dtype)
+  assert np.isnan(found.high).all() and np.isnan(found.logits).all()
+  with pytest.raises(errors.UserError, match='but the image is'):
+    products.read_prior(path, size=(96, 64), arrays=())
+  with pytest.raises(ValueError, match='maps'):
+    products.read_prior(path, arrays=('maps',))
+  # What is not read may be broken: nobody looks at it.
+  with zipfile.ZipFile(path) as file:
+    high = file.getinfo('high.npy')
+  broken = bytearray(path.read_bytes())
+  broken[high.header_offset + high.compress_size // 2] ^= 0xFF
+  path.write_bytes(broken)
+  np.testing.assert_array_equal(products.read_prior(path, arrays=('low',)).low, prior.low)
+  with pytest.raises(errors.UserError, match='cut short'):
+    products.read_prior(path, arrays=('high',))
+  products.write_walk(path, *_walk())
+  np.testing.assert_array_equal(products.read_walk(path, arrays=()).keys, [0, 2, 5])

@@ -15,7 +15,7 @@ CROP = 32
 
 
 def write(directory: pathlib.Path) -> pathlib.Path:
-  """Writes `<directory>/segmentation/weights`; returns `directory`."""
+  """Writes `<directory>/segmentation/weights.safetensors`; returns `directory`."""
   config = segmentation.SegmentationConfig()
   config.model.backbone, config.model.last_stage = 'resnest_tiny', 'layer1'
   config.model.output_stride = 8
@@ -35,7 +35,5 @@ def write(directory: pathlib.Path) -> pathlib.Path:
     'dataset': settings.as_dict(dataset),
     'crop': CROP,
   }
-  weights.save(
-    directory / 'segmentation' / 'weights', jax.tree.map(np.asarray, variables), meta=meta
-  )
+  weights.save(directory / 'segmentation', jax.tree.map(np.asarray, variables), meta=meta)
   return directory

@@ -81,7 +81,7 @@ def test_of_many_files_the_first_ten_are_named(tmp_path, capsys):
   ('changed', 'message'),
   [
     ('--pred=nowhere', 'nowhere is no directory'),
-    ('--dataset=voc', 'known are shapes, '),
+    ('--dataset=voc', "Did you mean 'voc12'? Known: shapes, "),
     ('--root=nowhere', 'no such folder'),
   ],
 )

@@ -40,6 +40,20 @@ def test_converts(source, tmp_path, capsys):
   assert 'already holds weights' in capsys.readouterr().err
 
 
+def test_converts_what_an_older_version_left(tmp_path, capsys):
+  folder = tmp_path / 'generator' / 'weights'
+  folder.mkdir(parents=True)
+  kernel = np.ones((1, 1, 2, 3), np.float32)
+  meta = np.asarray(json.dumps({'arch': 'resnest_tiny', 'stage': 'generator'}))
+  np.savez(folder / 'variables.npz', **{'params/classifier/kernel': kernel, '__meta__': meta})
+  run = str(tmp_path / 'generator')
+  assert import_weights.main([f'--input={run}', f'--output={run}']) == 0
+  assert 'weights.safetensors: resnest_tiny, 6 parameters' in capsys.readouterr().out
+  variables, meta = weights.load(tmp_path / 'generator')
+  assert meta['stage'] == 'generator'
+  np.testing.assert_array_equal(variables['params']['classifier']['kernel'], kernel)
+
+
 def test_mistakes_are_told_and_nothing_is_written(source, tmp_path, capsys):
   damaged = tmp_path / 'damaged.safetensors'
   damaged.write_bytes(source.read_bytes()[:5000])

@@ -102,7 +102,7 @@ def print_facts(asked):
   """Prints the facts of packed splits: [(kind, root, split)]."""
   found = []
   for kind, root, split in asked:
-    config = info.DatasetConfig(info.DatasetName(kind), root, info.Storage.TFDS)
+    config = info.DatasetConfig(kind, root, info.Storage.TFDS)
     found.append(_facts(pickle.loads(pickle.dumps(sources.open_source(config, split)))))
   print(json.dumps(found))
 
@@ -131,12 +131,12 @@ def test_every_kind_of_data_set_reads_back_the_same(packed):
   asked = [(kind, str(root / 'output'), x) for kind, (_, splits) in sets.items() for x in splits]
   found = json.loads(_run(_READ, asked, root).splitlines()[-1])
   for (kind, _, split), facts in zip(asked, found, strict=True):
-    config = info.DatasetConfig(info.DatasetName(kind), str(sets[kind][0]))
+    config = info.DatasetConfig(kind, str(sets[kind][0]))
     assert facts == json.loads(json.dumps(_facts(sources.open_source(config, split)))), kind
 
 
 def _open(root, kind, split, **options):
-  config = info.DatasetConfig(info.DatasetName(kind), str(root / 'output'), info.Storage.TFDS)
+  config = info.DatasetConfig(kind, str(root / 'output'), info.Storage.TFDS)
   return sources.open_source(config, split, **options)
 
 
@@ -150,7 +150,7 @@ def test_the_bytes_are_those_of_the_files(packed):
     ('coco14', 'train2014', False),  # Painted from annotations.
     ('hpa', 'val', None),
   ):
-    config = info.DatasetConfig(info.DatasetName(kind), str(sets[kind][0]))
+    config = info.DatasetConfig(kind, str(sets[kind][0]))
     theirs, ours = sources.open_source(config, split), _open(root, kind, split)
     for i in range(len(theirs)):
       there = [] if kind == 'coco14' else theirs.files(i)[1 if kind != 'hpa' else 4 :]
@@ -175,27 +175,27 @@ def test_ids_are_left_out_and_missing_splits_explained(packed):
   assert (part.mask(0) == whole.mask(1)).all() and part.size(0) == whole.size(1)
   with pytest.raises(errors.UserError, match=r'prepare\.py --dataset=voc12 .*--splits=test'):
     _open(root, 'voc12', 'test')
-  config = info.DatasetConfig(info.DatasetName.VOC12, str(root), info.Storage.TFDS, masks='x')
+  config = info.DatasetConfig('voc12', str(root), info.Storage.TFDS, masks='x')
   with pytest.raises(errors.UserError, match='what is packed has its own masks'):
     sources.open_source(config, 'val')
 
 
 def test_a_bucket_gets_a_copy_of_what_is_packed_here(packed, monkeypatch):
   root, sets, _ = packed
-  config = info.DatasetConfig(info.DatasetName.FOLDER, str(sets['folder'][0]))
+  config = info.DatasetConfig('folder', str(sets['folder'][0]))
   source, bucket = sources.open_source(config, 'train'), root / 'bucket'
   monkeypatch.setattr(tfds, '_is_remote', lambda path: True)
   assert tfds.pack(source, config.name, str(bucket))
-  config = info.DatasetConfig(info.DatasetName.FOLDER, str(bucket), info.Storage.TFDS)
+  config = info.DatasetConfig('folder', str(bucket), info.Storage.TFDS)
   copy = sources.open_source(config, 'train')
   assert _facts(copy) == _facts(source)
   assert not list(bucket.rglob('incomplete*'))
-  assert not tfds.pack(source, info.DatasetName.FOLDER, str(bucket))
+  assert not tfds.pack(source, 'folder', str(bucket))
 
 
 def test_batches_and_fingerprints_are_those_of_the_files(packed):
   root, sets, _ = packed
-  config = info.DatasetConfig(info.DatasetName.VOC12, str(sets['voc12'][0]))
+  config = info.DatasetConfig('voc12', str(sets['voc12'][0]))
   theirs, ours = sources.open_source(config, 'train'), _open(root, 'voc12', 'train')
   transform = transforms.TransformConfig(min_size=16, max_size=24, crop=16)
   batches = [

@@ -1,10 +1,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 
 from pnoc_jax import trees
-from pnoc_jax.nn import affinity_net, backbones
+from pnoc_jax.nn import affinity_net
 from pnoc_jax.ops import resize
 
 _RNG = np.random.default_rng(0)
@@ -95,7 +96,7 @@ def test_no_gradient_enters_the_backbone():
 
 
 def test_on_a_real_backbone():
-  model = affinity_net.AffinityNet(backbones.make_backbone('resnest50', dtype=jnp.bfloat16))
+  model = affinity_net.AffinityNet(networks.make_backbone('resnest50', dtype=jnp.bfloat16))
   image = jnp.zeros((2, 65, 94, 3))
   edge, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
   assert edge.shape == (2, 17, 24)

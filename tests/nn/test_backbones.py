@@ -4,11 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 
 from pnoc_jax import errors, trees
-from pnoc_jax.nn import backbones, classifier, resnet38d, trunk
+from pnoc_jax.nn import backbones, classifier, layers, resnet38d, trunk
 
 SMALL = {'blocks': (1, 3, 1, 2), 'widths': (4, 4, 8, 8), 'stem_width': 4}
 TWO_STAGES = {'blocks': (1, 1, 1, 1), 'last_stage': 'layer2'}
@@ -16,7 +17,7 @@ ONE_STAGE = {'blocks': (3, 1, 1, 1), 'last_stage': 'layer1'}
 
 
 def make(arch, *, num_classes=3, **options):
-  return classifier.Classifier(backbones.make_backbone(arch, **(SMALL | options)), num_classes)
+  return classifier.Classifier(networks.make_backbone(arch, **(SMALL | options)), num_classes)
 
 
 def images(*shape):
@@ -73,17 +74,17 @@ def train_step(model, variables, image):
   ],
 )
 def test_parameter_counts(arch, count):
-  model = classifier.Classifier(backbones.make_backbone(arch), 1000)
+  model = classifier.Classifier(networks.make_backbone(arch), 1000)
   variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   bias = 1000  # Of the released head; ours has none.
   assert trees.count(variables['params']) + bias == count
 
 
 def test_strides_and_dilations_as_published():
-  assert trunk.plan_strides(4, 32) == [(1, 1), (2, 1), (2, 1), (2, 1)]
-  assert trunk.plan_strides(4, 16) == [(1, 1), (2, 1), (2, 1), (1, 2)]
-  assert trunk.plan_strides(4, 8) == [(1, 1), (2, 1), (1, 2), (1, 4)]
-  assert trunk.plan_strides(2, 8) == [(1, 1), (2, 1), (2, 1), (1, 2)]
+  assert trunk.plan_strides(4, 32) == ((1, 1), (2, 1), (2, 1), (2, 1))
+  assert trunk.plan_strides(4, 16) == ((1, 1), (2, 1), (2, 1), (1, 2))
+  assert trunk.plan_strides(4, 8) == ((1, 1), (2, 1), (1, 2), (1, 4))
+  assert trunk.plan_strides(2, 8) == ((1, 1), (2, 1), (2, 1), (1, 2))
 
 
 @pytest.mark.parametrize('output_stride', [8, 16, 32])
@@ -99,7 +100,7 @@ def test_cam_sizes(output_stride, size):
 def test_features_of_every_stage_are_named():
   for arch in ('resnest_tiny', 'resnet34', 'resnest50', 'resnet38d'):
     info = backbones.info(arch)
-    backbone = backbones.make_backbone(arch, output_stride=8, last_stage='layer3')
+    backbone = networks.make_backbone(arch, output_stride=8, last_stage='layer3')
     (features, valids), variables = jax.eval_shape(
       backbone.init_with_output, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
     )
@@ -154,14 +155,14 @@ def test_padding_leaves_training_statistics_alone():
   [
     ('resnest50', {'scan': True}),
     ('resnest50', {'scan': True, 'remat': True}),
-    ('resnest50', {'remat': True, 'radix': backbones.Radix.GROUPED}),
+    ('resnest50', {'remat': True, 'radix': layers.Radix.GROUPED}),
     ('resnet18', {'scan': True}),
   ],
   ids=str,
 )
 def test_forms_are_the_same_function(arch, options):
-  plain = make(arch, **ONE_STAGE, radix=backbones.Radix.SPLIT)
-  other = make(arch, **({'radix': backbones.Radix.SPLIT} | ONE_STAGE | options))
+  plain = make(arch, **ONE_STAGE, radix=layers.Radix.SPLIT)
+  other = make(arch, **({'radix': layers.Radix.SPLIT} | ONE_STAGE | options))
   variables, image = init(plain), images(4, 17, 19)
   assert jax.tree.structure(variables) == jax.tree.structure(init(other))
   expected = trees.flatten_names(train_step(plain, variables, image))
@@ -176,7 +177,7 @@ def test_forms_are_the_same_function(arch, options):
 
 
 def test_frozen_norm_leaves_statistics_and_still_trains():
-  model = make('resnest50', **TWO_STAGES, norm=backbones.Norm.FROZEN)
+  model = make('resnest50', **TWO_STAGES, norm=layers.Norm.FROZEN)
   variables = init(model)
   (_, (cam, stats)), gradients = train_step(model, variables, images(2, 32, 32))
   jax.tree.map(np.testing.assert_array_equal, stats, variables['batch_stats'])
@@ -235,10 +236,10 @@ def test_the_wide_resnet_drops_channels_where_it_is_handed_a_key():
 
 def test_mistakes_are_named():
   with pytest.raises(errors.UserError, match="Did you mean 'resnest50'"):
-    backbones.make_backbone('resnst50')
+    networks.make_backbone('resnst50')
   with pytest.raises(errors.UserError, match='output_stride is 4'):
-    backbones.make_backbone('resnest50', output_stride=4)
+    networks.make_backbone('resnest50', output_stride=4)
   with pytest.raises(errors.UserError, match='of resnet38d it must be 8'):
-    backbones.make_backbone('resnet38d', output_stride=16)
+    networks.make_backbone('resnet38d', output_stride=16)
   with pytest.raises(errors.UserError, match='last_stage'):
-    backbones.make_backbone('resnest50', last_stage='layer5')
+    networks.make_backbone('resnest50', last_stage='layer5')

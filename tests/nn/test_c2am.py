@@ -1,11 +1,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 
 from pnoc_jax import errors, trees
-from pnoc_jax.nn import backbones, c2am
+from pnoc_jax.nn import c2am
 
 _RNG = np.random.default_rng(0)
 _CHANNELS = {'layer3': 3, 'layer4': 4}
@@ -95,7 +96,7 @@ def _shapes(backbone, **options):
 
 
 def test_on_a_real_backbone():
-  out, variables = _shapes(backbones.make_backbone('resnest50', dtype=jnp.bfloat16))
+  out, variables = _shapes(networks.make_backbone('resnest50', dtype=jnp.bfloat16))
   assert out.foreground.shape == out.background.shape == (2, 3072)
   assert out.logits.shape == (2, 4, 4, 1)
   assert {leaf.dtype for leaf in out} == {jnp.dtype('float32')}
@@ -110,8 +111,8 @@ def test_on_a_real_backbone():
 
 def test_stages_must_share_a_grid():
   with pytest.raises(errors.UserError, match='smaller output_stride'):
-    _shapes(backbones.make_backbone('resnet18', output_stride=32))
-  trunk = backbones.make_backbone('resnet18', last_stage='layer3')
+    _shapes(networks.make_backbone('resnet18', output_stride=32))
+  trunk = networks.make_backbone('resnet18', last_stage='layer3')
   with pytest.raises(errors.UserError, match=r"\['layer4'\]"):
     _shapes(trunk)
   out, _ = _shapes(trunk, stages=('layer3',))

@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import seeded_tensors
@@ -64,10 +65,10 @@ def test_logits_equal_torch(fixture, norm):
   arrays, meta = fixture
   small = {name: meta[name] for name in ('blocks', 'widths', 'stem_width', 'output_stride')}
   model = deeplab.DeepLab(
-    backbones.make_backbone(meta['arch'], **small), 5, norm=norm, width=16, low_width=8
+    networks.make_backbone(meta['arch'], **small), 5, norm=norm, width=16, low_width=8
   )
   tensors = {x: seeded_tensors.tensor(x, tuple(shape)) for x, shape in meta['shapes'].items()}
-  found, _ = torch_names.from_torch(tensors, backbones.Family.RESNEST)
+  found, _ = torch_names.from_torch(tensors, backbones.info('resnest50'))
   found |= head_from_torch(meta[f'{norm.value}_shapes'])
   image = seeded_tensors.image((2, 65, 97, 3))
   template = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -80,7 +81,7 @@ def test_logits_equal_torch(fixture, norm):
 
 
 def test_the_paper_s_network_has_torch_s_number_of_parameters(fixture):
-  backbone = backbones.make_backbone('resnest269', output_stride=16, dtype=jnp.bfloat16)
+  backbone = networks.make_backbone('resnest269', output_stride=16, dtype=jnp.bfloat16)
   model = deeplab.DeepLab(backbone, 21)
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
@@ -102,7 +103,7 @@ def test_rates_are_doubled_at_stride_8():
 @pytest.fixture(scope='module')
 def small():
   """A narrow network, without max pool and cut after layer2, and variables."""
-  backbone = backbones.make_backbone(
+  backbone = networks.make_backbone(
     'resnest_tiny', output_stride=8, last_stage='layer2', widths=(4, 4, 4, 4), stem_width=4
   )
   model = deeplab.DeepLab(backbone, 3, rates=(1, 2, 3), width=8, low_width=4)

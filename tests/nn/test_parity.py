@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import seeded_tensors
@@ -22,9 +23,9 @@ def load(name, **options):
   meta = json.loads(str(arrays.pop('meta')))
   shapes, arch = meta.pop('shapes'), meta.pop('arch')
   tensors = {name: seeded_tensors.tensor(name, tuple(shape)) for name, shape in shapes.items()}
-  found, unknown = torch_names.from_torch(tensors, backbones.info(arch).family)
+  found, unknown = torch_names.from_torch(tensors, backbones.info(arch))
   assert not unknown
-  backbone = backbones.make_backbone(arch, **meta, **options)
+  backbone = networks.make_backbone(arch, **meta, **options)
   template = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   template = {collection: {'backbone': tree} for collection, tree in template.items()}
   variables = trees.merge_strict(template, found)
@@ -66,7 +67,7 @@ def test_evaluation_equals_torch(name):
 def test_the_wide_resnet_has_the_parameters_of_the_released_one():
   with np.load(FIXTURES / 'resnet38d_small.npz') as file:
     count = int(file['count'])
-  backbone = backbones.make_backbone('resnet38d', output_stride=8)
+  backbone = networks.make_backbone('resnet38d', output_stride=8)
   variables = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   assert trees.count(variables['params']) == count
   assert variables['params']['layer4']['block1']['bn4']['scale'].shape == (4096,)
@@ -91,7 +92,7 @@ def test_training_equals_torch():
   ours = trees.flatten_names({'params': gradients} | updated)
   # Running variances are compared too: they take the unbiased variance, as torch's do.
   tensors = {key.split('/')[1]: value for key, value in arrays.items()}
-  theirs, _ = torch_names.from_torch(tensors, backbones.Family.RESNEST)
+  theirs, _ = torch_names.from_torch(tensors, backbones.info('resnest50'))
   assert len(theirs) == len(arrays) > 30
   for name, value in theirs.items():
     assert_close(np.asarray(ours[name.replace('/backbone', '')]), value, tolerance=3e-4)

@@ -7,6 +7,7 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import seeded_tensors
@@ -37,7 +38,7 @@ def part(name):
 
 def convert(tensors):
   trunk = {n.removeprefix('base.resnet.'): x for n, x in tensors.items() if '.resnet.' in n}
-  found, unknown = torch_names.from_torch(trunk, backbones.Family.RESNET_CAFFE)
+  found, unknown = torch_names.from_torch(trunk, backbones.info('resnet50_caffe'))
   assert not unknown
   for name, value in tensors.items():
     module, _, leaf = name.rpartition('.')
@@ -56,7 +57,7 @@ def test_equals_torch_alone_and_padded():
     theirs = {key: file[key] for key in file.files}
   meta = json.loads(str(theirs.pop('meta')))
   tensors = {n: seeded_tensors.tensor(n, tuple(s)) for n, s in meta['shapes'].items()}
-  backbone = backbones.make_backbone('resnet50_caffe', before_pool=True, **meta['backbone'])
+  backbone = networks.make_backbone('resnet50_caffe', before_pool=True, **meta['backbone'])
   model = saliency_net.PoolNet(backbone, width=meta['width'])
   template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
   # Every name and shape is met; the net sees RGB where the released one sees BGR.
@@ -119,7 +120,7 @@ def _bottlenecks(count, inputs, planes):
 
 
 def test_size_is_the_published_one():
-  backbone = backbones.make_backbone('resnet50_caffe', before_pool=True)
+  backbone = networks.make_backbone('resnet50_caffe', before_pool=True)
   model = saliency_net.PoolNet(backbone)
   image = jnp.zeros((1, 224, 161, 3))
   logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
@@ -158,7 +159,7 @@ def test_initial_weights_have_the_papers_deviation():
 
 
 def test_a_backbone_without_the_features_is_refused():
-  backbone = backbones.make_backbone('resnest_tiny', last_stage='layer3')
+  backbone = networks.make_backbone('resnest_tiny', last_stage='layer3')
   with pytest.raises(errors.UserError, match='lacks stem_conv, layer4'):
     jax.eval_shape(
       saliency_net.PoolNet(backbone).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))

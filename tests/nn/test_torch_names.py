@@ -4,7 +4,7 @@ import numpy as np
 
 from pnoc_jax.nn import backbones, torch_names
 
-RESNEST = backbones.Family.RESNEST
+RESNEST = backbones.info('resnest50')
 
 
 def test_names():
@@ -33,10 +33,10 @@ def test_names_of_the_wide_resnet():
     'b8.conv_branch2a.weight': None,
     'b5_3.conv_branch2a.weight': None,
   }
-  family = backbones.Family.RESNET38D
-  assert {name: torch_names.our_name(name, family) for name in expected} == expected
+  row = backbones.info('resnet38d')
+  assert {name: torch_names.our_name(name, row) for name in expected} == expected
   head = np.ones((20, 4096, 1, 1), np.float32)
-  ours, unknown = torch_names.from_torch({'fc8.weight': head}, family)
+  ours, unknown = torch_names.from_torch({'fc8.weight': head}, row)
   assert ours['params/classifier/kernel'].shape == (1, 1, 4096, 20) and not unknown
 
 
@@ -52,7 +52,7 @@ def test_checkpoints_of_moco():
     'module.queue': np.zeros((128, 65536), np.float32),
     'module.queue_ptr': np.zeros(1, np.int64),
   }
-  ours, unknown = torch_names.from_torch(tensors, backbones.Family.RESNET)
+  ours, unknown = torch_names.from_torch(tensors, backbones.info('resnet50'))
   assert not unknown
   assert set(ours) == {
     'params/backbone/stem/conv1/kernel',

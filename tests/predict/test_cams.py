@@ -1,10 +1,11 @@
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 
 from pnoc_jax import states
-from pnoc_jax.nn import backbones, classifier
+from pnoc_jax.nn import classifier
 from pnoc_jax.ops import resize
 from pnoc_jax.predict import cams
 
@@ -18,7 +19,7 @@ PICKED = np.array([[3, 1], [0, 4]], np.int32)
 @pytest.fixture(scope='module')
 def network():
   """Stem and two stages of a narrow ResNeSt, with statistics that are not the initial ones."""
-  backbone = backbones.make_backbone(
+  backbone = networks.make_backbone(
     'resnest_tiny', output_stride=8, last_stage='layer2', widths=(4, 4, 4, 4), stem_width=4
   )
   model = classifier.Classifier(backbone, CLASSES)

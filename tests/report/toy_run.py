@@ -60,7 +60,7 @@ def write_run(workdir, quality=1.0):
     products.write_prior(workdir / 'priors' / 'train' / f'{image_id}.npz', keys, low, high, logits)
     sums += thresholds.sweep(keys, high, source.mask(i), num_classes=3)
   result = thresholds.best_score(sums, CLASSES) | {'classification': {'map': 91.25}}
-  products.write_json(workdir / 'evaluation' / 'priors_train.json', result)
+  records.write_json(workdir / 'evaluation' / 'priors_train.json', result)
   return result
 
 
@@ -128,5 +128,5 @@ def write_refinement(workdir):
     ('pseudo_masks', labels),
     ('predictions', labels),
   ):
-    products.write_json(workdir / 'evaluation' / f'{name}_train.json', result)
+    records.write_json(workdir / 'evaluation' / f'{name}_train.json', result)
     records.write_done(workdir / name, {}, {}, {'seconds': 12.0, 'images_per_second': 45.5})

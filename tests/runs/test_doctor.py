@@ -1,5 +1,6 @@
 """The doctor finds every planted fault, and nothing on a sound data set."""
 
+import dataclasses
 import fcntl
 import os
 import pathlib
@@ -16,9 +17,8 @@ from PIL import Image
 
 from configs import tiny
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
+from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
-from pnoc_jax.data.readers import voc
 from pnoc_jax.io import images, records
 from pnoc_jax.runs import doctor
 
@@ -61,7 +61,7 @@ def root(sound, tmp_path):
   return shutil.copytree(sound, tmp_path / 'pets')
 
 
-def _config(root, name=info.DatasetName.FOLDER):
+def _config(root, name='folder'):
   config = tiny.get_config()
   config.dataset.name, config.dataset.root = name, str(root)
   config.evaluation.of, config.evaluation.crf_splits = ('priors',), ()
@@ -162,13 +162,14 @@ def test_a_planted_fault_is_found(plant, level, about, what, root, tmp_path):
 
 def test_voc_is_counted_and_its_colours_known(tmp_path, monkeypatch):
   miniatures.write_voc(tmp_path / 'voc', aug_colors=True)
-  config = _config(tmp_path / 'voc', info.DatasetName.VOC12)
+  config = _config(tmp_path / 'voc', 'voc12')
   report = _examine(config, tmp_path / 'run')
   about = {x.about for x in report.of(FAULT) if 'published are' in x.what}
   assert about == {'split train', 'split val'}
   assert '2 images, 20x30 to 20x30 px' in report.text() and 'are 1464: -1462' in report.text()
 
-  monkeypatch.setattr(voc, 'IMAGES', {'train': 2, 'val': 1})
+  row = dataclasses.replace(sources.row('voc12'), images={'train': 2, 'val': 1})
+  monkeypatch.setitem(sources.TABLE, 'voc12', row)
   path = tmp_path / 'voc/VOCdevkit/VOC2012/SegmentationClass/2007_000001.png'
   mask = images.read_mask(path)
   images.write_png(path, miniatures.colored(mask, [(1, 2, 3)] * 21, miniatures.VOC_VOID))

@@ -112,7 +112,7 @@ def test_c2amh_learns_from_its_hints_and_says_so(run):
   assert losses[-1] < losses[0]
   assert 0.2 < rows[0]['share/hinted'] < 0.5
   assert [row['step'] for row in rows if 'eval/miou' in row] == [6]
-  _, meta = weights.load(root / 'c2am' / 'weights')
+  meta = weights.load_meta(root / 'c2am')
   assert meta['inverted'] is False
   assert meta['arch'] == 'resnest_tiny'
   assert {name: meta[name] for name in facts} == facts
@@ -155,10 +155,10 @@ def test_a_run_that_is_stopped_twice_ends_as_one_that_is_not(
   out = tmp_path / 'saliency_priors'
   with pytest.raises(loop.Interrupted, match='3'):
     c2am.run(config, inputs, inputs['c2am'], _runtime(root, one_device, config, stop=_stops(3)))
-  assert not (inputs['c2am'] / 'weights').exists()
+  assert not (inputs['c2am'] / weights.FILE).exists()
   runtime = _runtime(root, one_device, config)
   assert c2am.run(config, inputs, inputs['c2am'], runtime) == facts
-  found, expected = (weights.load(d / 'c2am' / 'weights')[0] for d in (tmp_path, root))
+  found, expected = (weights.load(d / 'c2am')[0] for d in (tmp_path, root))
   assert str(found) == str(expected)
   assert _products(inputs['c2am']) == _products(root / 'c2am')
   # Among the maps, then among the masks.
@@ -180,9 +180,9 @@ def test_missing_priors_and_foreign_weights_are_refused(run, one_device, tmp_pat
   (tmp_path / 'priors' / SPLIT / f'{source.ids[3]}.npz').unlink()
   with pytest.raises(UserError, match=f'{source.ids[3]}.npz: missing'):
     c2am.STAGE.check(config, {'priors': tmp_path / 'priors'}, source, runtime)
-  variables, meta = weights.load(root / 'c2am' / 'weights')
+  variables, meta = weights.load(root / 'c2am')
   del meta['inverted']
-  weights.save(tmp_path / 'c2am' / 'weights', variables, meta=meta)
+  weights.save(tmp_path / 'c2am', variables, meta=meta)
   with pytest.raises(UserError, match='does not say whether its map is inverted'):
     saliency_priors.STAGE.check(config, {'c2am': tmp_path / 'c2am'}, source, runtime)
 

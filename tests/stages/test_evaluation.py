@@ -24,7 +24,7 @@ def config():
   result = config_lib.PipelineConfig()
   result.dataset.shapes.size = SIZE
   result.dataset.shapes.train, result.dataset.shapes.val = 6, 3
-  result.evaluation.of = evaluation.STAGES
+  result.evaluation.of = config_lib.SCORED
   return result
 
 
@@ -37,7 +37,7 @@ def runtime(config, tmp_path):
 @pytest.fixture
 def directories(config, tmp_path):
   """Products of every stage that are right everywhere, but for the predictions."""
-  found = {name: tmp_path / name for name in evaluation.STAGES}
+  found = {name: tmp_path / name for name in config_lib.SCORED}
   for split in ('train', 'val'):
     source = sources_lib.open_source(config.dataset, split)
     for index, image_id in enumerate(source.ids):

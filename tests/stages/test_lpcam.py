@@ -56,7 +56,7 @@ def made(network, source, one_device, monkeypatch, tmp_path):
   monkeypatch.setattr(networks, 'stride', lambda *_: STRIDE)
   config = config_lib.PipelineConfig()
   config.priors = priors.PriorsConfig(
-    splits=('train',), scales=SCALES, maps=priors.Maps.LPCAM, batch_size=4, multiple=8
+    splits=('train',), scales=SCALES, maps=priors.PriorMaps.LPCAM, batch_size=4, multiple=8
   )
   config.priors.lpcam = lpcam.LpcamConfig(clusters=3, positions=500, steps=4)
   runtime = Runtime(tmp_path, one_device, one_device, RuntimeConfig())
@@ -77,7 +77,7 @@ def _features(network, image):
 def test_the_sample_has_the_cells_of_both_sides(made, network, source, tmp_path):
   config, runtime, _ = made
   kernel = np.asarray(inference.classifier_kernel(network[1]))
-  share = tmp_path / 'share.npz'
+  share = tmp_path / 'share.safetensors'
   assert lpcam._sample(*network, config.priors, source, share, runtime, STRIDE, seed=0)
   found, _ = weights.load(share)
   wanted = {}

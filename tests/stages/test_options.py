@@ -235,7 +235,7 @@ def test_a_start_from_a_stage_takes_its_head_too(monkeypatch, one_device, tmp_pa
   ours = full_step.config().generator
   model = networks.build(ours.model, full_step.CLASSES)
   variables = full_step.drawn(model, full_step.DATASET, one_device, seed=9)
-  weights.save(tmp_path / 'weights', variables, meta={'arch': 'resnest_tiny'})
+  weights.save(tmp_path, variables, meta={'arch': 'resnest_tiny'})
   monkeypatch.setattr(networks, 'first_variables', None)
   runtime = mock.Mock(mesh=one_device)
   found = cam_training.first_variables(

@@ -68,7 +68,7 @@ def run(tmp_path, monkeypatch):
   model = affinity.build(config.affinity)
   template = networks.abstract_variables(model, source.info)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-  weights.save(tmp_path / 'affinity' / 'weights', zeros, meta={'arch': 'resnest_tiny'})
+  weights.save(tmp_path / 'affinity', zeros, meta={'arch': 'resnest_tiny'})
   inputs = {name: tmp_path / name for name in ('priors', 'affinity')}
 
   def start(out, stop=lambda: False):

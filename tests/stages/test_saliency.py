@@ -111,7 +111,7 @@ def test_maps_of_every_image_are_those_of_the_trained_network(config, tmp_path):
   inputs, out = write_masks(tmp_path / 'masks'), tmp_path / 'saliency'
   facts = saliency.run(config, inputs, out, make_runtime(tmp_path))
   assert facts['images'] == 10
-  variables, meta = weights.load(out / 'weights')
+  variables, meta = weights.load(out)
   assert meta['stage'] == 'saliency' and meta['width'] == 128
   source, found = Few('train', ()), read(out)
   apply = jax.jit(Net().apply)
@@ -213,4 +213,4 @@ def test_the_paper_network_sees_its_own_colours():
   np.testing.assert_allclose(np.array(row.mean) * 255, [122.67892, 116.66877, 104.00699])
   config.model.backbone = 'resnest50'
   assert saliency_images.colours(config, dataset) is dataset
-  assert saliency.build(config_lib.PipelineConfig().saliency).backbone.before_pool
+  assert saliency.build(config_lib.PipelineConfig().saliency).backbone.options.before_pool

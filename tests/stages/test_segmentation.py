@@ -108,7 +108,7 @@ def test_it_learns_from_all_images_and_is_measured(trained):
   assert 0 < found['eval/miou'] < 100
   # The pseudo masks are the masks.
   assert found['eval/miou'] == found['eval/true/miou']
-  assert weights.load(root / 'segmentation' / 'weights')[1]['stage'] == 'segmentation'
+  assert weights.load_meta(root / 'segmentation')['stage'] == 'segmentation'
 
 
 def test_a_resumed_training_is_the_same(trained, one_device, tmp_path):
@@ -117,7 +117,7 @@ def test_a_resumed_training_is_the_same(trained, one_device, tmp_path):
     _train(config, tmp_path, _runtime(tmp_path, one_device, config, stop_after=3), root)
   _train(config, tmp_path, _runtime(tmp_path, one_device, config), root)
   found, expected = (
-    (path / 'weights' / weights.FILE).read_bytes() for path in (tmp_path, root / 'segmentation')
+    (path / weights.FILE).read_bytes() for path in (tmp_path, root / 'segmentation')
   )
   assert found == expected
 

@@ -16,7 +16,7 @@ import numpy as np
 from pnoc_jax import errors, types
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import products
+from pnoc_jax.io import atomic
 
 _FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
 
@@ -175,4 +175,4 @@ def _read_stamp(path):
 def _write(path, text):
   # All processes of a run check, and write the same.
   writer = f'.{socket.gethostname()}-{os.getpid()}'
-  products.write_atomic(path, lambda file: file.write(text.encode()), writer=writer)
+  atomic.write(path, lambda file: file.write(text.encode()), writer=writer)

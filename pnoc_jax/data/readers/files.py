@@ -91,19 +91,25 @@ class FileSource:
 
 
 class ImageFiles:
-  """One file an image; pixels as they are stored, as the masks of the public data sets lie on."""
+  """One file an image."""
 
-  def __init__(self, paths: Sequence[pathlib.Path]):
-    """`paths` of the ids, in their order."""
-    self._paths = tuple(paths)
+  def __init__(self, paths: Sequence[pathlib.Path], *, upright: bool = False):
+    """Keeps what it is given.
+
+    Args:
+      paths: of the ids, in their order.
+      upright: whether images are turned as EXIF says. The masks of the public data sets lie on the
+        pixels as they are stored.
+    """
+    self._paths, self._upright = tuple(paths), upright
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, 3]."""
-    return images.read_image(self._paths[index], upright=False)
+    return images.read_image(self._paths[index], upright=self._upright)
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W)."""
-    return images.image_size(self._paths[index], upright=False)
+    return images.image_size(self._paths[index], upright=self._upright)
 
   def files(self, index: int) -> tuple[pathlib.Path]:
     """The file."""
@@ -154,7 +160,7 @@ def find_root(
   """
   if not config.root:
     problems = ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
-    raise errors.UserError(lists.describe(config.name.value, problems))
+    raise errors.UserError(lists.describe(config.name, problems))
   root = pathlib.Path(config.root).expanduser()
   if not root.is_dir():
     problems = ['there is no such folder: check dataset.root']
@@ -163,7 +169,7 @@ def find_root(
     if any((place / mark).exists() for mark in marks):
       return place
   looked = ', '.join(f'{x}/' for x in ('.', *places))
-  problems = [f'{" or ".join(marks)} not found in {looked}: is this a {config.name.value}?']
+  problems = [f'{" or ".join(marks)} not found in {looked}: is this a {config.name}?']
   raise errors.UserError(lists.describe(config.root, problems))
 
 
@@ -222,8 +228,8 @@ def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int 
     return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
 
   paths = [path for index in range(count) for path in masks.files(index)]
-  place = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
-  return np.load(place / 'labels.npy', allow_pickle=False)
+  found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  return np.array(found['labels'])
 
 
 def own_masks(

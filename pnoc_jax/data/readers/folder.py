@@ -16,13 +16,19 @@ import numpy as np
 
 from pnoc_jax import errors, types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import lists
-from pnoc_jax.io import images
+from pnoc_jax.data.readers import files, lists
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
-class FolderSource:
+def open_source(
+  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
+) -> 'FolderSource':
+  """Opens a split; arguments and errors are those of `FolderSource`."""
+  return FolderSource(config.root, split, exclude=exclude)
+
+
+class FolderSource(files.FileSource):
   """Random access to one split of a folder."""
 
   def __init__(self, root: str, split: str, *, exclude: frozenset[str] = frozenset()):
@@ -36,52 +42,30 @@ class FolderSource:
     Raises:
       UserError: something is missing or does not fit; the message lists up to 20 problems.
     """
-    self._root = pathlib.Path(root).expanduser()
-    problems = _missing(root, self._root, split)
-    if problems:
-      raise errors.UserError(lists.describe(self._root, problems))
-    names = _read_classes(self._root / 'classes.txt', problems)
-    table = lists.read_labels(self._root / 'image_labels.csv', names, problems)
-    ids = [x for x in _read_split(self._root, split, table, problems) if x not in exclude]
-    self._images = _find_images(self._root / 'images', ids, problems)
-    self._masks = _find_masks(self._root / 'masks', split, ids, problems)
+    home = pathlib.Path(root).expanduser()
+    if problems := _missing(root, home, split):
+      raise errors.UserError(lists.describe(home, problems))
+    names = _read_classes(home / 'classes.txt', problems)
+    table = lists.read_labels(home / 'image_labels.csv', names, problems)
+    ids = [x for x in _read_split(home, split, table, problems) if x not in exclude]
+    images = _find_images(home / 'images', ids, problems)
+    masks = _find_masks(home / 'masks', split, ids, problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
-    if problems:
-      raise errors.UserError(lists.describe(self._root, problems))
-    self._sizes = {}
-    self.info = info.DatasetInfo(
-      name=self._root.resolve().name,
-      classes=tuple(names[1:]),
-      background=names[0],
-      palette=info.color_map(len(names)),
+    files.finish(home, split, ids, problems)
+    super().__init__(
+      info.DatasetInfo(
+        name=home.resolve().name,
+        classes=tuple(names[1:]),
+        background=names[0],
+        palette=info.color_map(len(names)),
+      ),
+      split,
+      ids,
+      np.stack([table[x] for x in ids]),
+      files.ImageFiles(images, upright=True),
+      None if masks is None else files.MaskFiles(masks),
     )
-    self.split = split
-    self.ids = tuple(ids)
-    self.labels = np.stack([table[x] for x in ids])
-    self.has_masks = self._masks is not None
-
-  def __len__(self) -> int:
-    return len(self.ids)
-
-  def example(self, index: int) -> dict[str, np.ndarray]:
-    """{'image': u8[H, W, 3], 'label': f32[K], 'index': i32[]}; UserError names a broken file."""
-    image = images.read_image(self._images[index])
-    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
-
-  def mask(self, index: int) -> np.ndarray | None:
-    """u8[H, W] by index: 0 background, k+1 class k, 255 void; None without masks."""
-    return images.read_mask(self._masks[index]) if self.has_masks else None
-
-  def size(self, index: int) -> tuple[int, int]:
-    """(H, W) of the upright image, from its header."""
-    if index not in self._sizes:
-      self._sizes[index] = images.image_size(self._images[index])
-    return self._sizes[index]
-
-  def files(self, index: int) -> tuple[pathlib.Path, ...]:
-    """The image's file, and the mask's where there is one."""
-    return (self._images[index], *((self._masks[index],) if self.has_masks else ()))
 
 
 def _missing(given, root, split):

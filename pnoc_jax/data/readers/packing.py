@@ -9,17 +9,6 @@ from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.io import images
 
-SPLITS = {
-  info.DatasetName.SHAPES: ('train', 'val'),
-  info.DatasetName.FOLDER: ('train', 'val'),
-  info.DatasetName.VOC12: ('train', 'train_aug', 'val'),
-  info.DatasetName.COCO14: ('train2014', 'val2014'),
-  info.DatasetName.CITYSCAPES: ('train', 'val'),
-  info.DatasetName.DEEPGLOBE: ('train75', 'test'),
-  info.DatasetName.HPA: ('train', 'val'),
-}
-"""The splits that the recipes use."""
-
 
 def metadata(source: info.Source, *, upright: bool) -> dict[str, Any]:
   """What opening a packed split needs, as JSON holds it.

@@ -1,123 +1,105 @@
-"""COCO's regions as masks: polygons and run-length codes, pixel for pixel as COCO's own tools."""
+"""COCO's regions as masks by COCO's own tools, which are given only what they can work with.
 
-from collections.abc import Sequence
+Those tools crash, or paint what was in memory before, where numbers do not fit their image. So
+`encode` checks a region first; what it returns, `area` and `paint` take without more ado.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
-_SCALE = 5  # COCO's tools trace a polygon's border on a grid this much finer.
-
-
-def polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Fills a polygon; the same pixels as `rleFrPoly` of COCO's tools.
-
-  Args:
-    points: f64[2n], x and y in turn, in px.
-    size: (H, W).
-
-  Returns:
-    bool[H, W].
-  """
-  height, width = size
-  mask = np.zeros((width, height), bool)
-  if len(points) < 6:
-    return mask.T
-  u, v = _trace(np.asarray(points, np.float64).reshape(-1, 2))
-  # Where the border steps from one column to another, and which rows lie below it there.
-  steps = np.flatnonzero(u[1:] != u[:-1]) + 1
-  left = u[steps] < u[steps - 1]
-  x = (np.where(left, u[steps], u[steps] - 1) + 0.5) / _SCALE - 0.5
-  y = np.ceil(((np.minimum(v[steps], v[steps - 1]) + 0.5) / _SCALE - 0.5).clip(0, height))
-  inside = (np.floor(x) == x) & (x >= 0) & (x <= width - 1)
-  if not inside.any():
-    return mask.T
-  at = x[inside].astype(np.int64) * height + y[inside].astype(np.int64)
-  # A pixel is inside if the border was crossed an odd number of times before it, down the columns.
-  first, last = at.min(), min(at.max() + 1, height * width)
-  crossed = np.bincount(at - first, minlength=last - first)[: last - first]
-  mask.ravel()[first:last] = np.cumsum(crossed) % 2 == 1
-  return mask.T
+_LONGEST = 1 << 15  # Of an image's sides, px.
+_FAR = 10  # So many times the image's longer side may an outline reach beyond it.
+# Numbers of five bits a character: the sixth bit says that more characters follow.
+_CODE = re.compile(rb'([P-o]{0,6}[0-O])+')
 
 
-def _trace(points):
-  """i64[m] x and y of the grid points along the border, edge by edge, both ends included."""
-  corners = np.trunc(_SCALE * points + 0.5).astype(np.int64)
-  start, end = corners, np.roll(corners, -1, 0)
-  delta = np.abs(end - start)
-  along_x = delta[:, 0] >= delta[:, 1]
-  flip = np.where(along_x, start[:, 0] > end[:, 0], start[:, 1] > end[:, 1])
-  low, high = np.where(flip[:, None], end, start), np.where(flip[:, None], start, end)
-  length = delta.max(1)
-  edge = np.repeat(np.arange(len(length)), length + 1)
-  first = np.cumsum(length + 1) - (length + 1)
-  t = np.arange(len(edge)) - first[edge]
-  t = np.where(flip[edge], length[edge] - t, t)
-  minor = np.where(along_x, high[:, 1] - low[:, 1], high[:, 0] - low[:, 0])
-  slope = np.divide(minor, length, out=np.zeros(len(length)), where=length > 0)
-  base = np.where(along_x, low[:, 1], low[:, 0])
-  across = np.trunc(base[edge] + slope[edge] * t + 0.5).astype(np.int64)
-  on_axis = np.where(along_x, low[:, 0], low[:, 1])[edge] + t
-  u = np.where(along_x[edge], on_axis, across)
-  v = np.where(along_x[edge], across, on_axis)
-  return u, v
+def check_size(size: tuple[int, int]) -> None:
+  """Raises ValueError if (H, W) is no size of an image."""
+  if not all(isinstance(n, int) and 1 <= n <= _LONGEST for n in size):
+    raise ValueError(f'a size of {_text(size)} px')
 
 
-def run_lengths(counts: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """A mask from lengths of runs of 0 and 1 in turn, down the columns, 0 first.
+def encode(region: Sequence[np.ndarray] | Mapping[str, Any], size: tuple[int, int]) -> bytes:
+  """COCO's compressed run lengths of a region; a polygon of less than three points has no pixel.
 
   Args:
-    counts: i64[n]; their sum is H * W.
-    size: (H, W).
-
-  Returns:
-    bool[H, W].
+    region: the polygons f64[2n] of its parts, x and y in turn, in px; or run lengths, of which
+      'counts' is i64[n] or compressed already, and 'size' (H, W).
+    size: (H, W) of the image, as `check_size` wants it.
 
   Raises:
-    ValueError: the runs do not fill the mask.
+    ValueError: the region is not of such an image, or no region at all.
   """
-  counts = np.asarray(counts, np.int64)
-  if counts.sum() != size[0] * size[1] or (counts < 0).any():
-    raise ValueError(f'runs of {counts.sum()} px in all, but the image has {size[0] * size[1]}')
-  values = np.arange(len(counts)) % 2 == 1
-  return np.repeat(values, counts).reshape(size[1], size[0]).T
+  if not isinstance(region, Mapping):
+    return _encode_polygons(region, size)
+  if tuple(region.get('size', size)) != size:
+    raise ValueError(f'run lengths of {_text(region["size"])} px, but its image has {_text(size)}')
+  if isinstance(region['counts'], str):
+    return _check_code(region['counts'].encode(), size)
+  return _encode_counts(np.asarray(region['counts']), size)
 
 
-def parse_counts(code: str) -> np.ndarray:
-  """i64[n]: the runs in COCO's compressed form.
-
-  Five bits a character from `0` on, the sixth says that more follow, the low ones first; from the
-  third run on it is the difference to the last but one.
-
-  Raises:
-    ValueError: the code ends within a number.
-  """
-  counts, value, shift = [], 0, 0
-  for character in code:
-    bits = ord(character) - 48
-    value |= (bits & 31) << shift
-    shift += 5
-    if bits & 32:
-      continue
-    if bits & 16:
-      value -= 1 << shift
-    counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-    value, shift = 0, 0
-  if shift:
-    raise ValueError('the code ends within a number')
-  return np.array(counts, np.int64)
+def _text(size):
+  return 'x'.join(map(str, size))
 
 
-def paint(regions: Sequence[tuple[int, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
+def _encode_polygons(polygons, size):
+  far = _FAR * max(size)
+  for polygon in polygons:
+    if polygon.ndim != 1:
+      raise ValueError('an outline that is no list of numbers: is a list of outlines flat?')
+    if len(polygon) % 2:
+      raise ValueError(f'an outline of {len(polygon)} numbers')
+    if not (np.abs(polygon) <= far).all():  # Nor are those that are not a number.
+      raise ValueError(f'an outline that is not near its image of {_text(size)} px')
+  # COCO's tools take four numbers for a box.
+  polygons = [x for x in polygons if len(x) >= 6]
+  if not polygons:
+    return _encode_counts(np.array([size[0] * size[1]]), size)
+  return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))['counts']
+
+
+def _encode_counts(counts, size):
+  pixels = size[0] * size[1]
+  if counts.dtype.kind not in 'iu' or counts.ndim != 1:
+    raise ValueError('run lengths that are no whole numbers')
+  if counts.min() < 0:
+    raise ValueError('a run of negative length')
+  if counts.max() > pixels or counts.sum() != pixels:
+    raise ValueError(f'runs of {counts.sum()} px in all, not {pixels}')
+  return coco_mask.frPyObjects({'counts': counts.tolist(), 'size': size}, *size)['counts']
+
+
+def _check_code(code, size):
+  """The code, if COCO's tools write the mask that it stands for in the same way."""
+  if _CODE.fullmatch(code):
+    try:
+      mask = coco_mask.decode({'counts': code, 'size': size})
+    except ValueError:
+      mask = None  # More runs than pixels.
+    # Where there are less, the tools leave the rest of the mask as it comes.
+    if mask is not None and coco_mask.encode(mask)['counts'] == code:
+      return code
+  raise ValueError(f'compressed run lengths that are broken, or not of {_text(size)} px')
+
+
+def paint(regions: Sequence[tuple[int, bytes]], size: tuple[int, int]) -> np.ndarray:
   """One mask of many regions; where they overlap the smaller lies on top.
 
   Args:
-    regions: (value, bool[H, W]) each.
+    regions: (value, code) each; a code is what `encode` returns.
     size: (H, W).
 
   Returns:
     u8[H, W], 0 where no region is.
   """
   mask = np.zeros(size, np.uint8)
+  found = [(value, {'counts': code, 'size': size}) for value, code in regions]
   # What is contained in something else (a cup on a table) would vanish under it.
-  for value, region in sorted(regions, key=lambda x: -int(x[1].sum())):
-    mask[region] = value
+  for value, region in sorted(found, key=lambda x: -int(coco_mask.area(x[1]))):
+    mask[coco_mask.decode(region) > 0] = value
   return mask

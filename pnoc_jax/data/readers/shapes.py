@@ -32,6 +32,13 @@ SPLITS = ('train', 'val', 'test')
 """Known names: a misspelt one would be drawn as readily."""
 
 
+def open_source(
+  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
+) -> 'ShapesSource':
+  """Opens a split; arguments and errors are those of `ShapesSource`."""
+  return ShapesSource(config.shapes, split, exclude=exclude)
+
+
 class ShapesSource:
   """Random access to one split; an image is a pure function of (seed, split, index)."""
 

@@ -30,9 +30,10 @@ _LAST = 'dataset_info.json'  # Of a builder's files: where it is, the others are
 
 def pack(
   source: info.Source,
-  name: info.DatasetName,
+  name: str,
   output: str,
   *,
+  upright: bool = False,
   on_progress: Callable[[int, int], None] | None = None,
 ) -> bool:
   """Packs a split, unless it is there: a call that was cut is repeated from the split's beginning.
@@ -41,6 +42,7 @@ def pack(
     source: the examples, found sound.
     name: of the data set.
     output: the directory of all packed data sets, local or `gs://`.
+    upright: whether the images are turned as EXIF says.
     on_progress: called with (examples done, examples).
 
   Returns:
@@ -57,11 +59,11 @@ def pack(
     _check_same(_open(old, source.split), source, old)
     return False
   if not _is_remote(output):
-    _build(source, name, output, on_progress)
+    _build(source, name, output, upright, on_progress)
     return True
   # ArrayRecord reads buckets but writes local files only; TFDS's paths copy them.
   with tempfile.TemporaryDirectory(prefix='pnoc_jax_') as local:
-    _build(source, name, local, on_progress)
+    _build(source, name, local, upright, on_progress)
     _copy(_directory(local, name, source.split), _directory(output, name, source.split))
   return True
 
@@ -74,16 +76,16 @@ def _directory(root, name, split):
   """Of the builder."""
   import tensorflow_datasets as tfds
 
-  return tfds.core.Path(root).expanduser() / name.value / split / _VERSION
+  return tfds.core.Path(root).expanduser() / name / split / _VERSION
 
 
-def _build(source, name, output, on_progress):
+def _build(source, name, output, upright, on_progress):
   import tensorflow_datasets as tfds
 
   place = _directory(output, name, source.split)
   for left in place.parent.glob(f'incomplete.*{_VERSION}'):
     left.rmtree()
-  builder = _make_builder(source, name, on_progress)(
+  builder = _make_builder(source, name, upright, on_progress)(
     data_dir=output, config=source.split, file_format='array_record'
   )
   tfds.disable_progress_bar()
@@ -102,7 +104,7 @@ def _copy(there, place):
       shutil.copyfileobj(source, target, 1 << 24)
 
 
-def _make_builder(source, name, on_progress):
+def _make_builder(source, name, upright, on_progress):
   import tensorflow_datasets as tfds
 
   class Packed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -126,9 +128,7 @@ def _make_builder(source, name, on_progress):
             'mask': data,
           }
         ),
-        metadata=tfds.core.MetadataDict(
-          packing.metadata(source, upright=name is info.DatasetName.FOLDER)
-        ),
+        metadata=tfds.core.MetadataDict(packing.metadata(source, upright=upright)),
         disable_shuffling=True,  # Record i is of the i-th id.
       )
 
@@ -143,7 +143,7 @@ def _make_builder(source, name, on_progress):
         if on_progress is not None:
           on_progress(index + 1, len(source))
 
-  Packed.name = name.value
+  Packed.name = name
   return Packed
 
 
@@ -180,8 +180,8 @@ def open_source(
   path = _find(config.root, config.name, split)
   if path is None:
     raise errors.UserError(
-      f'{config.root} holds no packed split {split!r} of {config.name.value}: pack it with '
-      f'python launch/prepare.py --dataset={config.name.value} --root=DIR --output={config.root} '
+      f'{config.root} holds no packed split {split!r} of {config.name}: pack it with '
+      f'python launch/prepare.py --dataset={config.name} --root=DIR --output={config.root} '
       f'--splits={split}, or read the files themselves with --config.dataset.source=files'
     )
   return _open(path, split, exclude)

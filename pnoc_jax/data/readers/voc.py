@@ -16,12 +16,13 @@ has masks if each of its ids has one: VOC's own, else a PNG of SBD's, else SBD's
 """
 
 import pathlib
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
+from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import files, lists
 from pnoc_jax.io import mat
 
@@ -57,6 +58,7 @@ IMAGES = {
 }
 """Images of the splits."""
 
+_FORMAT = 1  # Of the parsed annotations; part of the cache's key.
 _VOID_COLOR = (224, 224, 192)
 _NAMES = ('background', *CLASSES)
 _LISTS = 'ImageSets/Segmentation'
@@ -180,29 +182,38 @@ def _find_masks(root, ids):
   return found if found and None not in found else None
 
 
-def _read_annotations(folder, split, ids, problems):
-  labels = np.zeros((len(ids), len(CLASSES)), np.float32)
+def _read_annotations(
+  folder: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]
+) -> np.ndarray:
+  """f32[N, K]: the classes of each annotation; parsed once, then kept in the cache."""
   there = files.names_in(folder)
-  missing = [key for key in ids if f'{key}.xml' not in there]
-  if len(missing) == len(ids) and split == 'test':
-    return labels  # They were never published.
-  for row, key in enumerate(ids):
-    if f'{key}.xml' not in there:
-      problems.append(f'Annotations/: {key}.xml is missing')
-      continue
+  names = [f'{key}.xml' for key in ids]
+  if split == 'test' and there.isdisjoint(names):
+    return np.zeros((len(ids), len(CLASSES)), np.float32)  # They were never published.
+  problems += [f'Annotations/: {name} is missing' for name in names if name not in there]
+  paths = [folder / name for name in names if name in there]
+  found = cache.arrays('voc', paths, (_FORMAT, CLASSES), lambda: _parse(paths))
+  problems += found['problems'].tolist()
+  # Where one is missing the rows do not fit the ids, but then the split is not opened.
+  return np.array(found['labels'])
+
+
+def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
+  """The labels f32[N, K] of N annotations, and the problems with them as texts."""
+  labels, problems = np.zeros((len(paths), len(CLASSES)), np.float32), []
+  for label, path in zip(labels, paths, strict=True):
     try:
-      names = read_annotation(folder / f'{key}.xml')
+      names = read_annotation(path)
     except (ElementTree.ParseError, ValueError) as error:
-      problems.append(f'Annotations/: {key}.xml cannot be read ({error})')
+      problems.append(f'Annotations/: {path.name} cannot be read ({error})')
       continue
     for name in names:
       if name in CLASSES:
-        labels[row, CLASSES.index(name)] = 1
+        label[CLASSES.index(name)] = 1
       else:
-        problems.append(
-          f'Annotations/: {key}.xml has the unknown class {name!r}{lists.hint(name, _NAMES)}'
-        )
-  return labels
+        hint = lists.hint(name, _NAMES)
+        problems.append(f'Annotations/: {path.name} has the unknown class {name!r}{hint}')
+  return {'labels': labels, 'problems': np.array(problems, str)}
 
 
 def read_annotation(path: pathlib.Path) -> list[str]:

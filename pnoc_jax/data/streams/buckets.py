@@ -4,9 +4,10 @@ An image lies in the top-left corner of its bucket; its box says where it ends. 
 then meets only as many shapes as there are buckets and scales.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -68,60 +69,61 @@ def scaled_bucket(bucket: Size, scale: float, *, multiple: int = 32) -> Size:
   return height, width
 
 
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+  """How images become batches of few shapes.
+
+  Attributes:
+    scales: factors of height and width.
+    resize_to: side in px of a square that images are squeezed to (bilinear) before they are
+      scaled; 0 for none.
+    batch_size: B.
+    multiple: heights and widths of all shapes are multiples of this, px.
+    max_buckets: largest number of shapes at each scale.
+  """
+
+  scales: tuple[float, ...] = (1.0,)
+  resize_to: int = 0
+  batch_size: int = 8
+  multiple: int = 32
+  max_buckets: int = 4
+
+
 def multi_scale_batches(
-  source: info.Source,
-  indices: Sequence[int],
-  *,
-  scales: Sequence[float],
-  batch_size: int,
-  buckets: Sequence[Size],
-  multiple: int = 32,
-  resize_to: int | None = None,
-  process_index: int = 0,
-  process_count: int = 1,
-  workers: int = 0,
+  source: info.Source, indices: Sequence[int], shapes: Shapes, *, workers: int = 0
 ) -> pipeline.Batches:
   """One pass over some images, each at several scales; all images of a batch share its shapes.
 
-  Batches go through the buckets in their order, and through a bucket's images in the order of
-  `indices`. The last batch of a bucket is filled up with repeats of weight 0. Flips are left to the
-  device.
+  Batches go through the buckets of the whole source in their order, and through a bucket's images
+  in the order of `indices`. The last batch of a bucket is filled up with repeats of weight 0. Flips
+  are left to the device.
 
   Args:
     source: the examples.
     indices: of the images to yield, each once.
-    scales: factors of height and width.
-    batch_size: B, of the global batch.
-    buckets: native shapes, as of `plan_buckets`.
-    multiple: heights and widths of scaled buckets are multiples of this.
-    resize_to: side of a square that images are squeezed to (bilinear) before they are scaled.
-    process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
-    process_count: P.
+    shapes: scales, and the shapes of the batches.
     workers: processes that prepare batches; 0 for threads of this process.
 
   Returns:
-    An iterator of {'index': i32[b], 'weight': f32[b], 'size': i32[b, 2] native (H, W), 'bucket':
+    An iterator of {'index': i32[B], 'weight': f32[B], 'size': i32[B, 2] native (H, W), 'bucket':
     (H, W) that holds all native sizes, and a list with an entry a scale of each 'images':
-    u8[b, Hs, Ws, C] and 'boxes': i32[b, 4] = (0, 0, height, width)}.
-
-  Raises:
-    UserError: the batch does not divide by the processes.
+    u8[B, Hs, Ws, C] and 'boxes': i32[B, 4] = (0, 0, height, width)}.
   """
-  rows = pipeline.share(batch_size, process_count)
-  mine = slice(process_index * rows, (process_index + 1) * rows)
-  groups = {}
+  sizes = [source.size(i) for i in range(len(source))]
+  buckets = plan_buckets(sizes, multiple=shapes.multiple, max_buckets=shapes.max_buckets)
+  groups: dict[Size, list[int]] = {}
   for index in indices:
-    groups.setdefault(choose(source.size(index), buckets), []).append(int(index))
-  plan = []
+    groups.setdefault(choose(sizes[index], buckets), []).append(int(index))
+  square, count, plan = shapes.resize_to, shapes.batch_size, []
   for bucket, members in sorted(groups.items(), key=lambda x: _by_area(x[0])):
-    largest = (resize_to, resize_to) if resize_to else bucket
-    shapes = [scaled_bucket(largest, scale, multiple=multiple) for scale in scales]
-    for start in range(0, len(members), batch_size):
-      batch = members[start : start + batch_size]
-      filling = batch_size - len(batch)
+    largest = (square, square) if square else bucket
+    scaled = [scaled_bucket(largest, scale, multiple=shapes.multiple) for scale in shapes.scales]
+    for start in range(0, len(members), count):
+      batch = members[start : start + count]
+      filling = count - len(batch)
       weights = [1.0] * len(batch) + [0.0] * filling
-      plan.append(_Plan(bucket, shapes, (batch + batch[-1:] * filling)[mine], weights[mine]))
-  dataset = grain.MapDataset.source(plan).map(_Load(source, tuple(scales), resize_to))
+      plan.append(_Plan(bucket, scaled, batch + batch[-1:] * filling, weights))
+  dataset = grain.MapDataset.source(plan).map(_Load(source, shapes.scales, square))
   return pipeline.Batches(dataset, workers=workers, buffer=2)
 
 
@@ -137,10 +139,10 @@ class _Plan(NamedTuple):
 class _Load:
   """Reads and resizes the images of one batch."""
 
-  def __init__(self, source, scales, resize_to):
+  def __init__(self, source: info.Source, scales: tuple[float, ...], resize_to: int):
     self._source, self._scales, self._resize_to = source, scales, resize_to
 
-  def __call__(self, plan):
+  def __call__(self, plan: _Plan) -> dict[str, Any]:
     rows = len(plan.indices)
     sizes = np.zeros((rows, 2), np.int32)
     channels = len(self._source.info.mean)
@@ -170,9 +172,9 @@ class _Load:
     }
 
 
-def _by_area(size):
+def _by_area(size: Size) -> tuple[int, Size]:
   return size[0] * size[1], size
 
 
-def _round_up(n, multiple):
+def _round_up(n: Any, multiple: int) -> Any:
   return -(-n // multiple) * multiple

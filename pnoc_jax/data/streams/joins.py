@@ -6,6 +6,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
@@ -19,15 +20,37 @@ Resample = transforms.Resample
 _SHOWN = 20  # Problems that a message lists.
 
 
+class Target(Protocol):
+  """One map beside each image of a source, to learn from or to compare with.
+
+  Attributes:
+    fill: the map's value outside of the image.
+    resample: how the map is resized.
+  """
+
+  @property
+  def fill(self) -> int: ...
+
+  @property
+  def resample(self) -> Resample: ...
+
+  def read(self, index: int, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """u8[H, W] of one image; its (H, W) is checked where it is given."""
+    ...
+
+
 class Kind(enum.Enum):
-  """What a map's file holds."""
+  """What a map's file holds.
+
+  Attributes:
+    LABELS: PNG of class indices: 0 background, k+1 class k, 255 void.
+    GREY: 8-bit grey PNG, 0..255 for 0..1.
+    HINTS: a prior, of which the largest of its classes' maps is taken.
+  """
 
   LABELS = 'labels'
-  """PNG of class indices: 0 background, k+1 class k, 255 void."""
   GREY = 'grey'
-  """8-bit grey PNG, 0..255 for 0..1."""
   HINTS = 'hints'
-  """A prior: the largest of its classes' maps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +86,7 @@ class Maps:
     """
     path = self.paths[index]
     if self.kind is Kind.HINTS:
-      prior = products.read_prior(path, size=size, num_classes=self.num_classes)
+      prior = products.read_prior(path, size=size, num_classes=self.num_classes, arrays=('high',))
       return np.round(prior.high.max(0).astype(np.float32) * 255).clip(0, 255).astype(np.uint8)
     array = images.read_mask(path)
     if size is not None and array.shape != tuple(size):
@@ -155,7 +178,7 @@ def true_masks(source: info.Source) -> TrueMasks:
   return TrueMasks(source)
 
 
-def _paths(source, directory, suffix):
+def _paths(source: info.Source, directory: pathlib.Path, suffix: str) -> tuple[pathlib.Path, ...]:
   return tuple(pathlib.Path(directory) / f'{name}{suffix}' for name in source.ids)
 
 
@@ -188,7 +211,7 @@ def check(maps: Maps, source: info.Source, indices: Iterable[int]) -> None:
     )
 
 
-def _fault(maps, index, source):
+def _fault(maps: Maps, index: int, source: info.Source) -> str | None:
   """What is wrong with one file, or None."""
   path, size = maps.paths[index], source.size(index)
   if not path.is_file():
@@ -206,12 +229,14 @@ def _fault(maps, index, source):
   return None if found == tuple(size) else _other_size(found, size)
 
 
-def _prior_fault(path, size, num_classes, present):
+def _prior_fault(
+  path: pathlib.Path, size: tuple[int, int], num_classes: int, present: list[int]
+) -> str | None:
   if not products.exists_complete(path):
     return 'cut short or not a prior'
   try:
     with zipfile.ZipFile(path) as file:
-      high, logits = (npz.read_shape(file, name) for name in ('high', 'logits'))
+      high, logits = (npz.read_header(file, name)[1] for name in ('high', 'logits'))
       keys = npz.read_array(file, 'keys').tolist()
   except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
     return 'cut short or not a prior'
@@ -226,5 +251,5 @@ def _prior_fault(path, size, num_classes, present):
   return None
 
 
-def _other_size(found, size):
+def _other_size(found: tuple[int, ...], size: tuple[int, int]) -> str:
   return f'{found[1]}x{found[0]} px, but its image is {size[1]}x{size[0]}'

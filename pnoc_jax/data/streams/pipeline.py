@@ -6,9 +6,11 @@ randomness is that of the position. A process reads only its own rows, so that a
 processes, workers or threads sees the same global batches, and any step can be the first.
 """
 
+import dataclasses
 import enum
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -19,6 +21,7 @@ from pnoc_jax.data import info
 from pnoc_jax.data.augment import mixing, transforms
 from pnoc_jax.data.streams import joins, positions, sampling
 
+Share = positions.Share
 _THREADS = 2  # Decoding and resizing release the interpreter's lock.
 
 
@@ -30,77 +33,105 @@ class Images(enum.Enum):
   ALL = 'all'
 
 
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """What a training stream shows.
+
+  Attributes:
+    source: the examples.
+    target: a map beside each image, resized, mirrored and cropped with it, or None.
+    images: which images are shown.
+    mix: how images and their labels are mixed, or None; never together with `target`.
+    draw: how often an epoch shows each image.
+  """
+
+  source: info.Source
+  target: joins.Target | None = None
+  images: Images = Images.LABELLED
+  mix: mixing.MixConfig | None = None
+  draw: sampling.Sampling = sampling.Sampling.UNIFORM
+
+  @property
+  def indices(self) -> np.ndarray:
+    """i64[N]: the places in `source` of the examples that are shown."""
+    return labelled(self.source) if self.images is Images.LABELLED else np.arange(len(self.source))
+
+  def steps_per_epoch(self, batch_size: int) -> int:
+    """S = N // B over the examples shown; the rest of an epoch's permutation is dropped.
+
+    Raises:
+      UserError: there is not one full batch.
+    """
+    count = len(self.indices)
+    if count < batch_size:
+      which = 'images with a label' if self.images is Images.LABELLED else 'images'
+      raise errors.UserError(
+        f'The split {self.source.split!r} of {self.source.info.name!r} has {count} {which}, fewer '
+        f'than the batch size {batch_size}: use a smaller batch or more images.'
+      )
+    return count // batch_size
+
+
 def train_batches(
-  source: info.Source,
+  examples: Examples,
   transform: transforms.TransformConfig,
   *,
   batch_size: int,
   seed: int,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-  workers: int = 0,
-  target: joins.Maps | None = None,
-  images: Images = Images.LABELLED,
-  mix: mixing.MixConfig | None = None,
-  draw: sampling.Sampling = sampling.Sampling.UNIFORM,
+  share: Share = positions.WHOLE,
 ) -> 'Batches':
   """The endless training stream of one process.
 
   Args:
-    source: the examples.
+    examples: what is shown.
     transform: the training transform.
     batch_size: B, of the global batch.
     seed: decides order and transforms.
     start_step: first step of the stream; any, at no cost.
-    process_index: p; this process gets rows p*b to (p+1)*b of each global batch, b = B / P.
-    process_count: P.
-    workers: processes that prepare batches; 0 for threads of this process.
-    target: a map beside each image, resized, mirrored and cropped with it.
-    images: which images are shown.
-    mix: how images and their labels are mixed, if at all; not together with `target`.
-    draw: which images an epoch shows.
+    share: this process's part of the batches.
 
   Returns:
     An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b]}
-    where 'index' is the example's place in `source` (of a mixed one, that of its first image); with
-    `target` also 'target': u8[b, S, S].
+    where 'index' is the example's place in the source (of a mixed one, that of its first image);
+    with a target also 'target': u8[b, S, S].
 
   Raises:
     UserError: fewer images than a batch, the batch does not divide by the processes, or the
       transform or the mixing cannot work.
   """
-  transforms.validate(transform, paired=target is not None, channels=len(source.info.mean))
-  indices = shown(source, images)
-  mixer = _make_mixer(source, indices, transform, mix, seed=seed, paired=target is not None)
+  source, paired = examples.source, examples.target is not None
+  transforms.validate(transform, paired=paired, channels=len(source.info.mean))
+  mixer = _make_mixer(examples, transform, seed=seed)
   weights = None
-  if draw is sampling.Sampling.BALANCED:
-    weights = sampling.example_weights(source.labels[indices])
-  rows = share(batch_size, process_count)
+  if examples.draw is sampling.Sampling.BALANCED:
+    weights = sampling.example_weights(source.labels[examples.indices])
   rows_of = positions.TrainPositions(
-    indices,
+    examples.indices,
+    share,
     batch_size=batch_size,
-    rows=rows,
     seed=seed,
     start_step=start_step,
-    process_index=process_index,
     weights=weights,
   )
-  steps_per_epoch(source, batch_size, images=images)
-  load = _Train(source, transform, seed, target, mixer)
-  dataset = grain.MapDataset.source(rows_of).map(load).batch(rows)
-  return Batches(dataset, workers=workers)
+  examples.steps_per_epoch(batch_size)
+  load = _Train(source, transform, seed, examples.target, mixer)
+  dataset = grain.MapDataset.source(rows_of).map(load).batch(share.rows(batch_size))
+  return Batches(dataset, workers=share.workers)
 
 
-def _make_mixer(source, indices, transform, mix, *, seed, paired):
+def _make_mixer(
+  examples: Examples, transform: transforms.TransformConfig, *, seed: int
+) -> mixing.Mixer | None:
+  mix = examples.mix
   if mix is None or mix.kind is mixing.Mix.NONE:
     return None
   wrong = mixing.faults(mix)
-  if paired:
+  if examples.target is not None:
     wrong.append(f'kind is {mix.kind.value}, but images with a target cannot be mixed: use none')
   if wrong:
     raise errors.UserError('The mixing cannot work: ' + '; '.join(wrong) + '.')
-  return mixing.Mixer(source, indices, transform, mix, seed=seed)
+  return mixing.Mixer(examples.source, examples.indices, transform, mix, seed=seed)
 
 
 def valid_batches(
@@ -109,10 +140,8 @@ def valid_batches(
   size: int,
   batch_size: int,
   squeeze: bool = False,
-  process_index: int = 0,
-  process_count: int = 1,
-  workers: int = 0,
-  target: joins.Maps | None = None,
+  target: joins.Target | None = None,
+  share: Share = positions.WHOLE,
 ) -> 'Batches':
   """One pass over a split in order, for in-training validation.
 
@@ -124,10 +153,8 @@ def valid_batches(
     size: side of the square, px.
     batch_size: B, of the global batch.
     squeeze: squeeze whole images to the square instead of cutting their top left.
-    process_index: p; rows p*b to (p+1)*b of each global batch, b = B / P.
-    process_count: P.
-    workers: processes that prepare batches; 0 for threads of this process.
     target: maps that take the place of the source's masks; each image has one.
+    share: this process's part of the batches.
 
   Returns:
     An iterator of {'image': u8[b, S, S, C], 'box': i32[b, 4], 'label': f32[b, K], 'index': i32[b],
@@ -136,35 +163,10 @@ def valid_batches(
   Raises:
     UserError: the batch does not divide by the processes.
   """
-  rows = share(batch_size, process_count)
-  rows_of = positions.ValidPositions(
-    len(source), batch_size=batch_size, rows=rows, process_index=process_index
-  )
-  dataset = grain.MapDataset.source(rows_of).map(_Valid(source, size, squeeze, target)).batch(rows)
-  return Batches(dataset, workers=workers)
-
-
-def steps_per_epoch(
-  source: info.Source, batch_size: int, *, images: Images = Images.LABELLED
-) -> int:
-  """S = N // B over the images shown; the rest of an epoch's permutation is dropped.
-
-  Raises:
-    UserError: there is not one full batch.
-  """
-  count = len(shown(source, images))
-  if count < batch_size:
-    which = 'images with a label' if images is Images.LABELLED else 'images'
-    raise errors.UserError(
-      f'The split {source.split!r} of {source.info.name!r} has {count} {which}, fewer '
-      f'than the batch size {batch_size}: use a smaller batch or more images.'
-    )
-  return count // batch_size
-
-
-def shown(source: info.Source, images: Images) -> np.ndarray:
-  """i64[N]: the indices of the examples that a training stream shows."""
-  return labelled(source) if images is Images.LABELLED else np.arange(len(source))
+  rows_of = positions.ValidPositions(len(source), share, batch_size=batch_size)
+  load = _Valid(source, size, squeeze, target)
+  dataset = grain.MapDataset.source(rows_of).map(load).batch(share.rows(batch_size))
+  return Batches(dataset, workers=share.workers)
 
 
 def labelled(source: info.Source) -> np.ndarray:
@@ -172,20 +174,6 @@ def labelled(source: info.Source) -> np.ndarray:
   # Differs from the reference: it replaces an image without a label by the next one; because that
   # shows the neighbours twice an epoch.
   return np.flatnonzero(source.labels.any(axis=1))
-
-
-def share(batch_size: int, process_count: int) -> int:
-  """b = B / P, a process's rows of a global batch.
-
-  Raises:
-    UserError: the batch does not divide by the processes.
-  """
-  if batch_size < 1 or batch_size % process_count:
-    raise errors.UserError(
-      f'The batch size {batch_size} does not divide by {process_count} processes: '
-      f'use a multiple of {process_count}.'
-    )
-  return batch_size // process_count
 
 
 class Batches:
@@ -229,7 +217,7 @@ class Batches:
   def __enter__(self) -> 'Batches':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: Any) -> None:
     self.close()
 
   def close(self) -> None:
@@ -238,7 +226,7 @@ class Batches:
     self._stream = None
 
 
-def _own(tree):
+def _own(tree: Any) -> Any:
   """A copy of the arrays in nested dicts and lists."""
   if isinstance(tree, dict):
     return {name: _own(x) for name, x in tree.items()}
@@ -250,11 +238,18 @@ def _own(tree):
 class _Train:
   """Reads and transforms one training example."""
 
-  def __init__(self, source, config, seed, target, mixer):
+  def __init__(
+    self,
+    source: info.Source,
+    config: transforms.TransformConfig,
+    seed: int,
+    target: joins.Target | None,
+    mixer: mixing.Mixer | None,
+  ):
     self._source, self._config, self._seed, self._target = source, config, seed, target
     self._mixer = mixer
 
-  def __call__(self, at):
+  def __call__(self, at: tuple) -> dict[str, np.ndarray]:
     position, index = at
     rng = np.random.default_rng([positions.TRANSFORM, self._seed, position])
     example = self._source.example(index)
@@ -279,10 +274,10 @@ class _Train:
 class _Valid:
   """Reads and transforms one validation example."""
 
-  def __init__(self, source, size, squeeze, target):
+  def __init__(self, source: info.Source, size: int, squeeze: bool, target: joins.Target | None):
     self._source, self._size, self._squeeze, self._target = source, size, squeeze, target
 
-  def __call__(self, at):
+  def __call__(self, at: tuple) -> dict[str, np.ndarray]:
     index, weight = at
     example = self._source.example(index)
     if self._target is None:

@@ -91,7 +91,7 @@ class Evidence:
     for index in indices:
       path = self._score_path(index)
       try:
-        keys = products.check_walk(path, **self._expected(index)).tolist()
+        keys = products.read_walk(path, **self._expected(index), arrays=()).keys.tolist()
       except UserError as error:
         faults.append(f'  {str(error).removeprefix(f"{path.parent}/")}')
         continue
@@ -130,7 +130,7 @@ class Evidence:
     """
     path, expected = self._score_path(index), self._expected(index)
     if self._kind is Scores.PRIORS:
-      prior = products.read_prior(path, **expected)
+      prior = products.read_prior(path, **expected, arrays=('high',))
       return prior.keys, np.moveaxis(prior.high, 0, -1)
     walk = products.read_walk(path, **expected)
     return walk.keys, np.moveaxis(walk.walk, 0, -1)

@@ -67,6 +67,7 @@ def _beside_classes(
         per_image.image_path(inputs['priors'], source.split, source.ids[index], suffix='.npz'),
         size=mask.shape,
         num_classes=num_classes - 1,
+        arrays=('high',),
       )
       labels = saliency.label_priors(prior.keys, prior.high, found)
       combined += segmentation.confuse(labels, mask, num_classes=num_classes)

@@ -77,7 +77,9 @@ def score_priors(split: Split, inputs: Inputs) -> dict[str, Any]:
   sums, logits = thresholds.init_sums(num_classes), []
   for index, path in paths(split, inputs['priors'], 'priors', split.labelled, '.npz'):
     mask = source.mask(index)
-    prior = products.read_prior(path, size=mask.shape, num_classes=num_classes - 1)
+    prior = products.read_prior(
+      path, size=mask.shape, num_classes=num_classes - 1, arrays=('high', 'logits')
+    )
     sums += thresholds.sweep(prior.keys, prior.high, mask, num_classes=num_classes)
     logits.append(prior.logits)
   found = classification.Predictions(np.stack(logits), source.labels[split.labelled])
@@ -95,7 +97,9 @@ def score_priors_crf(split: Split, inputs: Inputs) -> dict[str, Any]:
 
   def items():
     for index, path in paths(split, inputs['priors'], 'priors', split.labelled, '.npz'):
-      prior = products.read_prior(path, size=source.size(index), num_classes=num_classes - 1)
+      prior = products.read_prior(
+        path, size=source.size(index), num_classes=num_classes - 1, arrays=('high',)
+      )
       labels = pseudo_labels.argmax_labels(np.moveaxis(prior.high, 0, -1), threshold)
       keys[index] = prior.keys
       yield index, source.example(index)['image'], labels, len(prior.keys)

@@ -3,23 +3,27 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from pnoc_jax import keys
-from pnoc_jax.data import info
-from pnoc_jax.engine import log, loop, multi_scale
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import infer, log, loop
+from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import weights
 from pnoc_jax.ops import lpcam
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.types import Variables
+from pnoc_jax.types import Array, Variables
 
-FILE = 'prototypes.npz'
+if TYPE_CHECKING:
+  from pnoc_jax.stages.priors import PriorsConfig
+
+FILE = 'prototypes.safetensors'
 _SIDES = ('foreground', 'context')
 
 
@@ -87,68 +91,80 @@ class Sample:
     self.chances, self.points = chances[kept], points[kept]
 
 
+class _Look(NamedTuple):
+  """With what the training images are looked at, and where to.
+
+  Attributes:
+    model: the CAM network.
+    variables: its variables, on the host.
+    config: of the stage `priors`.
+    context: the stage's.
+    output_stride: pixels to a cell of the maps.
+  """
+
+  model: nn.Module
+  variables: Variables
+  config: 'PriorsConfig'
+  context: Context
+  output_stride: int
+
+
 def make_vectors(
   model: nn.Module,
   variables: Variables,
-  config,
-  source: info.Source,
-  out: Path,
-  runtime: Runtime,
+  config: 'PriorsConfig',
+  context: Context,
   *,
   output_stride: int,
-  seed: int,
 ) -> np.ndarray:
   """Makes f32[D, K], a `class_vector` a class, or reads those that an earlier call left in `out`.
 
-  A class without a training image has the vector 0, hence no map.
+  A class without a training image has the vector 0, hence no map. Each process samples its share of
+  the images.
 
   Args:
     model: the CAM network.
-    variables: its variables.
+    variables: its variables, on the host.
     config: of the stage `priors`.
-    source: the training split.
-    out: the stage's directory.
-    runtime: where to run; each process samples its share of the images.
+    context: the stage's.
     output_stride: pixels to a cell of the maps.
-    seed: the run's seed.
 
   Raises:
     Interrupted: a signal asked a process to stop; its share begins anew in the next call.
   """
+  out, look = context.out, _Look(model, variables, config, context, output_stride)
   file = out / FILE
   if not file.is_file():
     share = _share(out, hosts.process_index())
-    whole = share.is_file() or _sample(
-      model, variables, config, source, share, runtime, output_stride, seed=seed
-    )
+    whole = share.is_file() or _sample(look, share)
     # Those that have made their share wait here for the others, and stop with them.
     if hosts.any_host(not whole):
       raise loop.Interrupted(0, 'LPCAM prototypes: shares that are whole are kept')
     if hosts.is_main():
-      samples = _join(out, config.lpcam.positions, source.info.num_classes)
-      weights.save(file, _choose(samples, variables, config.lpcam, runtime, seed=seed))
+      samples = _join(out, config.lpcam.positions, context.train.info.num_classes)
+      weights.save(file, _choose(samples, look))
     hosts.barrier('lpcam/prototypes')
     share.unlink(missing_ok=True)
   return weights.load(file)[0]['vectors']
 
 
 def _share(out: Path, process: int) -> Path:
-  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.npz'
+  return out / f'lpcam_sample_{process}_of_{hosts.process_count()}.safetensors'
 
 
-def _sample(model, variables, config, source, share, runtime, output_stride, *, seed) -> bool:
+def _sample(look: _Look, share: Path) -> bool:
   """Writes this process's sample, {class: {side: {'chances', 'points'}}}, unless told to stop."""
-  mine = np.flatnonzero(source.labels.any(axis=1))[hosts.process_index() :: hosts.process_count()]
-  samples = {}
+  source, settings, runtime = look.context.train, look.config.lpcam, look.context.runtime
+  mine = pipeline.labelled(source)[hosts.process_index() :: hosts.process_count()]
+  samples: dict[tuple[int, int], Sample] = {}
   with log.Progress(len(mine), 'LPCAM prototypes') as progress:
-    cells = _cells(model, variables, config, source, mine, runtime, output_stride)
-    for index, activation, features in cells:
+    for index, activation, features in _cells(look, mine):
       for p, k in enumerate(np.flatnonzero(source.labels[index])):
-        high = activation[:, p] > config.lpcam.threshold
+        high = activation[:, p] > settings.threshold
         for side, chosen in enumerate((high, ~high)):
-          rng = np.random.default_rng([seed, index, k, side])
-          sample = samples.setdefault((int(k), side), Sample(config.lpcam.positions))
-          sample.add(rng.random(int(chosen.sum())), features[chosen])
+          draws = np.random.default_rng([look.context.seed, index, k, side])
+          sample = samples.setdefault((int(k), side), Sample(settings.positions))
+          sample.add(draws.random(int(chosen.sum())), features[chosen])
       progress.advance()
       if runtime.should_stop():
         return False
@@ -160,17 +176,25 @@ def _sample(model, variables, config, source, share, runtime, output_stride, *, 
   return True
 
 
-def _cells(model, variables, config, source, indices, runtime, output_stride) -> Iterator:
+def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
   """Yields (index, map over its maximum f32[cells, P], features f16[cells, D]) of each image."""
+  stride, source = look.output_stride, look.context.train
 
-  def scale(variables, image, size):
+  def scale(variables: Variables, image: Array, size: Array) -> tuple[Array, Array]:
     return inference.features_and_cams(
-      model, variables, image, size, output_stride=output_stride, flip=config.flip
+      look.model, variables, image, size, output_stride=stride, flip=look.config.flip
     )
 
   # Differs from the reference: a cell belongs to the foreground by the map of this very pass;
   # because it is on the grid of the features, and the maps of all scales need a pass before.
-  def fuse(results, sizes, native, context, *, shape):
+  def fuse(
+    results: list[tuple[Array, Array]],
+    sizes: list[Array],
+    native: Array,
+    context: dict[str, Array],
+    *,
+    shape: tuple[int, int],
+  ) -> tuple[Array, Array, Array]:
     del native, shape
     features, maps = results[0]
     own = jnp.take_along_axis(maps, context['classes'][:, None, None, :], axis=3)
@@ -178,13 +202,12 @@ def _cells(model, variables, config, source, indices, runtime, output_stride) ->
     # The largest number of float16.
     return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), sizes[0]
 
-  native = dataclasses.replace(config, scales=(1.0,))
-  infer = multi_scale.Inference(scale, fuse, variables, source.info, native, runtime)
-  found = infer(
-    source, indices, context=lambda x: {'classes': multi_scale.present(source.labels[x])}
+  network = infer.Network(scale, fuse, look.variables, source.info)
+  inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
+    source, indices, context=lambda x: {'classes': infer.present(source.labels[x['index']])}
   )
-  for index, _, (activation, features, size) in found:
-    height, width = -(-size // output_stride)
+  for index, _, (activation, features, size) in inferred:
+    height, width = -(-size // stride)
     yield (
       index,
       activation[:height, :width].reshape(height * width, -1),
@@ -203,12 +226,15 @@ def _join(out: Path, positions: int, num_classes: int) -> list[list[Sample]]:
   return samples
 
 
-def _choose(samples, variables, config: LpcamConfig, runtime, *, seed):
+def _choose(samples: list[list[Sample]], look: _Look) -> dict[str, np.ndarray]:
   """{'vectors': f32[D, K], 'prototypes': i32[K, 2]}."""
-  kernel = np.asarray(inference.classifier_kernel(variables))
-  root = keys.root_key(seed)
+  config, mesh = look.config.lpcam, look.context.runtime.local_mesh
+  kernel = np.asarray(inference.classifier_kernel(look.variables))
+  root = keys.root_key(look.context.seed)
 
-  def one(key, points, valid, kernel, index):
+  def one(
+    key: Array, points: Array, valid: Array, kernel: Array, index: Array
+  ) -> tuple[Array, Array]:
     both = [
       lpcam.cluster(
         keys.stream(key, side), points[n], valid[n], clusters=config.clusters, steps=config.steps
@@ -225,7 +251,7 @@ def _choose(samples, variables, config: LpcamConfig, runtime, *, seed):
       context_max=config.context_max,
     )
 
-  compiled = compiler.jit(one, runtime.local_mesh)
+  compiled = compiler.jit(one, mesh)
   vectors, counts = [], []
   for k, sides in enumerate(samples):
     points = np.zeros((2, config.positions, kernel.shape[0]), np.float32)
@@ -236,7 +262,7 @@ def _choose(samples, variables, config: LpcamConfig, runtime, *, seed):
       if number:
         points[side, :number] = sample.points
     key = keys.stream(root, 'priors/lpcam', k)
-    arguments = arrays.replicate((key, points, valid, kernel, np.int32(k)), runtime.local_mesh)
+    arguments = arrays.replicate((key, points, valid, kernel, np.int32(k)), mesh)
     vector, count = compiled(*arguments)
     vectors.append(np.asarray(vector))
     counts.append(np.asarray(count))

@@ -1,0 +1,144 @@
+"""Inference of a network on many images: in buckets, at several scales, on the local devices."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import buckets
+from pnoc_jax.engine import settings
+from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.ops import normalize
+from pnoc_jax.parallel import arrays
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
+from pnoc_jax.types import Array, PyTree, Variables
+
+
+class Network(NamedTuple):
+  """What is inferred with.
+
+  Attributes:
+    scale: `(variables, image f32[B, H, W, C] normalised, its content's size i32[B, 2])` -> what one
+      scale gives, arrays [B, ...].
+    fuse: `(what each scale gave, the sizes i32[B, 2] at each scale, native size i32[B, 2], context,
+      shape=(H, W) of the native bucket)` -> arrays [B, ...].
+    variables: the network's.
+    dataset: mean and deviation of its images.
+  """
+
+  scale: Callable[[Variables, Array, Array], PyTree]
+  fuse: Callable[..., PyTree]
+  variables: Variables
+  dataset: info.DatasetInfo
+
+
+class Inference:
+  """Compiled inference; a new image size compiles nothing once its bucket has been seen."""
+
+  def __init__(
+    self,
+    network: Network,
+    config: settings.InferenceConfig,
+    runtime: Runtime,
+    *,
+    scales: Sequence[float] | None = None,
+  ):
+    """Binds the functions; compiles nothing.
+
+    Args:
+      network: what is inferred with.
+      config: the shapes, and of a `MultiScaleConfig` the scales.
+      runtime: where to run.
+      scales: in place of the config's; 1 where it has none.
+    """
+    self._mesh, self._workers = runtime.local_mesh, runtime.config.workers
+    self._variables = arrays.replicate(network.variables, self._mesh)
+    devices = self._mesh.size
+    self._shapes = buckets.Shapes(
+      scales=tuple(scales or getattr(config, 'scales', (1.0,))),
+      resize_to=getattr(config, 'resize_to', 0),
+      batch_size=-(-config.batch_size // devices) * devices,
+      multiple=config.multiple,
+      max_buckets=config.max_buckets,
+    )
+
+    def scale(variables: Variables, image: Array, box: Array) -> PyTree:
+      mean, std = network.dataset.mean, network.dataset.std
+      image = normalize.normalize(image, box, mean=mean, std=std)
+      return network.scale(variables, image, box[:, 2:])
+
+    self._scale = compiler.jit(scale, self._mesh, ins=(REPLICATED, BATCH, BATCH), outs=BATCH)
+    self._fuse, self._fused = network.fuse, {}
+
+  @property
+  def traces(self) -> int:
+    """How many programs were made."""
+    return sum(program.traces for program in (self._scale, *self._fused.values()))
+
+  def __call__(
+    self,
+    source: info.Source,
+    indices: Sequence[int],
+    *,
+    context: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] = lambda batch: {},
+  ) -> Iterator[tuple[int, tuple[int, int], PyTree]]:
+    """Infers images, in the order of their buckets.
+
+    Args:
+      source: the images.
+      indices: those wanted, each once.
+      context: what `fuse` needs to know of a batch, which has `index` i32[B] and `bucket` (H, W):
+        arrays [B, ...].
+
+    Yields:
+      The index, the image's (H, W), and its row of each array that `fuse` made, as numpy.
+    """
+    # The device works on the next batch while this one is fetched and written.
+    ahead = None
+    batches = buckets.multi_scale_batches(source, indices, self._shapes, workers=self._workers)
+    with batches:
+      for batch in batches:
+        started = batch, self._start(batch, context(batch))
+        if ahead is not None:
+          yield from _rows(*ahead)
+        ahead = started
+    if ahead is not None:
+      yield from _rows(*ahead)
+
+  def _start(self, batch: Mapping[str, Any], context: Mapping[str, np.ndarray]) -> PyTree:
+    results, sizes = [], []
+    for image, box in zip(batch['images'], batch['boxes'], strict=True):
+      placed = self._place({'image': image, 'box': box, 'size': box[:, 2:]})
+      results.append(self._scale(self._variables, placed['image'], placed['box']))
+      sizes.append(placed['size'])
+    shape = tuple(batch['bucket'])
+    if shape not in self._fused:
+      self._fused[shape] = compiler.jit(
+        lambda *arguments: self._fuse(*arguments, shape=shape), self._mesh, ins=BATCH, outs=BATCH
+      )
+    native = self._place({'size': batch['size']})['size']
+    return self._fused[shape](results, sizes, native, self._place(context))
+
+  def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    return arrays.to_global(batch, self._mesh)
+
+
+def _rows(batch: Mapping[str, Any], found: PyTree) -> Iterator[tuple[int, tuple[int, int], PyTree]]:
+  found = jax.device_get(found)
+  for row in np.flatnonzero(batch['weight'] > 0):
+    height, width = (int(n) for n in batch['size'][row])
+    yield int(batch['index'][row]), (height, width), jax.tree.map(lambda x, row=row: x[row], found)
+
+
+def present(labels: np.ndarray) -> np.ndarray:
+  """i32[B, P]: the classes of each image's label, filled up with class 0 to a power of two."""
+  most = max(int((labels > 0).sum(axis=1).max()), 1)
+  width = min(1 << (most - 1).bit_length(), labels.shape[1])
+  classes = np.zeros((len(labels), width), np.int32)
+  for row, label in enumerate(labels):
+    found = np.flatnonzero(label)
+    classes[row, : len(found)] = found
+  return classes

@@ -1,0 +1,94 @@
+"""The measurement of a network while it trains, on squares of one size; it chooses nothing."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from pnoc_jax.data import info
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.engine import settings
+from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.parallel import arrays
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
+from pnoc_jax.types import Batch, PyTree, Variables
+
+
+class Meter(Protocol):
+  """What is measured of a network."""
+
+  def forward(self, variables: Variables, batch: Batch) -> PyTree:
+    """The network's answer to `image` u8[B, S, S, C] and `box` i32[B, 4]: arrays [B, ...]. Pure."""
+    ...
+
+  def begin(self) -> Any:
+    """Sums of nothing."""
+    ...
+
+  def add(self, sums: Any, found: PyTree, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
+    """Adds one batch: what `forward` found, and the batch as of each target."""
+    ...
+
+  def score(self, sums: Any) -> dict[str, float]:
+    """Metrics named `eval/...`, in percent."""
+    ...
+
+
+def make_measure(
+  meter: Meter,
+  source: info.Source,
+  config: settings.TrainingConfig,
+  runtime: Runtime,
+  *,
+  batch_size: int | None = None,
+  targets: Sequence[joins.Target | None] = (None,),
+) -> Callable[[Variables], dict[str, float]]:
+  """Makes the measurement: one scale, no mirror images, squares of `eval_size` px.
+
+  Images are cut or squeezed to the square as `data.augment.transforms.valid` does it for their
+  training.
+
+  Args:
+    meter: what is measured.
+    source: the split to measure on.
+    config: how much of it, and at what size.
+    runtime: where to run.
+    batch_size: images at a time; by default as in the training.
+    targets: what is compared with; None stands for the masks. Images are read once a target and
+      go through the network once.
+
+  Returns:
+    variables -> metrics.
+  """
+  mesh, devices = runtime.local_mesh, runtime.local_mesh.size
+  count = -(-min(batch_size or config.batch_size, len(source)) // devices) * devices
+  forward = compiler.jit(meter.forward, mesh, ins=(REPLICATED, BATCH), outs=BATCH)
+
+  def measure(variables: Variables) -> dict[str, float]:
+    local = arrays.replicate(arrays.to_host(variables), mesh)
+    sums = meter.begin()
+    with contextlib.ExitStack() as stack:
+      streams = [
+        stack.enter_context(
+          pipeline.valid_batches(
+            source,
+            size=config.eval_size,
+            squeeze=config.transform.squeezes,
+            batch_size=count,
+            target=target,
+          )
+        )
+        for target in targets
+      ]
+      for number, batches in enumerate(zip(*streams, strict=True)):
+        if config.eval_batches and number >= config.eval_batches:
+          break
+        inputs = {name: batches[0][name] for name in ('image', 'box')}
+        found = jax.tree.map(np.asarray, forward(local, arrays.to_global(inputs, mesh)))
+        sums = meter.add(sums, found, batches)
+    return meter.score(sums)
+
+  return measure

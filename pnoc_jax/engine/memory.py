@@ -1,0 +1,171 @@
+"""What a training will hold on a device, from shapes alone: nothing is compiled or computed."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from pnoc_jax import trees
+from pnoc_jax.data import info
+from pnoc_jax.engine import networks, settings
+from pnoc_jax.optim import optimizer
+from pnoc_jax.types import Array, PyTree, Variables
+
+_MOMENTS = {
+  optimizer.Rule.SGD: 0,
+  optimizer.Rule.ADAM: 2,
+  optimizer.Rule.ADAMW: 2,
+  optimizer.Rule.LION: 1,
+  optimizer.Rule.LAMB: 2,
+}
+
+
+class Load(NamedTuple):
+  """What a training is spread over, and the largest image that it can meet.
+
+  Attributes:
+    devices: that share a batch; each holds all params.
+    largest: longest side in px of the training images, for networks that see them whole.
+  """
+
+  devices: int = 1
+  largest: int = 0
+
+
+class Judge(NamedTuple):
+  """A second network that looks at the first one's images.
+
+  Attributes:
+    model: the network.
+    trains: whether it has an optimiser of its own.
+  """
+
+  model: nn.Module
+  trains: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+  """Bytes that a training holds on each device.
+
+  Attributes:
+    count: parameters of all its networks.
+    variables: params and statistics.
+    optimizer: moments, summed gradients of a step in parts, the moving average.
+    gradients: of one step.
+    activations: what the backward pass keeps of the forward passes, of this device's images.
+  """
+
+  count: int
+  variables: int
+  optimizer: int
+  gradients: int
+  activations: int
+
+  @property
+  def state(self) -> int:
+    """Bytes of a checkpoint."""
+    return self.variables + self.optimizer
+
+  @property
+  def total(self) -> int:
+    """All of it."""
+    return self.state + self.gradients + self.activations
+
+
+def training_memory(
+  model: nn.Module,
+  config: settings.TrainingConfig,
+  dataset: info.DatasetInfo,
+  load: Load,
+  *,
+  passes: int = 1,
+  judges: Sequence[Judge] = (),
+) -> Memory:
+  """Estimates a training's memory.
+
+  Params, gradients and moments are exact but for frozen ones, which are counted like the others.
+  Activations are all arrays that automatic differentiation keeps for the backward pass. A compiler
+  keeps fewer, as it computes cheap ones again, and needs working space besides: take it as the
+  upper end of what to expect, to a factor of 2.
+
+  Args:
+    model: the network that trains.
+    config: the training's settings.
+    dataset: its classes and channels.
+    load: devices and the largest image.
+    passes: forward passes of as many pixels as an image has.
+    judges: other networks in the same step.
+  """
+  crop = config.transform.crop or load.largest
+  size = (crop, crop, len(dataset.mean))
+  variables = networks.abstract_variables(model, dataset)
+  count, held = trees.count(variables['params']), _bytes(variables)
+  trained = moved = _bytes(variables['params'])
+  an_image = kept_an_image(model, dataset, size) * passes
+  for judge in judges:
+    theirs = networks.abstract_variables(judge.model, dataset)
+    count, held = count + trees.count(theirs['params']), held + _bytes(theirs)
+    trained += _bytes(theirs['params']) if judge.trains else 0
+    an_image += kept_an_image(judge.model, dataset, size, by_image=True)
+  optim = config.optim
+  copies = _MOMENTS[optim.rule] + (optim.rule is optimizer.Rule.SGD and optim.momentum > 0)
+  copies += optim.accumulate > 1
+  return Memory(
+    count,
+    held,
+    trained * copies + (moved if optim.ema is not None else 0),
+    trained,
+    an_image * math.ceil(config.batch_size / load.devices),
+  )
+
+
+@functools.lru_cache(maxsize=32)
+def kept_an_image(
+  model: nn.Module,
+  dataset: info.DatasetInfo,
+  size: tuple[int, int, int],
+  *,
+  by_image: bool = False,
+) -> int:
+  """Bytes that the backward pass of one more image in a batch keeps of the forward pass.
+
+  Args:
+    model: the network, called as all networks here.
+    dataset: what it sees.
+    size: (H, W, C) of an image.
+    by_image: differentiate with respect to the image, and the network's variables are fixed.
+  """
+  variables = networks.abstract_variables(model, dataset)
+
+  def kept(variables: Variables, image: Array) -> PyTree:
+    def forward(params: PyTree, image: Array) -> PyTree:
+      found, _ = model.apply(
+        {**variables, 'params': params},
+        image,
+        train=not by_image,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.key(0)},
+      )
+      return found
+
+    if by_image:
+      return jax.vjp(lambda x: forward(variables['params'], x), image)[1]
+    return jax.vjp(lambda p: forward(p, image), variables['params'])[1]
+
+  one, two = (
+    _bytes(jax.eval_shape(kept, variables, jax.ShapeDtypeStruct((n, *size), jnp.float32)))
+    for n in (1, 2)
+  )
+  return two - one
+
+
+def _bytes(tree: PyTree) -> int:
+  return sum(
+    math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, 'dtype')
+  )

@@ -1,0 +1,92 @@
+"""Reads weights that this package did not write, or wrote in an older version."""
+
+import json
+import pathlib
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pnoc_jax import errors
+
+OLD_FILE = 'variables.npz'  # What older versions of this package left in `<stage>/weights/`.
+_TORCH = ('.pth', '.pt', '.pyth', '.ckpt', '.bin', '.tar')  # `.pth.tar`, not an archive.
+
+
+def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns the tensors of a state dict by their names.
+
+  Args:
+    file: `.pth` or the like, of the state dict or of a mapping that holds it; needs PyTorch.
+
+  Raises:
+    UserError: the file is of another kind, damaged, or holds more than weights.
+  """
+  if file.suffix == '.params':
+    raise errors.UserError(
+      f'{file} is of MXNet, which is not read here: convert it with `convert_mxnet_to_torch` of '
+      'psa (github.com/jiwoon-ahn/psa, network/resnet38d.py), where MXNet and PyTorch are, save '
+      'what it returns with torch.save to a .pth, and import that.'
+    )
+  if file.suffix not in _TORCH:
+    raise errors.UserError(
+      f'{file}: unknown kind of weights; known are .safetensors, {", ".join(_TORCH)}.'
+    )
+  try:
+    import torch
+  except ImportError as error:
+    raise errors.UserError(
+      f'{file} needs PyTorch to be read: pip install "pnoc-jax[torch]", or convert it to '
+      f'.safetensors where PyTorch is.'
+    ) from error
+  try:
+    loaded = torch.load(file, map_location='cpu', weights_only=True)
+  except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    reason = re.split(r'[.\n]', str(error), maxsplit=1)[0]
+    raise errors.UserError(
+      f'{file} is no file of PyTorch weights, or it is damaged, or it holds more than weights '
+      f'({reason}).'
+    ) from error
+  for key in ('state_dict', 'model', 'model_state_dict'):
+    if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+      loaded = loaded[key]
+  if not isinstance(loaded, Mapping) or not all(torch.is_tensor(t) for t in loaded.values()):
+    raise errors.UserError(f'{file} holds no state dict (a mapping of names to tensors).')
+  try:
+    return {name: tensor.detach().numpy() for name, tensor in loaded.items()}
+  except TypeError as error:
+    raise errors.UserError(f'{file}: numpy has no such type ({error}); store float32.') from error
+
+
+def find_old(path: pathlib.Path) -> pathlib.Path | None:
+  """Returns the weights of an older version of this package that a path means, if any."""
+  for file in (path, path / OLD_FILE, path / 'weights' / OLD_FILE):
+    if file.suffix == '.npz' and file.is_file():
+      return file
+  return None
+
+
+def read_old(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Reads the weights of an older version of this package.
+
+  Args:
+    file: `variables.npz`.
+
+  Returns:
+    The arrays by their names, and the meta.
+
+  Raises:
+    UserError: the file is damaged or of another origin.
+  """
+  try:
+    with np.load(file, allow_pickle=False) as members:
+      arrays = {name: members[name] for name in members.files}
+    return arrays, json.loads(str(arrays.pop('__meta__')))
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise errors.UserError(
+      f'{file} is no weights file of this package, or it is damaged ({error}).'
+    ) from error
