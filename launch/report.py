@@ -20,11 +20,15 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
+  from pnoc_jax.config import PipelineConfig
   from pnoc_jax.report import build
+  from pnoc_jax.stages.common import stage
+
+  stages = stage.stages(PipelineConfig)
 
   try:
-    path = build.build(_WORKDIR.value, images=_IMAGES.value)
-    tables = build.terminal_tables(_WORKDIR.value)
+    path = build.build(_WORKDIR.value, stages, images=_IMAGES.value)
+    tables = build.terminal_tables(_WORKDIR.value, stages)
   except UserError as error:
     sys.exit(f'error: {error}')
   print('\n\n'.join(filter(None, (tables, str(path)))))

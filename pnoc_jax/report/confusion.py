@@ -1,19 +1,18 @@
 """Pictures of confusion matrices: what each class is taken for."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from typing import IO
 
 import matplotlib.figure
 import numpy as np
 
 from pnoc_jax.io import atomic
-from pnoc_jax.report import curves
+from pnoc_jax.report import curves, files
 
 _COLOUR = (0.23, 0.51, 0.96)
 
 
-def shares(result: Mapping[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
+def shares(result: files.Result) -> tuple[np.ndarray, tuple[str, ...]]:
   """What each true class is taken for.
 
   Args:
@@ -33,7 +32,7 @@ def shares(result: Mapping[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
   return percent, (*names, 'no class')
 
 
-def figure(result: Mapping[str, Any], *, most_numbers: int = 12) -> matplotlib.figure.Figure:
+def figure(result: files.Result, *, most_numbers: int = 12) -> matplotlib.figure.Figure:
   """Draws the matrix: true classes below each other, predicted ones side by side.
 
   Args:
@@ -43,19 +42,14 @@ def figure(result: Mapping[str, Any], *, most_numbers: int = 12) -> matplotlib.f
   percent, columns = shares(result)
   rows = columns[: len(percent)]
   side = float(np.clip(0.55 * len(columns) + 1.6, 4.5, 13))
-  drawing = matplotlib.figure.Figure(figsize=(side, side * 0.95), layout='constrained')
-  axes = drawing.add_subplot()
-  # One colour that gets denser, over whatever the page's ground is.
+  drawing, axes = curves.blank(side, side * 0.95, 'predicted', 'true')
+  # One colour of growing opacity suits a light and a dark page.
   cells = np.empty((*percent.shape, 4))
   cells[..., :3], cells[..., 3] = _COLOUR, np.sqrt(percent / 100)
   axes.imshow(cells, interpolation='nearest')
   size = 9 if len(columns) <= 30 else 5
   axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
   axes.set_yticks(range(len(rows)), rows, fontsize=size)
-  axes.tick_params(colors=curves.INK, length=0)
-  axes.set_xlabel('predicted', color=curves.INK)
-  axes.set_ylabel('true', color=curves.INK)
-  axes.spines[:].set_visible(False)
   if len(rows) <= most_numbers:
     for (row, column), value in np.ndenumerate(percent):
       text = f'{value:.0f}' if value >= 0.5 else ''
@@ -63,13 +57,13 @@ def figure(result: Mapping[str, Any], *, most_numbers: int = 12) -> matplotlib.f
   return drawing
 
 
-def chart(result: Mapping[str, Any], *, name: str, what: str) -> str:
+def chart(result: files.Result, *, name: str, what: str) -> str:
   """The matrix as an `<svg>`.
 
   Args:
     result: as for `shares`.
     name: unique in the page.
-    what: was scored, for readers who do not see it.
+    what: names what was scored, for readers who do not see the drawing.
   """
   percent, columns = shares(result)
   others = percent[:, : len(percent)] - np.diag(np.diagonal(percent))
@@ -81,11 +75,11 @@ def chart(result: Mapping[str, Any], *, name: str, what: str) -> str:
   return curves.svg(figure(result), name, alt)
 
 
-def write_png(path: str | pathlib.Path, result: Mapping[str, Any], *, dpi: int = 120) -> None:
+def write_png(path: str | pathlib.Path, result: files.Result, *, dpi: int = 120) -> None:
   """Writes the matrix as a PNG on white."""
   drawing = figure(result)
 
-  def write(file):
+  def write(file: IO[bytes]) -> None:
     drawing.savefig(file, format='png', dpi=dpi, facecolor='white', metadata={'Software': None})
 
   atomic.write(path, write)

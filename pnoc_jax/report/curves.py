@@ -1,4 +1,4 @@
-"""Line charts as inline SVG that takes its ink from the page, so it reads in light and in dark."""
+"""Line charts as inline SVG in the text colour of the page, which may be light or dark."""
 
 import html
 import io
@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
-Series = tuple[Sequence[float], Sequence[float]]
+Series = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#ef4444', '#ca8a04', '#0891b2', '#ec4899')
 INK = '#010203'  # Stands for the page's colour until the SVG is written.
@@ -42,30 +43,36 @@ def chart(
   Returns:
     An `<svg>` element.
   """
-  figure = matplotlib.figure.Figure(figsize=(6.4, 3.4), layout='constrained')
-  axes = figure.add_subplot()
+  figure, axes = blank(6.4, 3.4, xlabel, ylabel)
   for i, (label, (x, y)) in enumerate(series.items()):
     x, y = _thin(np.asarray(x, float), np.asarray(y, float), max_points)
-    style = {
-      'color': COLOURS[i % len(COLOURS)],
-      'linestyle': _DASHES[i // len(COLOURS) % len(_DASHES)],
-    }
-    marker = {'marker': 'o', 'markersize': 3.5} if points or len(x) == 1 else {}
-    axes.plot(x, y, label=label, linewidth=1.8, **style, **marker)
+    colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
+    dot = 'o' if points or len(x) == 1 else ''
+    axes.plot(x, y, dot + dash, color=colour, label=label, linewidth=1.8, markersize=3.5)
     if mark_best and len(y):
       best = int(np.argmax(y))
-      axes.plot(x[best], y[best], 'o', markersize=9, fillstyle='none', markeredgewidth=1.6, **style)
-  axes.set_xlabel(xlabel, color=INK)
-  axes.set_ylabel(ylabel, color=INK)
-  axes.tick_params(colors=INK, length=0)
+      ring = {'markersize': 9, 'fillstyle': 'none', 'markeredgewidth': 1.6}
+      axes.plot(x[best], y[best], 'o', color=colour, linestyle=dash, **ring)
   axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-  axes.spines[:].set_visible(False)
   axes.set_axisbelow(True)
   if len(series) > 1:
     figure.legend(
       loc='outside upper center', ncols=min(len(series), 5), frameon=False, labelcolor=INK
     )
   return svg(figure, name, alt)
+
+
+def blank(
+  width: float, height: float, xlabel: str, ylabel: str
+) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
+  """An empty drawing without a frame; its size is in inches."""
+  figure = matplotlib.figure.Figure(figsize=(width, height), layout='constrained')
+  axes = figure.add_subplot()
+  axes.set_xlabel(xlabel, color=INK)
+  axes.set_ylabel(ylabel, color=INK)
+  axes.tick_params(colors=INK, length=0)
+  axes.spines[:].set_visible(False)
+  return figure, axes
 
 
 def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
@@ -78,7 +85,13 @@ def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
 
 
 def svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
-  """A figure as an `<svg>` element whose `INK` is the page's; arguments as those of `chart`."""
+  """A figure as an `<svg>` element whose `INK` is the page's colour.
+
+  Args:
+    figure: the drawing.
+    name: as for `chart`.
+    alt: as for `chart`.
+  """
   buffer = io.BytesIO()
   # Text stays text (it can be read out and searched); a fixed salt gives the same file each time.
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):

@@ -4,32 +4,19 @@ import dataclasses
 import enum
 import pathlib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
-from pnoc_jax.io import images, products, records
-from pnoc_jax.report import tables
+from pnoc_jax.io import records
+from pnoc_jax.report import contract
 
-ORDER = (
-  'classifier',
-  'generator',
-  'priors',
-  'c2am',
-  'saliency_priors',
-  'saliency',
-  'affinity_labels',
-  'affinity',
-  'random_walk',
-  'pseudo_masks',
-  'segmentation',
-  'predictions',
-  'evaluation',
-)
-"""The stages as a reader follows them."""
+Config = TypeVar('Config')
+Result = Mapping[str, Any]
+"""What `evaluation/<score>_<split>.json` holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +24,11 @@ class StageFiles:
   """One stage's directory.
 
   Attributes:
-    name: of the stage.
     rows: the lines of its `metrics.jsonl`, by step.
     done: whether it finished.
-    products: what its record of being done says.
+    products: the facts that the stage left in its record that it is done.
   """
 
-  name: str
   rows: tuple[Mapping[str, Any], ...]
   done: bool
   products: Mapping[str, Any]
@@ -76,15 +61,17 @@ class RunFiles:
   Attributes:
     workdir: the directory.
     config: `config.json`, or empty.
-    stages: those that left something, in the order of the pipeline.
-    scores: score -> split -> result, in the order of the stages.
+    stages: those that left something, by name and in order.
+    scored: all scores that a run can have, by name and in order.
+    scores: the results that are there: score -> split -> result, in the order of `scored`.
     notes: what is missing or damaged, for the reader.
   """
 
   workdir: pathlib.Path
   config: Mapping[str, Any]
-  stages: tuple[StageFiles, ...]
-  scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
+  stages: Mapping[str, StageFiles]
+  scored: Mapping[str, contract.Scored]
+  scores: Mapping[str, Mapping[str, Result]]
   notes: tuple[str, ...]
 
   @property
@@ -92,26 +79,28 @@ class RunFiles:
     """The run's name, for headings."""
     return str(self.config.get('name') or self.workdir.name)
 
-  @property
-  def method(self) -> str:
-    """The CAM method, by its value in the config."""
-    return str(lookup(self.config, 'generator.method', 'unknown'))
+  def score(self, name: str, split: str) -> Result | None:
+    """A score's result on a split; None where it was not taken."""
+    return self.scores.get(name, {}).get(split)
 
   @property
-  def evaluations(self) -> Mapping[str, Mapping[str, Any]]:
-    """Split -> result of its priors."""
-    return self.scores.get('priors', {})
+  def score_splits(self) -> tuple[str, ...]:
+    """The splits on which anything was scored."""
+    return tuple(dict.fromkeys(split for found in self.scores.values() for split in found))
 
-  def product(self, stage: str, split: str, image_id: str, suffix: str = '.png') -> pathlib.Path:
-    """Where an image's product lies, in this run or in the one that its config grafts."""
+  def threshold(self, name: str, split: str) -> float:
+    """A score's best threshold; 0.3 where it was not taken."""
+    return (self.score(name, split) or {}).get('threshold', 0.3)
+
+  def product(self, stage: str, split: str, file: str) -> pathlib.Path:
+    """Where a product lies: in this run, or in another one that the config names in `inputs`."""
     grafted = lookup(self.config, f'inputs.{stage}', '')
-    folder = pathlib.Path(grafted) if grafted else self.workdir / stage
-    return folder / split / f'{image_id}{suffix}'
+    return (pathlib.Path(grafted) if grafted else self.workdir / stage) / split / file
 
-  def has_products(self, stage: str, split: str) -> bool:
-    """Whether a stage has left anything of a split."""
-    folder = self.product(stage, split, '').parent
-    return folder.is_dir() and any(folder.iterdir())
+  def has(self, stage: str, split: str) -> bool:
+    """Whether a stage has products of a split, or a score that is named like the stage."""
+    folder = self.product(stage, split, '')
+    return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
@@ -123,8 +112,12 @@ def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
   return config
 
 
-def read_run(workdir: str | pathlib.Path) -> RunFiles:
-  """Reads a run's records; its priors are read when they are shown.
+def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -> RunFiles:
+  """Reads a run's records; its products are read when they are shown.
+
+  Args:
+    workdir: the run's directory.
+    stages: all stages that a run can have, in order.
 
   Raises:
     UserError: there is no such directory.
@@ -134,62 +127,60 @@ def read_run(workdir: str | pathlib.Path) -> RunFiles:
     raise errors.UserError(f'{workdir}: no such directory; give the --workdir of a run')
   notes: list[str] = []
   config = _json(workdir / 'config.json', notes) or {}
-  folders = sorted(
-    (p for p in workdir.iterdir() if (p / 'metrics.jsonl').exists() or (p / records.DONE).exists()),
-    key=lambda p: (ORDER.index(p.name) if p.name in ORDER else len(ORDER), p.name),
-  )
-  stages = tuple(_stage(folder, notes) for folder in folders)
-  if not stages:
+  found = {
+    stage.name: _stage(workdir / stage.name, notes)
+    for stage in stages
+    if any((workdir / stage.name / file).exists() for file in ('metrics.jsonl', records.DONE))
+  }
+  if not found:
     notes.append('No stage has left metrics yet.')
-  scores = _scores(workdir, notes)
-  if 'priors' not in scores and 'priors' in lookup(config, 'evaluation.of', ('priors',)):
-    notes.append('The priors have not been evaluated yet, or their images have no masks.')
-  return RunFiles(workdir, config, stages, scores, tuple(notes))
+  scored = contract.scores(stages)
+  scores = _scores(workdir, tuple(scored), notes)
+  if not scores and lookup(config, 'evaluation.of', True):
+    notes.append('Nothing has been evaluated yet, or the images have no masks.')
+  return RunFiles(workdir, config, found, scored, scores, tuple(notes))
 
 
-def _scores(workdir: pathlib.Path, notes: list[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _read(read: Callable[[pathlib.Path], Any], path: pathlib.Path, notes: list[str]) -> Any:
+  """What is read from a path; None, with a note, where it cannot be read."""
+  try:
+    return read(path)
+  except (errors.UserError, OSError) as error:
+    notes.append(str(error))
+    return None
+
+
+def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+  value = _read(records.read_json, path, notes)
+  if value is not None and not isinstance(value, dict):
+    notes.append(f'{path} does not hold a JSON object.')
+  return value if isinstance(value, dict) else None
+
+
+def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
+  rows = _read(records.read_jsonl, folder / 'metrics.jsonl', notes) or []
+  done = _read(records.read_done, folder, notes)
+  rows = [row for row in rows if isinstance(row, dict) and 'step' in row]
+  rows = tuple(sorted(rows, key=lambda row: row['step']))
+  return StageFiles(rows, done is not None, done.products if done else {})
+
+
+def _scores(
+  workdir: pathlib.Path, names: Sequence[str], notes: list[str]
+) -> dict[str, dict[str, Result]]:
   """Score -> split -> result; each is a file `<score>_<split>.json`."""
-  scores: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in tables.SCORES}
-  # A name may begin another: `priors_crf` before `priors`.
-  names = sorted(tables.SCORES, key=len, reverse=True)
+  scores: dict[str, dict[str, Result]] = {name: {} for name in names}
   for path in sorted((workdir / 'evaluation').glob('*.json')):
-    name = next((name for name in names if path.stem.startswith(f'{name}_')), None)
+    # A name may begin another one, as `priors` does `priors_crf`: the longest is meant.
+    name = max((name for name in names if path.stem.startswith(f'{name}_')), key=len, default='')
     result = _json(path, notes) if name else None
     if result is None:
       continue
-    needed = {'thresholds', 'mious'} if name in ('priors', 'saliency', 'random_walk') else set()
-    if {'miou', 'iou'} | needed <= set(result):
+    if {'miou', 'iou'} <= set(result):
       scores[name][path.stem.removeprefix(f'{name}_')] = result
     else:
       notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation.')
   return {name: found for name, found in scores.items() if found}
-
-
-def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
-  try:
-    value = records.read_json(path)
-  except (errors.UserError, OSError) as error:
-    notes.append(str(error))
-    return None
-  if isinstance(value, dict):
-    return value
-  notes.append(f'{path} does not hold a JSON object.')
-  return None
-
-
-def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
-  rows, done = [], None
-  try:
-    rows = records.read_jsonl(folder / 'metrics.jsonl')
-  except (errors.UserError, OSError) as error:
-    notes.append(str(error))
-  try:
-    done = records.read_done(folder)
-  except (errors.UserError, OSError) as error:
-    notes.append(str(error))
-  rows = [row for row in rows if isinstance(row, dict) and 'step' in row]
-  rows = tuple(sorted(rows, key=lambda row: row['step']))
-  return StageFiles(folder.name, rows, done is not None, done.products if done else {})
 
 
 def open_source(config: Mapping[str, Any], split: str) -> info.Source:
@@ -205,13 +196,12 @@ def open_source(config: Mapping[str, Any], split: str) -> info.Source:
   return sources.open_source(dataset, split)
 
 
-def from_dict(kind: type, values: Mapping[str, Any]) -> Any:
+def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
   """Makes a config dataclass of what JSON held of one.
 
   Args:
     kind: the dataclass.
-    values: its fields; those it does not have are passed over, those that are missing take their
-      defaults.
+    values: its fields; unknown ones are passed over, missing ones take their defaults.
 
   Raises:
     TypeError: a field without a default is missing.
@@ -220,51 +210,11 @@ def from_dict(kind: type, values: Mapping[str, Any]) -> Any:
   hints = typing.get_type_hints(kind)
 
   def convert(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
       return from_dict(hint, value)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
       return hint(value)
     return tuple(value) if isinstance(value, list) else value
 
-  known = {field.name for field in dataclasses.fields(kind)}
-  return kind(**{name: convert(hints[name], x) for name, x in values.items() if name in known})
-
-
-def read_priors(
-  run: RunFiles, split: str, source: info.Source, ids: Sequence[str]
-) -> Iterator[tuple[str, int, products.Prior]]:
-  """(id, index in the source, prior) of those ids whose prior is there and whole."""
-  index = {name: i for i, name in enumerate(source.ids)}
-  for image_id in ids:
-    try:
-      size = source.size(index[image_id])
-      prior = products.read_prior(
-        run.product('priors', split, image_id, '.npz'),
-        size=size,
-        num_classes=len(source.info.classes),
-        arrays=('high',),
-      )
-    except (errors.UserError, KeyError, OSError):
-      continue
-    yield image_id, index[image_id], prior
-
-
-def read_walk(
-  run: RunFiles, split: str, image_id: str, size: tuple[int, int]
-) -> products.Walk | None:
-  """An image's random walk; None where it is not there, damaged or of another size."""
-  try:
-    return products.read_walk(run.product('random_walk', split, image_id, '.npz'), size=size)
-  except (errors.UserError, OSError):
-    return None
-
-
-def read_png(
-  run: RunFiles, stage: str, split: str, image_id: str, size: tuple[int, int]
-) -> np.ndarray | None:
-  """u8[H, W] of a stage's PNG; None where it is not there, damaged or of another size."""
-  try:
-    found = images.read_mask(run.product(stage, split, image_id))
-  except (errors.UserError, OSError):
-    return None
-  return found if found.shape == tuple(size) else None
+  known = {name: convert(hints[name], x) for name, x in values.items() if name in hints}
+  return kind(**known)

@@ -13,18 +13,14 @@ _METHODS = {
   'poc': 'P-OC',
   'pnoc': 'P-NOC',
 }
-# Scores that are no mIoU over the data set's classes.
-_OF_TWO = ('saliency_priors', 'saliency')
 
 
 def method(run: files.RunFiles) -> str:
   """The run's method as the literature writes it."""
-  trained = {stage.name for stage in run.stages}
-  if (
-    'segmentation' in trained and 'generator' not in trained and published.is_supervised(run.config)
-  ):
+  if 'generator' not in run.stages and published.is_supervised(run.config):
     return 'Supervised'
-  return _METHODS.get(run.method, run.method)
+  name = files.lookup(run.config, 'generator.method', 'unknown')
+  return _METHODS.get(name, str(name))
 
 
 def dataset_name(run: files.RunFiles) -> str:
@@ -36,30 +32,26 @@ def dataset_name(run: files.RunFiles) -> str:
 
 
 def summary(run: files.RunFiles) -> str:
-  """What a reader wants first."""
+  """The boxes at the top of the page: data set, method, main scores, time."""
   items = [
     ('Data set', dataset_name(run), ''),
     ('Method', method(run), files.lookup(run.config, 'generator.model.backbone', '')),
   ]
-  for split, result in run.evaluations.items():
-    small = f'at threshold {tables.number(result.get("threshold"), 2)}'
-    if result.get('images'):
-      small += f', {result["images"]} images'
-    items.append((f'mIoU of the priors, {split}', tables.number(result['miou']), small))
-  for name in ('pseudo_masks', 'predictions'):
-    for split, result in run.scores.get(name, {}).items():
-      what = tables.title(name).lower()
-      backbone = files.lookup(run.config, 'segmentation.model.backbone', '')
-      small = backbone if name == 'predictions' else ''
-      items.append((f'mIoU of the {what}, {split}', tables.number(result['miou']), small))
-  total = sum(_seconds(stage) or 0 for stage in run.stages)
+  for name, found in run.scores.items():
+    for split, result in found.items() if run.scored[name].headline else ():
+      title = f'mIoU of the {run.scored[name].title.lower()}, {split}'
+      threshold, images = result.get('threshold'), result.get('images')
+      small = [f'at threshold {tables.number(threshold, 2)}'] * (threshold is not None)
+      small += [f'{images} images'] * bool(images)
+      items.append((title, tables.number(result['miou']), ', '.join(small)))
+  total = sum(_seconds(stage) or 0 for stage in run.stages.values())
   if total:
     items.append(('Time of all stages', clock.duration(total), ''))
   return page.cards(items)
 
 
 def _seconds(stage: files.StageFiles) -> float | None:
-  """What the stage says it took, or the sum over its log of steps x time a step."""
+  """The stage's time from its record, or else the sum of steps x time per step over its log."""
   if 'seconds' in stage.products:
     return float(stage.products['seconds'])
   rows = [row for row in stage.rows if 'time/step' in row]
@@ -71,19 +63,18 @@ def _seconds(stage: files.StageFiles) -> float | None:
 
 def stages(run: files.RunFiles) -> str:
   """One row a stage: how good, how far, how long, how fast; and what was published, if anything."""
-  splits = tuple(dict.fromkeys(split for found in run.scores.values() for split in found))
-  authors = published.scores(run.config)
+  splits, authors = run.score_splits, published.scores(run.config)
   header = ['stage', 'state', *(f'mIoU, {split}' for split in splits)]
   header += ['published'] * bool(authors) + ['steps', 'epochs', 'time', 'images/s']
   rows = [
     [
-      stage.name.replace('_', ' '),
-      'done' if stage.done else 'not finished',
-      *(_score(run, stage.name, split) for split in splits),
-      *([authors.get(stage.name, '')] * bool(authors)),
-      *_work(stage),
+      name.replace('_', ' '),
+      'done' if found.done else 'not finished',
+      *(_score(run.score(name, split)) for split in splits),
+      *([authors.get(name, '')] * bool(authors)),
+      *_work(found),
     ]
-    for stage in run.stages
+    for name, found in run.stages.items()
   ]
   caption = 'In percent, maps at their best threshold; of saliency, over its two classes.'
   if authors:
@@ -92,14 +83,13 @@ def stages(run: files.RunFiles) -> str:
   return page.table(header, rows, caption=caption if splits else '') + notes
 
 
-def _score(run: files.RunFiles, name: str, split: str) -> str:
-  result = run.scores.get(name, {}).get(split)
+def _score(result: files.Result | None) -> str:
   if result is None:
     return ''
-  return tables.number(result['miou']) + (' (of 2)' if name in _OF_TWO else '')
+  return tables.number(result['miou']) + ' (of 2)' * tables.is_of_saliency(result)
 
 
-def _work(stage: files.StageFiles) -> tuple[str, str, str, str]:
+def _work(stage: files.StageFiles) -> tables.Row:
   last = stage.rows[-1] if stage.rows else {}
   speed = stage.products.get('images_per_second')
   if speed is None and stage.keys('time/images_per_second'):
@@ -107,7 +97,7 @@ def _work(stage: files.StageFiles) -> tuple[str, str, str, str]:
   seconds = _seconds(stage)
   return (
     str(last['step']) if last else '',
-    tables.number(last.get('epoch')) if last else '',
+    last.get('epoch') if last else '',
     clock.duration(seconds) if seconds else '-',
-    tables.number(speed),
+    speed,
   )

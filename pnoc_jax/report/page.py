@@ -1,7 +1,9 @@
-"""The bones of a report: one HTML file with its style inside and nothing to fetch."""
+"""The HTML of a report: one file that holds its style and loads nothing else."""
 
 import html
 from collections.abc import Sequence
+
+from pnoc_jax.report import tables
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee5;
@@ -65,93 +67,81 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]], top: str = 
     sections: (heading, HTML) in order.
     top: HTML before the first section.
   """
-  names = [f's{i}' for i in range(len(sections))]
   links = ''.join(
-    f'<a href="#{name}">{escape(heading)}</a>' for name, (heading, _) in zip(names, sections)
+    f'<a href="#s{i}">{html.escape(heading)}</a>' for i, (heading, _) in enumerate(sections)
   )
   body = ''.join(
-    f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(heading)}</h2>\n{content}\n'
+    f'<section aria-labelledby="s{i}"><h2 id="s{i}">{html.escape(heading)}</h2>\n{content}\n'
     '</section>\n'
-    for name, (heading, content) in zip(names, sections)
+    for i, (heading, content) in enumerate(sections)
   )
   return (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
-    f'<header><h1>{escape(title)}</h1>\n<p class="soft">{escape(lead)}</p></header>\n'
+    f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+    f'<header><h1>{html.escape(title)}</h1>\n<p class="soft">{html.escape(lead)}</p></header>\n'
     f'<nav aria-label="Sections">{links}</nav>\n<main>\n{top}\n{body}</main>\n'
     '<footer>Written by pnoc_jax from the files of the run.</footer>\n</body>\n</html>\n'
   )
 
 
-def escape(text: object) -> str:
-  """Text as HTML."""
-  return html.escape(str(text))
-
-
-def cards(items: Sequence[tuple[str, str, str]]) -> str:
-  """(name, value, small print) each in a box."""
-  return f'<dl class="cards">{"".join(map(_card, items))}</dl>\n'
-
-
-def _card(item: tuple[str, str, str]) -> str:
-  name, value, small = map(escape, item)
-  small = f'<small>{small}</small>' if small else ''
-  return f'<div><dt>{name}</dt><dd>{value}{small}</dd></div>'
-
-
-def note(text: str) -> str:
-  """A remark that stands out."""
-  return f'<p class="note">{escape(text)}</p>\n'
+def heading(text: str) -> str:
+  """A heading within a section."""
+  return f'<h3>{html.escape(text)}</h3>\n'
 
 
 def paragraph(text: str) -> str:
   """Plain text."""
-  return f'<p>{escape(text)}</p>\n'
+  return f'<p>{html.escape(text)}</p>\n'
+
+
+def note(text: str) -> str:
+  """A remark that stands out."""
+  return f'<p class="note">{html.escape(text)}</p>\n'
+
+
+def cards(items: Sequence[tuple[str, str, str]]) -> str:
+  """(name, value, small print) each in a box."""
+  boxes = [
+    f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}'
+    + (f'<small>{html.escape(small)}</small>' if small else '')
+    + '</dd></div>'
+    for name, value, small in items
+  ]
+  return f'<dl class="cards">{"".join(boxes)}</dl>\n'
 
 
 def table(
-  header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = '', means: int = 0
+  header: Sequence[str], rows: Sequence[tables.Row], *, caption: str = '', means: int = 0
 ) -> str:
-  """A table whose first column names the rows.
-
-  Args:
-    header: names of the columns.
-    rows: cells.
-    caption: what it shows.
-    means: how many of the last rows are means and set apart.
-  """
-  head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+  """A table whose first column names the rows, and whose last `means` rows are set apart."""
+  head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
   lines = []
-  for i, row in enumerate(rows):
+  for i, (first, *cells) in enumerate(rows):
     kind = ' class="mean"' if i >= len(rows) - means else ''
-    cells = ''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])
-    lines.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-  caption = f'<caption>{escape(caption)}</caption>' if caption else ''
+    cells = ''.join(f'<td>{html.escape(tables.cell(cell))}</td>' for cell in cells)
+    lines.append(f'<tr{kind}><th scope="row">{html.escape(tables.cell(first))}</th>{cells}</tr>')
+  caption = f'<caption>{html.escape(caption)}</caption>' if caption else ''
   return (
     f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n'
     f'<tbody>{"".join(lines)}</tbody></table></div>\n'
   )
 
 
-def charts(figures: Sequence[tuple[str, str]]) -> str:
-  """(caption, svg) of each, side by side where there is room."""
-  return beside([chart(*figure) for figure in figures]) if figures else ''
-
-
 def chart(caption: str, svg: str) -> str:
-  """One chart below its caption."""
-  return f'<figure class="drawn"><figcaption>{escape(caption)}</figcaption>{svg}</figure>'
+  """A drawing below its caption."""
+  return f'<figure class="drawn"><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>'
 
 
 def beside(parts: Sequence[str]) -> str:
-  """Blocks of HTML next to each other where there is room."""
-  return '<div class="charts">' + ''.join(f'<div>{part}</div>\n' for part in parts) + '</div>\n'
+  """Blocks of HTML next to each other where there is room; empty ones are left out."""
+  blocks = ''.join(f'<div>{part}</div>\n' for part in parts if part)
+  return f'<div class="charts">{blocks}</div>\n' if blocks else ''
 
 
 def folded(summary: str, content: str) -> str:
   """HTML that opens by a click."""
-  return f'<details><summary>{escape(summary)}</summary>\n{content}</details>\n'
+  return f'<details><summary>{html.escape(summary)}</summary>\n{content}</details>\n'
 
 
 def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]]) -> str:
@@ -163,12 +153,12 @@ def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]])
     images: (caption, alternative text, data URI, whether single pixels should show).
   """
   inner = ''.join(
-    f'<figure><img{" class=pixels" if pixels else ""} alt="{escape(alt)}" src="{uri}">'
-    f'<figcaption>{escape(caption)}</figcaption></figure>'
+    f'<figure><img{" class=pixels" if pixels else ""} alt="{html.escape(alt)}" src="{uri}">'
+    f'<figcaption>{html.escape(caption)}</figcaption></figure>'
     for caption, alt, uri, pixels in images
   )
   return (
-    f'<div class="example"><h4>{escape(title)} <span>{escape(detail)}</span></h4>'
+    f'<div class="example"><h4>{html.escape(title)} <span>{html.escape(detail)}</span></h4>'
     f'<div class="strip">{inner}</div></div>\n'
   )
 
@@ -176,7 +166,7 @@ def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]])
 def legend(colours: Sequence[tuple[str, Sequence[int]]]) -> str:
   """(name, RGB) of each class as a list of swatches."""
   items = ''.join(
-    f'<li><i style="background:rgb({",".join(map(str, colour))})"></i>{escape(name)}</li>'
+    f'<li><i style="background:rgb({",".join(map(str, colour))})"></i>{html.escape(name)}</li>'
     for name, colour in colours
   )
   return f'<ul class="legend" aria-label="Colours of the classes">{items}</ul>\n'

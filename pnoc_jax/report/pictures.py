@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import matplotlib.image
@@ -95,7 +96,9 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
 def data_uri(picture: np.ndarray, *, photograph: bool = False) -> str:
   """Encodes u8[H, W, 3] for an `<img>`: PNG, or JPEG for photographs."""
   kind = 'jpeg' if photograph else 'png'
-  options = {'pil_kwargs': {'quality': 85}} if photograph else {'metadata': {'Software': None}}
+  options: dict[str, Any] = {'metadata': {'Software': None}}
+  if photograph:
+    options = {'pil_kwargs': {'quality': 85}}
   buffer = io.BytesIO()
   matplotlib.image.imsave(buffer, np.ascontiguousarray(picture), format=kind, **options)
   return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'

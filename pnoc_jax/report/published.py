@@ -1,7 +1,7 @@
-"""The authors' own results, to stand beside a run on their data sets.
+"""The authors' own results, which a report shows beside those of a run on the same data set.
 
-Source: README of the official code; Puzzle-CAM, and predictions on COCO: the paper. Theirs are
-larger networks and longer trainings than most runs here.
+Source: README of the official code; for Puzzle-CAM, and for predictions on COCO, the paper. Their
+networks are larger and their trainings longer than those of most runs here.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,8 @@ _PRIORS = {
 }
 _PREDICTIONS = {'voc12': {'poc': 71.4, 'pnoc': 73.8}, 'coco14': {'pnoc': 48.1}}
 _SUPERVISED = {'voc12': 80.6}  # With the weights that scored best on val.
-# With the maps of P-NOC, C2AM-H; of the two saliencies the mIoU with the true classes (Table 3).
+# Of C2AM-H's masks and of the saliency network, both from P-NOC's maps, with the true classes
+# (Table 3).
 _SALIENCY = {'voc12': (67.9, 70.8), 'coco14': (70.5, 71.3)}
 _PSEUDO_MASKS = {'voc12': 75.5, 'coco14': 47.7}
 

@@ -1,11 +1,14 @@
-"""The sections on trainings and priors: each turns what a run left into HTML."""
+"""The sections on trainings and on priors, of one run and of several."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pnoc_jax.report import curves, files, page, tables
+from pnoc_jax import errors
+from pnoc_jax.report import contract, curves, examples, files, page, pictures, tables
 
 _NAMES = {
   'eval/miou': 'mIoU',
@@ -21,68 +24,58 @@ _NAMES = {
 }
 
 
-def training(stage: files.StageFiles, *, rule: str = 'sgd') -> str:
-  """Losses, the measurements of the maps during training, and the schedules.
+def training(run: files.RunFiles, name: str) -> str:
+  """Losses, the measurements of the maps during training, and the schedules of a stage."""
+  stage, figures = run.stages[name], []
 
-  Args:
-    stage: a training.
-    rule: of its optimiser.
-  """
-  figures = []
+  def add(
+    title: str, lines: Mapping[str, curves.Series], ylabel: str, alt: str, **how: Any
+  ) -> None:
+    if lines:
+      alt, place = f'{alt} {_ends(lines)}', f'{name}-{len(figures)}'
+      svg = curves.chart(lines, name=place, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
+      figures.append(page.chart(title, svg))
 
-  def add(title: str, keys: Sequence[str], label: str, alt: str, **options: Any) -> None:
-    series = {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
-    if series:
-      name = f'{stage.name}-{len(figures)}'
-      svg = curves.chart(
-        series, name=name, alt=f'{alt} {_ends(series)}', xlabel=stage.axis, ylabel=label, **options
-      )
-      figures.append((title, svg))
+  def series(keys: Sequence[str]) -> dict[str, curves.Series]:
+    return {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
 
-  add('Losses', stage.keys('loss/'), 'loss', f'Losses of the {stage.name}.')
-  maps = [key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)]
-  options = {'points': True, 'mark_best': True}
-  cams = stage.name in ('classifier', 'generator')
-  title = 'Maps on their own grid, no TTA' if cams else 'Measured during training'
-  add(title, maps, '%', 'mIoU during training.', **options)
-  scores = [key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)]
+  add('Losses', series(stage.keys('loss/')), 'loss', f'Losses of the {name}.')
+  maps = series([key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)])
+  scores = series([key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)])
+  # Where the classification is measured too, the maps are those of a classifier.
+  title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
+  add(title, maps, '%', 'mIoU during training.', points=True, mark_best=True)
   add('Classification', scores, '%', 'Classification during training.', points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
-  add('Loss coefficients', ramps, 'coefficient', 'Coefficients of the losses.')
+  add('Loss coefficients', series(ramps), 'coefficient', 'Coefficients of the losses.')
   rates = [key for key in stage.keys('schedule/') if key not in ramps]
-  add('Learning rates', rates, 'learning rate', 'Learning rates.')
-  product = _noc_rate(stage, rule)
-  if product is not None:
-    svg = curves.chart(
-      {'lambda_noc lr': product},
-      name=f'{stage.name}-noc',
-      alt='Effective learning rate of the noc: it rises with the ramp, then falls with the decay.',
-      xlabel=stage.axis,
-      ylabel='lambda_noc(t) lr(t)',
-    )
-    figures.append(('Effective learning rate of the noc (Fig. 7a)', svg))
-  content = page.charts(figures) + _epochs(stage)
-  return content or page.note('Its log holds no curve yet.')
+  add('Learning rates', series(rates), 'learning rate', 'Learning rates.')
+  effective = _noc_rate(stage, files.lookup(run.config, f'{name}.optim.rule', 'sgd'))
+  title = 'Effective learning rate of the noc (Fig. 7a)'
+  alt = 'Effective learning rate of the noc: it rises with the ramp, then falls with the decay.'
+  add(title, effective, 'lambda_noc(t) lr(t)', alt)
+  backbone = files.lookup(run.config, f'{name}.model.backbone', '')
+  about = page.paragraph(f'Backbone: {backbone}.') if backbone else ''
+  return about + (page.beside(figures) + _epochs(stage) or page.note('Its log holds no curve yet.'))
 
 
-def _ends(series: Mapping[str, curves.Series]) -> str:
+def _ends(lines: Mapping[str, curves.Series]) -> str:
   """First and last values in words, for readers who do not see a chart."""
-  return '; '.join(f'{k}: from {y[0]:.4g} to {y[-1]:.4g}' for k, (_, y) in series.items()) + '.'
+  return '; '.join(f'{k}: from {y[0]:.4g} to {y[-1]:.4g}' for k, (_, y) in lines.items()) + '.'
 
 
-def _noc_rate(stage: files.StageFiles, rule: str) -> curves.Series | None:
+def _noc_rate(stage: files.StageFiles, rule: str) -> dict[str, curves.Series]:
   """lambda_noc(t) lr(t) at the steps where both are logged.
 
-  Adaptive optimisers carry the ramp in the noc's learning rate already, since a factor on the loss
-  cancels there.
+  With an adaptive optimiser a factor on the loss has no effect, so the logged learning rate of the
+  noc holds the ramp already.
   """
   rate = 'schedule/lr_noc' if stage.keys('schedule/lr_noc') else 'schedule/lr'
   rows = [row for row in stage.rows if rate in row and 'schedule/lambda_noc' in row]
-  if not rows:
-    return None
   ramped = rule != 'sgd' and rate == 'schedule/lr_noc'
   values = [row[rate] * (1.0 if ramped else row['schedule/lambda_noc']) for row in rows]
-  return [row[stage.axis] for row in rows], values
+  x = [row[stage.axis] for row in rows]
+  return {'lambda_noc lr': (np.array(x), np.array(values))} if rows else {}
 
 
 def _epochs(stage: files.StageFiles) -> str:
@@ -103,35 +96,69 @@ def _epochs(stage: files.StageFiles) -> str:
   return page.folded(f'All {len(cells)} measurements', table)
 
 
-def evaluation(split: str, result: Mapping[str, Any]) -> str:
-  """mIoU against threshold (Fig. 7b) and the table by class."""
-  chart = threshold_chart('priors', split, {'mIoU': result})
-  return page.beside([chart, class_table(result) + _classification(result)])
+def training_comparison(
+  runs: Sequence[tuple[str, files.RunFiles]], stages: Sequence[contract.Reported]
+) -> str:
+  """The maps' mIoU by epoch: a chart for each network, one line a run."""
+  figures = []
+  for stage in stages:
+    found = {group: run.stages[stage.name] for group, run in runs if stage.name in run.stages}
+    found = {group: log for group, log in found.items() if log.keys('eval/miou')}
+    lines = {group: log.series('eval/miou') for group, log in found.items()}
+    if lines:
+      svg = curves.chart(
+        lines,
+        name=f'training-{stage.name}',
+        alt=f'mIoU of {stage.training_title} during training. {_ends(lines)}',
+        xlabel=next(iter(found.values())).axis,
+        ylabel='mIoU, %',
+        points=True,
+      )
+      figures.append(page.chart(f'mIoU of {stage.training_title}', svg))
+  return page.beside(figures) or page.note('No run measured its maps during training.')
 
 
-def class_table(result: Mapping[str, Any]) -> str:
+def priors(look: examples.Look, split: str) -> str:
+  """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
+  # Priors of images without masks are not scored, but they are shown.
+  if not look.run.has('priors', split):
+    return ''
+  content = ''
+  if result := look.run.score('priors', split):
+    chart = threshold_chart('priors', split, {'mIoU': result})
+    content = page.beside([chart, class_table(result) + _classification(result)])
+  return content + _prior_pictures(look, split)
+
+
+def class_table(result: files.Result) -> str:
   """IoU, false positives and negatives of each class."""
   caption = 'In percent.'
   if 'threshold' in result:
     caption = f'In percent, at threshold {tables.number(result["threshold"], 2)}.'
-  header = ('class', 'IoU', 'FP', 'FN')
-  return page.table(header, tables.per_class_rows(result), caption=caption, means=2)
+  rows = tables.per_class_rows(result)
+  return page.table(tables.PER_CLASS_HEADER, rows, caption=caption, means=2)
 
 
-def threshold_chart(product: str, split: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+def threshold_chart(product: str, split: str, results: Mapping[str, files.Result]) -> str:
   """mIoU against the threshold, one line a result.
 
   Args:
     product: what is scored; with the split, unique in the page.
     split: of the data set.
-    results: by name in the legend.
+    results: by name in the legend; those of label maps have no line.
   """
-  series = {name: (result['thresholds'], result['mious']) for name, result in results.items()}
+  lines = {
+    name: (result['thresholds'], result['mious'])
+    for name, result in results.items()
+    if {'thresholds', 'mious'} <= set(result)
+  }
+  if not lines:
+    return ''
   words = '; '.join(
-    f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in series.items()
+    f'{name}: best {max(y):.1f} at {x[int(np.argmax(y))]:.2f}' for name, (x, y) in lines.items()
   )
   svg = curves.chart(
-    series,
+    lines,
     name=f'thresholds-{product}-{split}',
     alt=f'mIoU of the {product.replace("_", " ")} of {split} against the threshold. {words}.',
     xlabel='threshold of the background',
@@ -143,66 +170,81 @@ def threshold_chart(product: str, split: str, results: Mapping[str, Mapping[str,
   return page.chart(f'mIoU against threshold{figure}', svg)
 
 
-def _classification(result: Mapping[str, Any]) -> str:
+def _classification(result: files.Result) -> str:
   """How well the network that made the priors tells the classes of an image."""
   scores = result.get('classification', {})
   known = {key: value for key, value in scores.items() if isinstance(value, int | float)}
   known = {key: v for key, v in known.items() if v or not key.startswith('undefined')}
-  if not known:
-    return ''
   names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
-  cells = [str(v) if isinstance(v, int) else tables.number(v) for v in known.values()]
-  return page.table(('', *names), [('classification', *cells)])
+  cells = [str(v) if isinstance(v, int) else v for v in known.values()]
+  return page.table(('', *names), [('classification', *cells)]) if known else ''
 
 
-def training_comparison(runs: Sequence[tuple[str, files.RunFiles]]) -> str:
-  """The maps' mIoU by epoch, one line a run."""
-  series = {}
-  axis = 'step'
-  for group, run in runs:
-    for stage in run.stages:
-      if stage.name == 'generator' and stage.keys('eval/miou'):
-        series[group], axis = stage.series('eval/miou'), stage.axis
-  if not series:
-    return page.note('No run measured its maps during training.')
-  svg = curves.chart(
-    series,
-    name='training',
-    alt=f'mIoU of the maps during training. {_ends(series)}',
-    xlabel=axis,
-    ylabel='mIoU, %',
-    points=True,
+def _prior_pictures(look: examples.Look, split: str) -> str:
+  """The priors beside image and mask, of one run or of several (Fig. 8)."""
+  heading = page.heading('Activations beside image and mask')
+  try:
+    source = look.source(split)
+  except (errors.UserError, OSError) as error:
+    return heading + page.note(f'No pictures, since the data set does not open: {error}')
+  chosen = examples.choose(look.ranked(split), look.images)
+  if not chosen:
+    return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
+  rule = (
+    'A third each of the best, of those around the median and of the worst by the mean IoU of the '
+    'classes in the image; never picked by hand.'
+    if source.has_masks
+    else 'Images at equal distances in the split, which has no masks.'
   )
-  return page.charts([('Maps on their own grid, no TTA', svg)])
+  panels = functools.partial(_prior_panels, look.runs)
+  return heading + page.paragraph(rule) + examples.strips(look, split, chosen, panels)
 
 
-def evaluation_comparison(split: str, results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-  """The table over all runs, the threshold curves, and IoU by class as means of the groups."""
-  groups = tables.by_group(results)
-  content = score_comparison(results)
-  names = list(results[0][1]['iou'])
-  rows = [
-    (name, *(tables.spread([r['iou'].get(name) for r in found]) for found in groups.values()))
-    for name in names
-  ]
-  chart = threshold_chart('priors', split, {group: found[0] for group, found in groups.items()})
-  return content + page.beside([chart, page.table(('IoU of class', *groups), rows)])
+def _prior_panels(
+  runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example
+) -> Iterator[examples.Picture]:
+  """The largest map of each run; of a single run its label map, and the map of every class."""
+  for run_name, run in runs:
+    prior = dataclasses.replace(example, run=run).prior()
+    if prior is None:
+      continue
+    if len(runs) > 1:
+      alt = f'Activation of {run_name} on {example.id}'
+      yield example.overlaid(prior.high, run_name, alt)
+      continue
+    threshold = run.threshold('priors', example.split)
+    labels = pictures.prior_mask(prior.keys, prior.high, threshold)
+    alt = f'Label map of the prior of {example.id}'
+    yield example.coloured(labels, f'prior at {threshold:.2f}', alt)
+    for key, cam in zip(prior.keys[1:], prior.high):
+      name = example.source.info.classes[key - 1]
+      yield example.overlaid(cam[None], f'CAM: {name}', f'Activation of {name} on {example.id}')
 
 
-def score_comparison(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def score_comparison(results: Sequence[tuple[str, files.Result]]) -> str:
   """The table of one score over all runs; of saliency also what it gives with classes (Table 3)."""
   caption = 'In percent, maps at their best threshold; ±: standard deviation over runs.'
   content = page.table(tables.ABLATION_HEADER, tables.ablation_rows(results), caption=caption)
-  if not any('segmentation' in result for _, result in results):
-    return content
+
+  def mean(found: Sequence[files.Result], key: str) -> str:
+    return tables.spread([result.get(key, {}).get('miou') for result in found])
+
+  groups = tables.by_group(results)
+  rows = [(x, mean(found, 'segmentation'), mean(found, 'priors')) for x, found in groups.items()]
+  header = ('mIoU', 'with the true classes', 'with the priors')
+  with_classes = any('segmentation' in result for _, result in results)
+  return content + (page.table(header, rows) if with_classes else '')
+
+
+def prior_comparison(
+  split: str, results: Sequence[tuple[str, files.Result]], look: examples.Look
+) -> str:
+  """The threshold curves, IoU by class as means of the groups, and pictures of the priors."""
+  groups = tables.by_group(results)
   rows = [
-    (
-      group,
-      *(
-        tables.spread([result.get(key, {}).get('miou') for result in found])
-        for key in ('segmentation', 'priors')
-      ),
-    )
-    for group, found in tables.by_group(results).items()
+    (name, *(tables.spread([r['iou'].get(name) for r in found]) for found in groups.values()))
+    for name in results[0][1]['iou']
   ]
-  return content + page.table(('mIoU', 'with the true classes', 'with the priors'), rows)
+  chart = threshold_chart('priors', split, {group: found[0] for group, found in groups.items()})
+  table = page.table(('IoU of class', *groups), rows)
+  return page.beside([chart, table]) + _prior_pictures(look, split)

@@ -1,50 +1,81 @@
 """Tables of results, for the terminal and for Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from pnoc_jax.metrics import saliency
+from pnoc_jax.report import files
 
-def per_class(result: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
-  """The evaluation's table: IoU, false positives and false negatives of each class.
+Item = TypeVar('Item')
+Cell = str | float | None
+Row = Sequence[Cell]
+"""A line of a table; `cell` makes text of its numbers."""
+
+
+def number(value: float | None, digits: int = 1) -> str:
+  """A number for a table; a dash for what is absent or not finite."""
+  return '-' if value is None or not np.isfinite(value) else f'{value:.{digits}f}'
+
+
+def cell(value: Cell) -> str:
+  """A cell as text; numbers have one digit after the point."""
+  return value if isinstance(value, str) else number(value)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Row], *, rule_before: int | None = None) -> str:
+  """Columns for a terminal: the first left-aligned, the others right-aligned.
+
+  Args:
+    header: names of the columns.
+    rows: cells.
+    rule_before: draw a second line before this row.
+  """
+  lines = [list(map(cell, line)) for line in (header, *rows)]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  rule = '  '.join('-' * width for width in widths)
+  text = [
+    '  '.join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:]))]).rstrip()
+    for first, *others in lines
+  ]
+  if rule_before is not None:
+    text.insert(1 + rule_before, rule)
+  text.insert(1, rule)
+  return '\n'.join(text)
+
+
+def is_of_saliency(result: files.Result) -> bool:
+  """Whether a result is of foreground and background, in place of the data set's classes."""
+  return set(result['iou']) == set(saliency.CLASSES)
+
+
+def is_of_all_classes(result: files.Result) -> bool:
+  """Whether a result is of the data set's classes and counts all labelled pixels."""
+  return not is_of_saliency(result) and 'undecided' not in result
+
+
+PER_CLASS_HEADER = ('class', 'IoU', 'FP', 'FN')
+
+
+def per_class_rows(result: files.Result) -> list[Row]:
+  """IoU, false positives and negatives of each class, then means with and without background."""
+  columns = [result.get(key, {}) for key in ('iou', 'fp_class', 'fn_class')]
+  rows: list[Row] = [(name, *(column.get(name) for column in columns)) for name in result['iou']]
+  foreground = (result.get(key) for key in ('miou_fg', 'fp', 'fn'))
+  return [*rows, ('mean', result.get('miou'), '', ''), ('mean of foreground', *foreground)]
+
+
+def score(result: files.Result) -> str:
+  """The table of a score by class for a terminal, and below it the other figures of the result.
 
   Args:
     result: of `metrics.thresholds.best_score` or `metrics.segmentation.score`, in percent.
-    classes: names in order, the background first; all of the result's by default.
-
-  Returns:
-    Lines for a terminal.
   """
-  rows = per_class_rows(result, classes)
-  text = aligned(('class', 'IoU', 'FP', 'FN'), rows, rule_before=len(rows) - 2)
+  rows = per_class_rows(result)
+  lines = [aligned(PER_CLASS_HEADER, rows, rule_before=len(rows) - 2)]
   if 'threshold' in result:
-    text += f'\nbest threshold {result["threshold"]:.2f}'
-  return text
-
-
-_TITLES = {
-  'priors': 'Priors',
-  'priors_crf': 'Priors after the CRF',
-  'saliency_priors': 'Saliency masks of C2AM',
-  'saliency': 'Saliency maps',
-  'affinity_labels': 'Affinity labels',
-  'random_walk': 'Random walk',
-  'pseudo_masks': 'Pseudo masks',
-  'predictions': 'Predictions',
-}
-SCORES = tuple(_TITLES)
-"""The scores that a run can have, in the order of its stages."""
-
-
-def title(score: str) -> str:
-  """What is scored, for a heading."""
-  return _TITLES.get(score, score.replace('_', ' '))
-
-
-def score(result: Mapping[str, Any]) -> str:
-  """The table of any score, and in lines what stands beside it."""
-  lines = [per_class(result)]
+    lines.append(f'best threshold {result["threshold"]:.2f}')
   if 'maps' in result:
     maps = result['maps']
     lines.append(f'2-class mIoU of the maps {number(maps["miou"])} at {maps["threshold"]:.2f}')
@@ -53,75 +84,24 @@ def score(result: Mapping[str, Any]) -> str:
   if 'segmentation' in result and 'priors' in result:
     lines.append(f'mIoU with the priors {number(result["priors"]["miou"])}')
   if 'undecided' in result:
-    lines.append(
-      f'undecided {number(result["undecided"])} %; '
-      f'accuracy of the others {number(result["accuracy"])} %'
-    )
+    undecided, accuracy = number(result['undecided']), number(result['accuracy'])
+    lines.append(f'undecided {undecided} %; accuracy of the others {accuracy} %')
   return '\n'.join(lines)
 
 
-def whole_run(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-  """mIoU of every product, one column a split.
-
-  Args:
-    scores: score -> split -> result.
-  """
-  splits = tuple(dict.fromkeys(split for found in scores.values() for split in found))
+def whole_run(run: files.RunFiles) -> str:
+  """mIoU of every product, one column a split."""
   rows = [
-    (title(name), *(number(found.get(split, {}).get('miou')) for split in splits))
-    for name, found in scores.items()
+    (run.scored[name].title, *(found.get(split, {}).get('miou') for split in run.score_splits))
+    for name, found in run.scores.items()
   ]
-  return aligned(('mIoU', *splits), rows)
-
-
-def per_class_rows(
-  result: Mapping[str, Any], classes: Sequence[str] | None = None
-) -> list[tuple[str, str, str, str]]:
-  """Rows (name, IoU, FP, FN) of each class, then of the means with and without background."""
-  names = list(result['iou']) if classes is None else list(classes)
-  columns = [result.get(key, {}) for key in ('iou', 'fp_class', 'fn_class')]
-  rows = [(name, *(number(column.get(name)) for column in columns)) for name in names]
-  rows.append(('mean', number(result.get('miou')), '', ''))
-  means = (number(result.get(key)) for key in ('miou_fg', 'fp', 'fn'))
-  return [*rows, ('mean of foreground', *means)]
-
-
-def number(value: float | None, digits: int = 1) -> str:
-  """A number for a table; a dash for what is absent or not finite."""
-  if value is None or not np.isfinite(value):
-    return '-'
-  return f'{value:.{digits}f}'
-
-
-def aligned(
-  header: Sequence[str], rows: Sequence[Sequence[str]], *, rule_before: int | None = None
-) -> str:
-  """Columns for a terminal: the first left-aligned, the others right-aligned.
-
-  Args:
-    header: names of the columns.
-    rows: cells.
-    rule_before: draw a second line before this row.
-  """
-  lines = [header, *rows]
-  widths = [max(len(str(line[i])) for line in lines) for i in range(len(header))]
-  rule = '  '.join('-' * width for width in widths)
-  text = [
-    '  '.join(
-      [f'{line[0]:<{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(line[1:], widths[1:]))]
-    ).rstrip()
-    for line in lines
-  ]
-  if rule_before is not None:
-    text.insert(1 + rule_before, rule)
-  text.insert(1, rule)
-  return '\n'.join(text)
+  return aligned(('mIoU', *run.score_splits), rows)
 
 
 ABLATION_HEADER = ('method', 'runs', 'mIoU', 'mIoU fg', 'FP', 'FN', 'threshold')
 
 
-def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+def ablation_rows(runs: Sequence[tuple[str, files.Result]]) -> list[tuple[str, ...]]:
   """One row a group, in order of appearance: mean and, over several runs, standard deviation.
 
   Args:
@@ -138,13 +118,11 @@ def ablation_rows(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[s
   ]
 
 
-def by_group(
-  runs: Sequence[tuple[str, Mapping[str, Any]]],
-) -> dict[str, list[Mapping[str, Any]]]:
-  """The results of each group, in order of appearance."""
-  groups: dict[str, list[Mapping[str, Any]]] = {}
-  for group, result in runs:
-    groups.setdefault(group, []).append(result)
+def by_group(runs: Sequence[tuple[str, Item]]) -> dict[str, list[Item]]:
+  """What belongs to each group, in order of appearance; `runs` holds (group, item) of each run."""
+  groups: dict[str, list[Item]] = {}
+  for group, item in runs:
+    groups.setdefault(group, []).append(item)
   return groups
 
 
@@ -157,12 +135,12 @@ def spread(values: Sequence[float | None], digits: int = 1) -> str:
   return mean if len(known) == 1 else f'{mean} ± {number(float(np.std(known, ddof=1)), digits)}'
 
 
-def ablation(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def ablation(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison for a terminal; see `ablation_rows`."""
   return aligned(ABLATION_HEADER, ablation_rows(runs))
 
 
-def ablation_markdown(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def ablation_markdown(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison in Markdown; see `ablation_rows`."""
   lines = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *ablation_rows(runs)]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

@@ -104,7 +104,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
         _score(config, item.stage, plan, runtime)
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
-    print(build.terminal_tables(workdir))
+    print(build.terminal_tables(workdir, stage.stages(config)))
 
 
 def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:

@@ -3,14 +3,19 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic, records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import build, files, tables
+from pnoc_jax.stages.common import stage
 
 
-def execute(config, workdir: Path, run: Callable) -> None:
+def execute(
+  config: PipelineConfig, workdir: Path, run: Callable[[PipelineConfig, Path], None]
+) -> None:
   """Runs the variants one after another; writes `<workdir>/evaluation/sweep.json`, tables, a page.
 
   Args:
@@ -26,28 +31,25 @@ def execute(config, workdir: Path, run: Callable) -> None:
     run(ours, workdir / variant.name)
     runs.append((variant.group, workdir / variant.name))
     if hosts.is_main():
-      _write(config.name, workdir, runs)
+      _write(config, workdir, runs)
 
 
-def _write(title: str, workdir: Path, runs: list[tuple[str, Path]]) -> None:
+def _write(config: PipelineConfig, workdir: Path, runs: list[tuple[str, Path]]) -> None:
   """Writes a table of the runs so far for each score: json, Markdown and the page."""
-  scores = [(group, files.read_run(path).scores) for group, path in runs]
-  summary = {}
-  for name in tables.SCORES:
-    found = [(group, every.get(name, {})) for group, every in scores]
-    for split in dict.fromkeys(split for _, of in found for split in of):
-      results = [(group, of[split]) for group, of in found if split in of]
-      summary[f'{name}_{split}'] = {
-        group: [result['miou'] for result in of] for group, of in tables.by_group(results).items()
-      }
-      print(f'\n{tables.title(name)} of {split}:\n{tables.ablation(results)}')
-      text = tables.ablation_markdown(results) + '\n'
-      atomic.write_text(workdir / f'{name}_{split}.md', text)
+  stages, summary = stage.stages(config), {}
+  read = [(group, files.read_run(path, stages)) for group, path in runs]
+  for score, split, results in build.by_score(read, stages):
+    name = f'{score.name}_{split}'
+    summary[name] = {
+      group: [result['miou'] for result in of] for group, of in tables.by_group(results).items()
+    }
+    print(f'\n{score.title} of {split}:\n{tables.ablation(results)}')
+    atomic.write_text(workdir / f'{name}.md', tables.ablation_markdown(results) + '\n')
   records.write_json(workdir / 'evaluation' / 'sweep.json', summary)
-  build.build_comparison(runs, workdir / 'report' / 'index.html', title=title)
+  build.build_comparison(runs, workdir / 'report' / 'index.html', stages, title=config.name)
 
 
-def override(config, fields: dict, workdir: Path):
+def override(config: PipelineConfig, fields: dict[str, Any], workdir: Path) -> PipelineConfig:
   """Returns a copy of `config` with dotted fields replaced.
 
   Args:

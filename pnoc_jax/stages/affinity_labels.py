@@ -14,6 +14,7 @@ from pnoc_jax.engine import per_image
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.ops import pseudo_labels
+from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, scores, stage
 
 if TYPE_CHECKING:
@@ -163,5 +164,6 @@ STAGE = stage.Stage(
   faults=_faults,
   splits=lambda config: (config.dataset.train_split,),
   scores=(stage.Score('affinity_labels', 'Affinity labels', scores.score_affinity_labels),),
+  figures=refinement.affinity_labels,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -19,6 +19,7 @@ from pnoc_jax.io import archives, atomic
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import segmentation as predict
+from pnoc_jax.report import label_maps
 from pnoc_jax.stages import segmentation
 from pnoc_jax.stages.common import maps, scores, stage
 from pnoc_jax.types import Array, Variables
@@ -190,6 +191,7 @@ STAGE = stage.Stage(
   check=_check,
   faults=_faults,
   splits=lambda config: config.predictions.splits,
-  scores=(stage.Score('predictions', 'Predictions', scores.score_predictions),),
+  scores=(stage.Score('predictions', 'Predictions', scores.score_predictions, headline=True),),
+  figures=label_maps.predictions,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -15,6 +15,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import products
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
+from pnoc_jax.report import sections
 from pnoc_jax.stages.common import lpcam as lpcam_lib
 from pnoc_jax.stages.common import scores, stage
 from pnoc_jax.types import Array, PyTree, Variables
@@ -165,7 +166,7 @@ STAGE = stage.Stage(
   faults=_faults,
   splits=lambda config: config.priors.splits,
   scores=(
-    stage.Score('priors', 'Priors', scores.score_priors),
+    stage.Score('priors', 'Priors', scores.score_priors, headline=True),
     stage.Score(
       'priors_crf',
       'Priors after the CRF',
@@ -175,5 +176,6 @@ STAGE = stage.Stage(
     ),
   ),
   # float16, and float32 on a quarter of the side; then the share that is left after packing.
+  figures=sections.priors,
   disk=lambda pixels, maps: maps * (2 + 4 / 16) * 0.55,
 )

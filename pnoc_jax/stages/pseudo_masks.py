@@ -12,6 +12,7 @@ from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import per_image
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.ops import pseudo_labels
+from pnoc_jax.report import label_maps
 from pnoc_jax.stages.common import maps, scores, stage
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ STAGE = stage.Stage(
   check=_check,
   faults=_faults,
   splits=lambda config: config.priors.splits,
-  scores=(stage.Score('pseudo_masks', 'Pseudo masks', scores.score_pseudo_masks),),
+  scores=(stage.Score('pseudo_masks', 'Pseudo masks', scores.score_pseudo_masks, headline=True),),
+  figures=label_maps.pseudo_masks,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

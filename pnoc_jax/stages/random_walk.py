@@ -14,6 +14,7 @@ from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images, products
 from pnoc_jax.predict import edges
+from pnoc_jax.report import refinement
 from pnoc_jax.stages import affinity
 from pnoc_jax.stages.common import maps, scores, stage
 from pnoc_jax.types import Array, Variables
@@ -193,5 +194,6 @@ STAGE = stage.Stage(
   splits=lambda config: config.priors.splits,
   scores=(stage.Score('random_walk', 'Random walk', scores.score_walk),),
   # float16, and the share that is left after packing.
+  figures=refinement.random_walk,
   disk=lambda pixels, maps: maps * 2 * 0.67,
 )

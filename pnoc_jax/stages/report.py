@@ -22,7 +22,9 @@ class ReportConfig:
 def run(context: Context) -> None:
   """Writes `<out>/index.html` from the run's files."""
   if hosts.is_main():
-    page = build.build(context.runtime.workdir, images=context.config.report.images)
+    config = context.config
+    stages = stage.stages(config)
+    page = build.build(context.runtime.workdir, stages, images=config.report.images)
     print(f'  {page}')
   hosts.barrier('report')
 

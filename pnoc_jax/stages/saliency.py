@@ -21,6 +21,7 @@ from pnoc_jax.nn import backbones, layers, poolnet
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
 from pnoc_jax.predict import poolnet as predict
+from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, meters, saliency_scores, stage
 from pnoc_jax.types import Array, Batch, Variables
 
@@ -282,7 +283,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
 STAGE = stage.Stage(
   name='saliency',
   config=SaliencyConfig,
-  title='Saliency maps',
+  title='Saliency',
   training_title='the saliency network',
   run=run,
   describe=_describe,
@@ -297,5 +298,6 @@ STAGE = stage.Stage(
   memory=lambda config, dataset, load: memory.training_memory(
     build(config.saliency), config.saliency, dataset, load
   ),
+  figures=refinement.saliency,
   disk=lambda pixels, maps: pixels * stage.GREY_RATE,
 )

@@ -174,7 +174,6 @@ def _describe(config: 'PipelineConfig', source: info.Source) -> str:
 STAGE = stage.Stage(
   name='saliency_priors',
   config=SaliencyPriorsConfig,
-  title='Saliency masks of C2AM',
   run=run,
   describe=_describe,
   needs=lambda config: ('c2am',),

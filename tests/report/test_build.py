@@ -1,5 +1,7 @@
 """The pages, from whole runs, from parts of runs and from damaged ones."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,11 +10,16 @@ from pnoc_jax.data import info
 from pnoc_jax.io import records
 from pnoc_jax.report import build, confusion, examples, files, published, refinement, tables
 from tests.report import toy_run
+from tests.report.toy_run import STAGES
+
+
+def _page(workdir, stages=STAGES, *, open_source=toy_run.open_source, images=12):
+  return build.build(workdir, stages, open_source=open_source, images=images).read_text()
 
 
 def test_a_whole_run_gives_one_self_contained_page(tmp_path):
   result = toy_run.write_run(tmp_path)
-  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
+  text = _page(tmp_path)
   found = toy_run.Checker(text)
   assert len(found.ids) == len(set(found.ids))
   assert all(address.startswith(('#', 'data:')) for address in found.addresses)
@@ -23,30 +30,32 @@ def test_a_whole_run_gives_one_self_contained_page(tmp_path):
   assert 'dog &amp; &lt;co&gt;' in text and '<co>' not in text
   assert 'class="note"' not in text
   # The same files give the same page.
-  assert build.build(tmp_path, open_source=toy_run.open_source).read_text() == text
+  assert _page(tmp_path) == text
 
 
 def test_missing_and_damaged_files_become_notes(tmp_path):
-  text = build.build(tmp_path).read_text()
+  text = build.build(tmp_path, STAGES).read_text()
   toy_run.Checker(text)
-  assert 'config.json does not exist' in text and 'not been evaluated' in text
+  assert 'config.json does not exist' in text and 'Nothing has been evaluated' in text
   toy_run.write_run(tmp_path)
   (tmp_path / 'config.json').write_text('{}')
   (tmp_path / 'evaluation' / 'priors_val.json').write_text('{"miou": 3')
   (tmp_path / 'evaluation' / 'priors_test.json').write_text('{"miou": 3}')
+  (tmp_path / 'evaluation' / 'priors_more.json').write_text('{"miou": 3, "iou": {"cat": 3}}')
   with (tmp_path / 'generator' / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 70, "loss/total": NaN}\n{"step": 8')
-  text = build.build(tmp_path).read_text()
+  text = build.build(tmp_path, STAGES).read_text()
   toy_run.Checker(text)
   assert 'priors_val.json is not JSON' in text
   assert 'priors_test.json is not the result' in text
+  assert 'Priors of more</h2>' in text  # Though its curve over the thresholds is not there.
   assert 'the data set does not open' in text
   for path in (tmp_path / 'priors' / 'train').iterdir():
     path.write_bytes(path.read_bytes()[:100])
-  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
+  text = _page(tmp_path)
   assert 'no prior of train is there and whole' in text
   with pytest.raises(errors.UserError, match='no such directory'):
-    build.build(tmp_path / 'none')
+    build.build(tmp_path / 'none', STAGES)
 
 
 def test_runs_are_set_side_by_side(tmp_path):
@@ -55,13 +64,28 @@ def test_runs_are_set_side_by_side(tmp_path):
   toy_run.write_refinement(tmp_path / 'c')
   runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
   output = tmp_path / 'report' / 'index.html'
-  assert build.build_comparison(runs, output, open_source=toy_run.open_source, images=6) == output
+  assert (
+    build.build_comparison(runs, output, STAGES, open_source=toy_run.open_source, images=6)
+    == output
+  )
   found = toy_run.Checker(output.read_text())
   assert len(found.ids) == len(set(found.ids))
   # Of each of 6 images: itself, mask, one of each method.
   assert len(found.images) == 24
   assert 'Pseudo masks of train</h2>' in output.read_text()
   assert '<td>81.8</td><td>77.2</td>' in output.read_text()
+
+
+def test_a_group_is_shown_by_its_first_run_that_was_scored(tmp_path):
+  for name in ('a', 'b', 'c'):
+    toy_run.write_run(tmp_path / name)
+  (tmp_path / 'b' / 'evaluation' / 'priors_train.json').unlink()
+  runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
+  output = tmp_path / 'index.html'
+  build.build_comparison(runs, output, STAGES, open_source=toy_run.open_source, images=3)
+  text = output.read_text()
+  assert len(toy_run.Checker(text).images) == 12 and 'Activation of P-NOC on img0' in text
+  assert '<th scope="row">P-NOC</th><td>1</td>' in text and 'Nothing has been evaluated' in text
 
 
 def test_the_data_set_opens_from_the_record_of_the_config():
@@ -89,7 +113,7 @@ def test_examples_are_the_best_the_middle_and_the_worst():
 def test_every_product_has_its_section(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
-  text = build.build(tmp_path, open_source=toy_run.open_source, images=6).read_text()
+  text = _page(tmp_path, images=6)
   found = toy_run.Checker(text)
   assert len(found.ids) == len(set(found.ids))
   for name in ('Saliency', 'Affinity labels', 'Random walk', 'Pseudo masks', 'Predictions'):
@@ -100,9 +124,44 @@ def test_every_product_has_its_section(tmp_path):
   assert '92.5 (of 2)' in text and '81.8' in text and '33.2' in text and '45.5' in text
   assert text.count('Confusion matrix of') == 2 and 'mIoU of the predictions, train' in text
   assert 'published' not in text and 'class="note"' not in text
-  assert build.build(tmp_path, open_source=toy_run.open_source, images=6).read_text() == text
-  printed = build.terminal_tables(tmp_path).splitlines()
+  assert _page(tmp_path, images=6) == text
+  printed = build.terminal_tables(tmp_path, STAGES).splitlines()
   assert printed[0].split() == ['mIoU', 'train'] and 'predictions of train' in printed
+
+
+def test_a_stage_that_is_added_to_the_list_has_its_sections_at_its_place(tmp_path):
+  def figures(look, split):
+    chosen = [image_id for _, image_id, _ in look.chosen(split)]
+    return f'<p>{len(chosen)} of {len(look.source(split).ids)} outlines of {look.run.name}</p>'
+
+  toy = toy_run.Stage(
+    'outlines', 'Outlines', 'the outliner', (toy_run.Score('outlines', 'Outlines', True),), figures
+  )
+  stages = (*STAGES[:2], toy, *STAGES[2:])
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  with records.JsonLines(tmp_path / 'outlines' / 'metrics.jsonl') as file:
+    file.write({'step': 1, 'loss/total': 1.0, 'eval/miou': 4.0})
+  result = {'miou': 12.25, 'iou': {'background': 12.25}}
+  records.write_json(tmp_path / 'evaluation' / 'outlines_train.json', result)
+  text = _page(tmp_path, stages, images=6)
+  headings = re.findall('<h2 id="[^"]*">([^<]*)</h2>', text)
+  place = headings.index('Training of the outliner')
+  assert headings[place - 1 : place + 3] == [
+    'Priors of train',
+    'Training of the outliner',
+    'Outlines of train',
+    'Saliency of train',
+  ]
+  assert '<p>3 of 8 outlines of toy run</p>' in text
+  assert 'mIoU of the outlines, train</dt><dd>12.2' in text
+  assert '<th scope="row">outlines</th><td>not finished</td><td>12.2</td>' in text
+  assert '<th scope="col">Priors</th><th scope="col">Outlines</th>' in text
+  lines = build.terminal_tables(tmp_path, stages).splitlines()
+  assert [line.split()[0] for line in lines[2:5]] == ['Priors', 'Outlines', 'Masks']
+  runs, output = [('a', tmp_path), ('b', tmp_path)], tmp_path / 'both.html'
+  text = build.build_comparison(runs, output, stages, open_source=toy_run.open_source).read_text()
+  assert 'Outlines of train</h2>' in text and 'mIoU of the outliner' in text
 
 
 def test_products_without_masks_are_shown(tmp_path):
@@ -114,7 +173,7 @@ def test_products_without_masks_are_shown(tmp_path):
   records.write_json(tmp_path / 'config.json', {**config, 'priors': {'splits': ['train']}})
   for path in (tmp_path / 'saliency' / 'train').iterdir():
     path.write_bytes(path.read_bytes()[:20])
-  text = build.build(tmp_path, open_source=toy_run.open_source).read_text()
+  text = _page(tmp_path)
   toy_run.Checker(text)
   assert 'Predictions of train</h2>' in text and 'Confusion matrix' not in text
   assert 'Activation of cat on img0' in text
@@ -130,7 +189,9 @@ def test_of_four_channels_three_are_shown(tmp_path):
       return {'image': np.full((16, 16, 4), 30 * index, np.uint8)}
 
   toy_run.write_run(tmp_path)
-  text = build.build(tmp_path, open_source=lambda config, split: Source(), images=3).read_text()
+  text = build.build(
+    tmp_path, STAGES, open_source=lambda config, split: Source(), images=3
+  ).read_text()
   # Of 3 images: itself, label map, one class.
   assert len(toy_run.Checker(text).images) == 9
 
@@ -156,7 +217,7 @@ def test_a_supervised_run_is_named_and_compared_as_one(tmp_path):
   assert published.scores(config)['predictions'] == '80.6 val'
   (tmp_path / 'generator' / 'metrics.jsonl').unlink()
   records.write_done(tmp_path / 'segmentation', {}, {}, {})
-  text = build.build(tmp_path, open_source=toy_run.open_source, images=0).read_text()
+  text = _page(tmp_path, images=0)
   assert 'Supervised on voc12' in text and 'P-NOC' not in text
   assert not toy_run.Checker(text).images
 

@@ -15,7 +15,7 @@ RESULT = {
 
 
 def test_per_class_table():
-  assert tables.per_class(RESULT).splitlines() == [
+  assert tables.score(RESULT).splitlines() == [
     'class                 IoU    FP    FN',
     '------------------  -----  ----  ----',
     'background          100.0   0.0   0.0',

@@ -1,14 +1,54 @@
 """A toy data set, what runs on it leave, and a reader of pages: for the tests of the report."""
 
+import dataclasses
 import html.parser
+from collections.abc import Callable
 
 import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.io import images, products, records
 from pnoc_jax.metrics import segmentation, thresholds
+from pnoc_jax.report import label_maps, refinement, sections
 
 CLASSES = ('background', 'cat', 'dog & <co>')
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A score, with what the report asks of it."""
+
+  name: str
+  title: str
+  headline: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stage, with what the report asks of it."""
+
+  name: str
+  title: str = ''
+  training_title: str = ''
+  scores: tuple[Score, ...] = ()
+  figures: Callable | None = None
+
+
+def _made(name, title, figures, headline=False):
+  return Stage(name, title, scores=(Score(name, title, headline),), figures=figures)
+
+
+STAGES = (
+  Stage('generator', training_title='the generator'),
+  _made('priors', 'Priors', sections.priors, headline=True),
+  Stage('saliency_priors', scores=(Score('saliency_priors', 'Masks of C2AM'),)),
+  _made('saliency', 'Saliency', refinement.saliency),
+  _made('affinity_labels', 'Affinity labels', refinement.affinity_labels),
+  _made('random_walk', 'Random walk', refinement.random_walk),
+  _made('pseudo_masks', 'Pseudo masks', label_maps.pseudo_masks, headline=True),
+  Stage('segmentation', training_title='the segmentation network'),
+  _made('predictions', 'Predictions', label_maps.predictions, headline=True),
+)
 
 
 class Source:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pnoc_jax.data import info
 from pnoc_jax.engine import memory as memory_lib
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.report import examples
 from pnoc_jax.stages.common.scores import Split
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Score:
       them by default.
     reads: config -> dotted fields beyond the product that the score depends on.
     needs: other stages whose products it reads where they are there.
+    headline: whether the front of the report shows it.
   """
 
   name: str
@@ -42,6 +44,7 @@ class Score:
   splits: 'Callable[[PipelineConfig], tuple[str, ...]] | None' = None
   reads: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   needs: tuple[str, ...] = ()
+  headline: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Stage:
       continues what an interrupted call left there. The facts, a dict or None, are kept in the
       record that it is done.
     describe: (config, training split) -> a few words on its size for the plan.
-    title: of its product, for headings.
+    title: of its product, for headings of the report.
     training_title: of the network that it trains, for headings; empty where it trains none.
     needs: config -> names of the stages whose products it reads.
     reads: config -> dotted fields that its product depends on; by default all of its own config.
@@ -85,7 +88,7 @@ class Stage:
   faults: 'Callable[[PipelineConfig], list[str]]' = lambda config: []
   splits: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   scores: tuple[Score, ...] = ()
-  figures: Callable[..., str] | None = None
+  figures: Callable[[examples.Look, str], str] | None = None
   memory: 'Memory | None' = None
   disk: Callable[[float, float], float] | None = None
 
