@@ -1,8 +1,9 @@
-"""What the configs share: reading their argument, and the seeds of a sweep."""
+"""What the configs share: reading their argument, the defaults, and which networks train."""
 
 import difflib
 
 from pnoc_jax import config as config_lib
+from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 
 
@@ -44,3 +45,14 @@ def base_config(name: str) -> config_lib.PipelineConfig:
   config = config_lib.PipelineConfig(name=name)
   config.generator.optim.accumulate = 2
   return config
+
+
+def networks(config: config_lib.PipelineConfig) -> tuple[settings.TrainingConfig, ...]:
+  """The trainings that share a backbone, in their order: all but that of PoolNet."""
+  return (
+    config.classifier,
+    config.generator,
+    config.c2am,
+    config.affinity,
+    config.segmentation,
+  )

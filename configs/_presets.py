@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from configs import _base, _recipes
 from pnoc_jax import config as config_lib
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones, layers
@@ -21,48 +22,51 @@ WITHOUT_WALK = ('priors', 'pseudo_masks', 'predictions')
 WITH_MASKS_OF_C2AM = ('priors', 'saliency_priors', 'pseudo_masks', 'predictions')
 
 
-def build(
+def preset(
   name: str,
   data: _recipes.Data,
-  argument: str | None,
   *,
   method: str,
   scored: tuple[str, ...],
   change: Callable[[_recipes.Numbers, str], _recipes.Numbers] = lambda numbers, recipe: numbers,
-) -> config_lib.PipelineConfig:
-  """Makes the config of a data set and a method.
+) -> Callable[[str | None], PipelineConfig]:
+  """Makes the `get_config` of a data set and a method.
 
   Args:
     name: of the run; the words given are added.
     data: the data set.
-    argument: the words: `WORDS`.
     method: how the generator is trained.
     scored: stages whose products are scored, and so the last ones of the run.
     change: (numbers, recipe) -> the numbers of this method.
 
-  Raises:
-    UserError: a word is unknown, or two recipes are named.
+  Returns:
+    A function from the words after the config's colon, `WORDS`, to the config. It raises UserError
+    if a word is unknown, or if two recipes are named.
   """
-  words = _base.parse(argument, WORDS)
-  named = [word for word in _recipes.RECIPES if word in words]
-  if len(named) > 1:
-    raise UserError(f'the config takes one recipe, not {" and ".join(named)}')
-  recipe = named[0] if named else 'text'
-  numbers = change(data.numbers[recipe], recipe)
-  if 'backbone' in words:
-    numbers = dataclasses.replace(numbers, backbone=words['backbone'])
-  config = _base.base_config('_'.join([name, *(words[x] or x for x in words)]))
-  _set_dataset(config, data, scored)
-  _set_cam_networks(config, numbers, method)
-  _set_refinement(config, numbers)
-  _set_segmentation(config, numbers)
-  _set_backbones(config, numbers)
-  if 'smoke' in words:
-    _shrink(config, backbone=words.get('backbone', 'resnest_tiny'))
-  return config
+
+  def get_config(argument: str | None = None) -> PipelineConfig:
+    words = _base.parse(argument, WORDS)
+    named = [word for word in _recipes.RECIPES if word in words]
+    if len(named) > 1:
+      raise UserError(f'the config takes one recipe, not {" and ".join(named)}')
+    recipe = named[0] if named else 'text'
+    numbers = change(data.numbers[recipe], recipe)
+    if 'backbone' in words:
+      numbers = dataclasses.replace(numbers, backbone=words['backbone'])
+    config = _base.base_config('_'.join([name, *(words[x] or x for x in words)]))
+    _set_dataset(config, data, scored)
+    _set_cam_networks(config, numbers, method)
+    _set_refinement(config, numbers)
+    _set_segmentation(config, numbers)
+    _set_backbones(config, numbers)
+    if 'smoke' in words:
+      _shrink(config, backbone=words.get('backbone', 'resnest_tiny'))
+    return config
+
+  return get_config
 
 
-def _set_dataset(config, data: _recipes.Data, scored: tuple[str, ...]) -> None:
+def _set_dataset(config: PipelineConfig, data: _recipes.Data, scored: tuple[str, ...]) -> None:
   config.dataset.name = data.name
   config.dataset.train_split, config.dataset.val_split = data.train, data.splits[-1]
   # Only pseudo masks are wanted of all training images.
@@ -77,7 +81,7 @@ def _set_dataset(config, data: _recipes.Data, scored: tuple[str, ...]) -> None:
     config.pseudo_masks.source = maps.Scores.PRIORS
 
 
-def _set_cam_networks(config, numbers: _recipes.Numbers, method: str) -> None:
+def _set_cam_networks(config: PipelineConfig, numbers: _recipes.Numbers, method: str) -> None:
   config.generator.method = method
   for training in (config.classifier, config.generator):
     training.optim.lr, training.optim.power = numbers.lr, numbers.power
@@ -106,7 +110,7 @@ def _set_images(training: settings.TrainingConfig, images: _recipes.Images) -> N
   training.eval_size = images.crop
 
 
-def _set_refinement(config, numbers: _recipes.Numbers) -> None:
+def _set_refinement(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
   c2am = config.c2am
   c2am.batch_size, c2am.optim.accumulate = numbers.c2am_batch, numbers.c2am_accumulate
   c2am.optim.lr, c2am.optim.scratch_lr = numbers.c2am_lr, numbers.c2am_scratch_lr
@@ -120,7 +124,7 @@ def _set_refinement(config, numbers: _recipes.Numbers) -> None:
   config.pseudo_masks.threshold = numbers.pseudo_threshold
 
 
-def _set_segmentation(config, numbers: _recipes.Numbers) -> None:
+def _set_segmentation(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
   ours = config.segmentation
   ours.epochs, ours.optim.lr = numbers.deeplab_epochs, numbers.deeplab_lr
   ours.optim.momentum, ours.optim.nesterov = numbers.deeplab_momentum, numbers.deeplab_momentum > 0
@@ -130,20 +134,9 @@ def _set_segmentation(config, numbers: _recipes.Numbers) -> None:
   config.predictions.crf.steps = numbers.deeplab_crf
 
 
-def _networks(config) -> tuple[settings.TrainingConfig, ...]:
-  """The trainings that share a backbone."""
-  return (
-    config.classifier,
-    config.generator,
-    config.c2am,
-    config.affinity,
-    config.segmentation,
-  )
-
-
-def _set_backbones(config, numbers: _recipes.Numbers) -> None:
+def _set_backbones(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
   known = backbones.info(numbers.backbone)
-  for training in _networks(config):
+  for training in _base.networks(config):
     training.model.backbone = numbers.backbone
     training.init = known.pretrained
     if training.model.output_stride not in known.output_strides:
@@ -153,9 +146,9 @@ def _set_backbones(config, numbers: _recipes.Numbers) -> None:
     config.affinity.init = backbones.info(config.affinity.model.backbone).pretrained
 
 
-def _shrink(config, *, backbone: str) -> None:
+def _shrink(config: PipelineConfig, *, backbone: str) -> None:
   """Makes everything as small as shows that it works."""
-  for training in (*_networks(config), config.saliency):
+  for training in (*_base.networks(config), config.saliency):
     training.model = settings.ModelConfig(
       backbone=backbone,
       output_stride=8,

@@ -6,6 +6,7 @@ December 2023, `:head` the latest code. docs/recipes.md sets them side by side, 
 """
 
 import dataclasses
+from typing import Any
 
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.engine import settings
@@ -164,7 +165,7 @@ def _coco() -> dict[str, Numbers]:
   }
 
 
-def _code_only(**changes) -> dict[str, Numbers]:
+def _code_only(**changes: Any) -> dict[str, Numbers]:
   """Of a data set that only the latest code knows: without a word alone Alg. 1 and precision."""
   head = dataclasses.replace(_voc()['head'], **changes)
   exact = settings.Precision.FLOAT32

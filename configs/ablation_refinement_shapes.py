@@ -14,6 +14,8 @@ masks 87.3 (without saliency 85.3); P-OC's 66.4, 88.8, 77.8 (81.4). Saliency, in
 C2AM 46.6, C2AM-H 90.7, PoolNet 86.2.
 """
 
+from typing import Any
+
 from configs import _base, pnoc_shapes
 from pnoc_jax import config as config_lib
 from pnoc_jax.stages import c2am
@@ -40,10 +42,10 @@ def _variants(seed: int) -> list[config_lib.Variant]:
   """The runs of a seed; each takes what an earlier one has made."""
   variants = []
 
-  def add(group: str, name: str, taken: dict[str, str], **overrides) -> None:
+  def add(group: str, name: str, taken: dict[str, str], overrides: dict[str, Any]) -> None:
     inputs = {f'inputs.{stage}': f'{{workdir}}/{run}/{stage}' for stage, run in taken.items()}
     variants.append(
-      config_lib.Variant(group, f'{name}-{seed}', {'seed': seed, **inputs, **_dotted(overrides)})
+      config_lib.Variant(group, f'{name}-{seed}', {'seed': seed, **inputs, **overrides})
     )
 
   for method, title in (('pnoc', 'P-NOC'), ('poc', 'P-OC')):
@@ -53,29 +55,28 @@ def _variants(seed: int) -> list[config_lib.Variant]:
       f'{title} + C2AM-H',
       f'{method}-h',
       judge,
-      generator__method=method,
-      evaluation__of=PSEUDO_MASKS[:1] + SALIENCY + PSEUDO_MASKS[1:],
+      {
+        'generator.method': method,
+        'evaluation.of': PSEUDO_MASKS[:1] + SALIENCY + PSEUDO_MASKS[1:],
+      },
     )
     add(
       title,
       method,
       {'generator': full, 'priors': full},
-      generator__method=method,
-      affinity_labels__saliency=maps.Saliency.NONE,
-      affinity_labels__foreground=0.5,
-      affinity_labels__background=0.2,
-      evaluation__of=PSEUDO_MASKS,
+      {
+        'generator.method': method,
+        'affinity_labels.saliency': maps.Saliency.NONE,
+        'affinity_labels.foreground': 0.5,
+        'affinity_labels.background': 0.2,
+        'evaluation.of': PSEUDO_MASKS,
+      },
     )
     if method == 'pnoc':
       add(
         'C2AM',
         'c2am',
         {'generator': full, 'priors': full},
-        c2am__method=c2am.Hints.C2AM,
-        evaluation__of=('priors', *SALIENCY),
+        {'c2am.method': c2am.Hints.C2AM, 'evaluation.of': ('priors', *SALIENCY)},
       )
   return variants
-
-
-def _dotted(overrides: dict) -> dict:
-  return {name.replace('__', '.'): value for name, value in overrides.items()}

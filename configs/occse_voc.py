@@ -13,22 +13,14 @@ Obtained: nothing yet, it was not run; and nothing is published of this recipe.
 import dataclasses
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
-
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'occse_voc',
-    _recipes.VOC,
-    argument,
-    method='occse',
-    scored=_presets.TO_PRIORS,
-    change=_change,
-  )
 
 
 def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
   # Labels are smoothed from P-OC on; P-OC's runner behind the tables set no accumulation.
   changes = {'text': {'smoothing': 0.0}, 'paper': {'smoothing': 0.0, 'accumulate': 1}}
   return dataclasses.replace(numbers, **changes.get(recipe, {}))
+
+
+get_config = _presets.preset(
+  'occse_voc', _recipes.VOC, method='occse', scored=_presets.TO_PRIORS, change=_change
+)

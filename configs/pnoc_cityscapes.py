@@ -15,15 +15,7 @@ Obtained: nothing yet, it was not run.
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'pnoc_cityscapes',
-    _recipes.CITYSCAPES,
-    argument,
-    method='pnoc',
-    scored=_presets.WITH_MASKS_OF_C2AM,
-  )
+get_config = _presets.preset(
+  'pnoc_cityscapes', _recipes.CITYSCAPES, method='pnoc', scored=_presets.WITH_MASKS_OF_C2AM
+)

@@ -16,15 +16,7 @@ Obtained: nothing yet, it was not run. Published: priors 40.7 mIoU, pseudo masks
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'pnoc_coco',
-    _recipes.COCO,
-    argument,
-    method='pnoc',
-    scored=_presets.TO_PREDICTIONS,
-  )
+get_config = _presets.preset(
+  'pnoc_coco', _recipes.COCO, method='pnoc', scored=_presets.TO_PREDICTIONS
+)

@@ -14,15 +14,7 @@ Obtained: nothing yet, it was not run.
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'pnoc_deepglobe',
-    _recipes.DEEPGLOBE,
-    argument,
-    method='pnoc',
-    scored=_presets.WITHOUT_WALK,
-  )
+get_config = _presets.preset(
+  'pnoc_deepglobe', _recipes.DEEPGLOBE, method='pnoc', scored=_presets.WITHOUT_WALK
+)

@@ -36,13 +36,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   words = _base.parse(argument, {'smoke': 'one epoch of each network'})
   config = _base.base_config('pnoc_folder')
   config.dataset.name = 'folder'
-  trainings = (
-    config.classifier,
-    config.generator,
-    config.c2am,
-    config.affinity,
-    config.segmentation,
-  )
+  trainings = _base.networks(config)
   for training in trainings:
     _small(training)
   for following in trainings[2:]:

@@ -13,15 +13,5 @@ Obtained: nothing yet, it was not run.
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'pnoc_hpa',
-    _recipes.HPA,
-    argument,
-    method='pnoc',
-    scored=_presets.TO_PRIORS,
-  )
+get_config = _presets.preset('pnoc_hpa', _recipes.HPA, method='pnoc', scored=_presets.TO_PRIORS)

@@ -25,14 +25,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   words = _base.parse(argument, {'smoke': 'a run of two minutes'})
   config = _base.base_config('pnoc_shapes')
   config.dataset.name = 'shapes'
-  trainings = (
-    config.classifier,
-    config.generator,
-    config.c2am,
-    config.saliency,
-    config.affinity,
-    config.segmentation,
-  )
+  trainings = (*_base.networks(config), config.saliency)
   for training in trainings:
     _small(training, config.dataset.shapes.size)
   for following in trainings[2:]:

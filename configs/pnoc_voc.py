@@ -20,15 +20,7 @@ masks 75.5, DeepLabV3+ 73.8 on val.
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'pnoc_voc',
-    _recipes.VOC,
-    argument,
-    method='pnoc',
-    scored=_presets.TO_PREDICTIONS,
-  )
+get_config = _presets.preset(
+  'pnoc_voc', _recipes.VOC, method='pnoc', scored=_presets.TO_PREDICTIONS
+)

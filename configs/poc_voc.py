@@ -15,19 +15,6 @@ without label smoothing), DeepLabV3+ 71.4 on val.
 import dataclasses
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
-
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'poc_voc',
-    _recipes.VOC,
-    argument,
-    method='poc',
-    scored=_presets.TO_PREDICTIONS,
-    change=_change,
-  )
 
 
 def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
@@ -37,3 +24,8 @@ def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
   return dataclasses.replace(
     numbers, accumulate=1, c2am_threshold=0.4, foreground=0.4, label_confidence=0.9
   )
+
+
+get_config = _presets.preset(
+  'poc_voc', _recipes.VOC, method='poc', scored=_presets.TO_PREDICTIONS, change=_change
+)

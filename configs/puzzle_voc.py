@@ -13,21 +13,13 @@ that scored best on the training masks).
 import dataclasses
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
-
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'puzzle_voc',
-    _recipes.VOC,
-    argument,
-    method='puzzle',
-    scored=_presets.TO_PRIORS,
-    change=_change,
-  )
 
 
 def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
   # Labels are smoothed from P-OC on; in the latest code everywhere.
   return numbers if recipe == 'head' else dataclasses.replace(numbers, smoothing=0.0)
+
+
+get_config = _presets.preset(
+  'puzzle_voc', _recipes.VOC, method='puzzle', scored=_presets.TO_PRIORS, change=_change
+)

@@ -17,12 +17,7 @@ from pnoc_jax.stages import segmentation
 
 def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   """The config; words are those of `_presets.WORDS`."""
-  config = _presets.build(
-    'supervised_voc',
-    _recipes.VOC,
-    argument,
-    method='pnoc',
-    scored=('predictions',),
-  )
+  preset = _presets.preset('supervised_voc', _recipes.VOC, method='pnoc', scored=('predictions',))
+  config = preset(argument)
   config.segmentation.labels = segmentation.Labels.TRUE
   return config

@@ -10,15 +10,7 @@ Obtained: nothing yet, it was not run. Published with `:journal`: priors 53.7 mI
 """
 
 from configs import _presets, _recipes
-from pnoc_jax import config as config_lib
 
-
-def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
-  """The config; words are those of `_presets.WORDS`."""
-  return _presets.build(
-    'vanilla_voc',
-    _recipes.VOC,
-    argument,
-    method='vanilla',
-    scored=_presets.TO_PRIORS,
-  )
+get_config = _presets.preset(
+  'vanilla_voc', _recipes.VOC, method='vanilla', scored=_presets.TO_PRIORS
+)

@@ -8,6 +8,7 @@ with warnings, 2 with faults.
 
 import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(split, count):
+def _progress(split: str, count: int) -> Iterator[Callable[[int, int], object]]:
   import tqdm
 
   with tqdm.tqdm(total=count, desc=f'looking at {split}', unit='image') as bar:

@@ -15,10 +15,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from pnoc_jax.data import info, sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _prepare(config, row, splits: str, output: str) -> None:
+def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, output: str) -> None:
   import tqdm
 
   from pnoc_jax.data import sources

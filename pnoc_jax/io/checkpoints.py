@@ -127,9 +127,9 @@ class Checkpoints:
         state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()
       ),
     )
-    leaves = [restored.state[name] for name in expected]
+    leaves = [restored['state'][name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
-    return Restored(step, state, restored.extra)
+    return Restored(step, state, restored['extra'])
 
   def _set_aside(self, step: int) -> pathlib.Path:
     source = self._directory / str(step)

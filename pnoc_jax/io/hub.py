@@ -44,7 +44,7 @@ def fetch(name: str) -> pathlib.Path:
   if by_hand(name).is_file():
     return by_hand(name)
   try:
-    import huggingface_hub as hub
+    import huggingface_hub as hub  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise UserError(
       f"{name} is downloaded by huggingface_hub: pip install 'pnoc-jax[hub]'; or {_advice(name)}"

@@ -30,8 +30,8 @@ def plain(value: Any) -> Any:
     return sorted(plain(v) for v in value)
   if isinstance(value, list | tuple):
     return [plain(v) for v in value]
-  if hasattr(value, 'tolist'):  # Arrays and scalars of numpy and of jax.
-    return value.tolist()
+  if callable(to_list := getattr(value, 'tolist', None)):  # Arrays and scalars of numpy and of jax.
+    return to_list()
   if isinstance(value, os.PathLike):
     return os.fspath(value)
   if value is None or isinstance(value, bool | int | float | str):

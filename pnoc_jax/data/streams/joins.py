@@ -21,18 +21,17 @@ _SHOWN = 20  # Problems that a message lists.
 
 
 class Target(Protocol):
-  """One map beside each image of a source, to learn from or to compare with.
-
-  Attributes:
-    fill: the map's value outside of the image.
-    resample: how the map is resized.
-  """
+  """One map beside each image of a source, to learn from or to compare with."""
 
   @property
-  def fill(self) -> int: ...
+  def fill(self) -> int:
+    """The map's value outside of the image."""
+    ...
 
   @property
-  def resample(self) -> Resample: ...
+  def resample(self) -> Resample:
+    """How the map is resized."""
+    ...
 
   def read(self, index: int, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """u8[H, W] of one image; its (H, W) is checked where it is given."""
