@@ -71,7 +71,7 @@ def look(
     for i, (found, size, share, mode) in enumerate(pool.map(examine, range(count))):
       problems += [checks.Problem(source.ids[i], x) for x in found]
       sound[i], sizes[i] = not found, size
-      if sound[i] and share is not None:
+      if sound[i] and share is not None and areas is not None:
         areas[i] = share
       if mode is not None:
         modes[mode].append(source.ids[i])
