@@ -57,7 +57,7 @@ class _Stored(Mapping[str, np.ndarray]):
   def __init__(self, directory: pathlib.Path):
     self._directory, self._opened = directory, {}
 
-  def __getstate__(self):
+  def __getstate__(self) -> dict[str, object]:
     return {'_directory': self._directory, '_opened': {}}
 
   def __getitem__(self, name: str) -> np.ndarray:

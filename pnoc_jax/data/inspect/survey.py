@@ -1,4 +1,4 @@
-"""Looks at every example of a split once, and says what is wrong or worth knowing before a run."""
+"""Looks at every example of a split once, and tells what a run should know about them."""
 
 import collections
 import dataclasses
@@ -14,8 +14,8 @@ from pnoc_jax.data.inspect import checks, statistics
 from pnoc_jax.data.inspect.findings import Finding, Level
 from pnoc_jax.io import images
 
-_SHOWN = 5  # Ids that a finding names.
-_MANY = 20  # Problems of one kind that are told one by one.
+_SHOWN = 5  # So many ids are named in a finding.
+_MANY = 20  # So many problems of one kind are told one by one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Survey:
   """What one look at N examples showed.
 
   Attributes:
-    problems: broken examples.
-    sound: bool[N], of the others.
+    problems: what is wrong with examples.
+    sound: bool[N], whether nothing is wrong with an example.
     areas: f64[N, K + 1], each mask's `statistics.shares`, 0 for broken ones; None without masks.
     sizes: i64[N, 2] (H, W), 0 for broken ones.
     modes: Pillow's name of the images' colours -> ids.
@@ -53,7 +53,7 @@ def look(
   Args:
     source: the examples.
     on_progress: called with (examples done, examples).
-    threads: that decode.
+    threads: how many threads decode.
   """
   count, num_classes = len(source), source.info.num_classes
   problems, modes = [], collections.defaultdict(list)
@@ -81,14 +81,14 @@ def look(
 
 
 def _mode(source, index):
-  """Of a colour image's file, or None."""
+  """Pillow's name of a colour image's colours, or None."""
   files = source.files(index)
   if len(source.info.mean) != 3 or not files:
     return None
   try:
     return images.image_mode(files[0])
   except errors.UserError:
-    return None  # Told as a problem.
+    return None  # It is among the problems.
 
 
 def judge(
@@ -100,15 +100,15 @@ def judge(
   own_list: bool = False,
   broken: Level = Level.FAULT,
 ) -> list[Finding]:
-  """What a survey means.
+  """The findings of a survey.
 
   Args:
     source: the examples.
-    survey: of them.
+    survey: what a look at them showed.
     trains: whether networks learn from this split.
-    known: images of the published split.
-    own_list: whether the ids are of a list in place of the data set's own.
-    broken: how much a broken example matters: a run may leave it out.
+    known: number of images of the published split, if one is known.
+    own_list: whether the ids are from a list in place of the data set's own.
+    broken: how much a broken example matters; it is less if the run leaves it out.
   """
   about = f'split {source.split}'
   found = [_count(source, survey, about, known, own_list)]
@@ -141,7 +141,7 @@ def _count(source, survey, about, known, own_list):
 
 
 def _labels(source, survey, about, trains):
-  """Classes and images that lack the other."""
+  """Classes without images, and images without a class."""
   labelled = source.labels.any(1)
   if not labelled.any():
     level = Level.FAULT if trains else Level.FACT
@@ -173,12 +173,12 @@ def _labels(source, survey, about, trains):
 
 
 def _agreement(source, survey, about, tolerance=0.02):
-  """Labels against masks; in the field's sets a percent or so of the images differ."""
+  """Compares labels with masks; in the field's data sets about a percent of the images differ."""
   if survey.areas is None:
     return []
   label, shown = source.labels > 0, survey.areas[:, 1:] > 0
   compared = survey.sound & label.any(1)
-  # Of an image that shows none of its classes and has others, one of the two files is another's.
+  # If a mask shows other classes and none of its label's, it belongs to another image.
   swapped = compared & shown.any(1) & ~(label & shown).any(1)
   found = [
     Finding(
@@ -209,7 +209,7 @@ def _agreement(source, survey, about, tolerance=0.02):
 
 
 def compare(train: info.Source, val: info.Source) -> list[Finding]:
-  """What two splits have in common and should not."""
+  """Finds images that are in both splits, which should have none in common."""
   both = sorted(set(train.ids) & set(val.ids))
   if not both:
     return []
@@ -223,7 +223,7 @@ _LISTS = ('splits', 'ImageSets/Segmentation', '')
 
 
 def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding]:
-  """Names the lists with the line ends of Windows: they are read as if they had the others."""
+  """Names the lists that have line ends of Windows, which are read like others."""
   if config.source is not info.Storage.FILES:
     return []
   splits = list(splits)

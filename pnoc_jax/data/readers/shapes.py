@@ -64,7 +64,7 @@ class ShapesSource:
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getstate__(self):
+  def __getstate__(self) -> dict[str, object]:
     # It is quicker for a worker to draw images than to receive them.
     return {**self.__dict__, '_cache': {}}
 

@@ -231,7 +231,7 @@ class PackedSource:
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getstate__(self):
+  def __getstate__(self) -> dict[str, object]:
     # A worker opens readers of its own.
     return {**self.__dict__, '_records': None}
 
