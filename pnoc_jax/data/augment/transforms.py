@@ -100,15 +100,13 @@ class TransformConfig:
     flip: whether half of the images are mirrored.
     tones: how tones are made alike.
     augment: the colour and shape changes.
-    brightness: of LIGHT and COLORJITTER; the factor is uniform in 1 +- this.
-    contrast: of COLORJITTER; the factor is uniform in 1 +- this.
-    saturation: of COLORJITTER; the factor is uniform in 1 +- this.
-    hue: of COLORJITTER; the hue turns by a part of the circle that is uniform in +- this, at most
-      0.5.
-    randaugment_n: of RANDAUGMENT; number of operations drawn for an image.
-    randaugment_m: of RANDAUGMENT; magnitudes are drawn from 1 to this, exclusive.
-    cutout: of RANDAUGMENT, which ends with a black rectangle of this side in px (and one more where
-      it fits).
+    brightness: LIGHT and COLORJITTER draw the factor from 1 +- this.
+    contrast: COLORJITTER draws the factor from 1 +- this.
+    saturation: COLORJITTER draws the factor from 1 +- this.
+    hue: COLORJITTER turns the hue by a part of the circle from +- this, at most 0.5.
+    randaugment_n: RANDAUGMENT draws so many operations for an image.
+    randaugment_m: RANDAUGMENT draws magnitudes from 1 to this, exclusive.
+    cutout: RANDAUGMENT ends with a black rectangle of this side, px (one more where it fits).
   """
 
   min_size: int = 320
@@ -159,16 +157,16 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
       f'augment is {config.augment.value}, which moves the image but not its target: '
       'use none, light or colorjitter'
     )
-  if channels != 3 and config.augment not in (Augment.NONE, Augment.LIGHT):
-    wrong.append(
-      f'augment is {config.augment.value}, which is of red, green and blue, but the images have '
-      f'{channels} channels: use none or light'
-    )
-  if channels != 3 and config.tones in _LIGHTNESS:
-    wrong.append(
-      f'tones is {config.tones.value}, which is of red, green and blue, but the images have '
-      f'{channels} channels: use none or quantile'
-    )
+  for field, known in (
+    ('augment', (Augment.NONE, Augment.LIGHT)),
+    ('tones', (Tones.NONE, Tones.QUANTILE)),
+  ):
+    value = getattr(config, field)
+    if channels != 3 and value not in known:
+      wrong.append(
+        f'{field} is {value.value}, which is of red, green and blue, but the images have '
+        f'{channels} channels: use {" or ".join(x.value for x in known)}'
+      )
   if wrong:
     raise errors.UserError('The transform cannot work: ' + '; '.join(wrong) + '.')
 

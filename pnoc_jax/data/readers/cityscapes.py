@@ -14,7 +14,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files
+from pnoc_jax.data.readers import files, lists
 
 CLASSES = (
   'wall',
@@ -57,9 +57,7 @@ _NAMES = ('background', *CLASSES)
 _IMAGE = '_leftImg8bit.png'
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; `sources.open_source` documents the arguments.
 
   Masks in `dataset.masks` have the values 0 to 13 and 255.
@@ -102,7 +100,7 @@ def _ids(config, split, found, problems):
     if not found:
       problems.append(f'leftImg8bit/{split}/ has no images <city>/<id>{_IMAGE}')
     return list(found), {}
-  lines = files.own_list(config, split, problems)
+  lines = lists.own_list(config, split, problems)
   listed = {}
   for line in lines:
     key, comma, numbers = line.partition(',')

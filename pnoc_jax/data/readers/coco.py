@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, files
+from pnoc_jax.data.readers import coco_index, files, lists
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant
@@ -40,9 +40,7 @@ _MASKS = 'coco_seg_anno'
 _NAMES = ('background', *CLASSES)
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; `sources.open_source` documents the arguments.
 
   A split from `dataset.lists` has images of `val2014` if its name begins with `val`, else of
@@ -116,7 +114,7 @@ def _open_index(path, config, problems):
 
 def _ids(config, split, folder, index, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=lambda x: _parse_id(x, folder.name))
+    return lists.own_list(config, split, problems, parse=lambda x: _parse_id(x, folder.name))
   if split.removesuffix(_LABELLED) != folder.name:
     problems.append(
       f'there is no split {split!r}: known are {", ".join(IMAGES)}, and those of lists in a folder '

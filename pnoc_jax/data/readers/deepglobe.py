@@ -33,9 +33,7 @@ _VOID_INDEX = 7  # In masks that were saved as indices.
 _LIST = 'ImageSets/Segmentation/{}.txt'
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; `sources.open_source` documents the arguments."""
   marks = ('JPEGImages', split, 'train')
   root = files.find_root(config, marks, ('DGdevkit', 'land-train'))
@@ -103,7 +101,7 @@ def _published(root, folder, ending):
 
 def _ids(config, root, split, image_files, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=_parse_id)
+    return lists.own_list(config, split, problems, parse=_parse_id)
   name = _LIST.format(split)
   if (root / name).is_file():
     return lists.read_ids(root / name, name, problems, parse=_parse_id)

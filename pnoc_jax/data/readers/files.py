@@ -13,6 +13,18 @@ from pnoc_jax.data.readers import lists
 from pnoc_jax.io import images
 
 
+class Masks(Protocol):
+  """The masks of a split, by their places in its ids."""
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W]: 0 background, k+1 class k, 255 void."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The files that are read; messages about a mask name the last one."""
+    ...
+
+
 class Images(Protocol):
   """The images of a split, by their places in its ids."""
 
@@ -26,18 +38,6 @@ class Images(Protocol):
 
   def files(self, index: int) -> tuple[pathlib.Path, ...]:
     """The files that are read."""
-    ...
-
-
-class Masks(Protocol):
-  """The masks of a split, by their places in its ids."""
-
-  def read(self, index: int) -> np.ndarray:
-    """u8[H, W]: 0 background, k+1 class k, 255 void."""
-    ...
-
-  def files(self, index: int) -> tuple[pathlib.Path, ...]:
-    """The files that are read; messages about a mask name the last one."""
     ...
 
 
@@ -184,39 +184,6 @@ def find_root(
   raise errors.UserError(lists.describe(config.root, problems))
 
 
-def own_list(
-  config: info.DatasetConfig,
-  split: str,
-  problems: list[str],
-  *,
-  parse: Callable[[str], str] = str.strip,
-) -> list[str]:
-  """The ids of `<dataset.lists>/<split>.txt`."""
-  path = pathlib.Path(config.lists).expanduser() / f'{split}.txt'
-  if not path.is_file():
-    problems.append(f'{path} is missing (dataset.lists)')
-    return []
-  return lists.read_ids(path, str(path), problems, parse=parse)
-
-
-def own_labels(
-  config: info.DatasetConfig, ids: Sequence[str], names: Sequence[str], problems: list[str]
-) -> np.ndarray:
-  """f32[N, K] of the table `dataset.labels`; `names` begins with the background."""
-  labels = np.zeros((len(ids), len(names) - 1), np.float32)
-  path = pathlib.Path(config.labels).expanduser()
-  if not path.is_file():
-    problems.append(f'{path} is missing (dataset.labels)')
-    return labels
-  table = lists.read_labels(path, names, problems)
-  for i, key in enumerate(ids):
-    if key in table:
-      labels[i] = table[key]
-    else:
-      problems.append(f'{path.name}: no row for the id {key!r}')
-  return labels
-
-
 def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int = 4) -> np.ndarray:
   """The classes that each mask shows; the masks are read once, then the cache has the labels.
 
@@ -258,7 +225,7 @@ def find_labels(
   Masks are not read where there are problems already. `names` begins with the background.
   """
   if config.labels:
-    return own_labels(config, ids, names, problems)
+    return lists.own_labels(config, ids, names, problems)
   if masks is None or problems:
     return np.zeros((len(ids), len(names) - 1), np.float32)
   return labels_of_masks(masks, len(ids), len(names) - 1)

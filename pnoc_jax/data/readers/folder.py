@@ -20,9 +20,7 @@ from pnoc_jax.data.readers import files, lists
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'FolderSource':
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; arguments and errors are those of `FolderSource`."""
   return FolderSource(config.root, split, exclude=exclude)
 

@@ -52,9 +52,7 @@ _VAL_SHARE = 0.1
 _VAL_SEED = 1838339744  # The reference's number.
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; `sources.open_source` documents the arguments."""
   root = files.find_root(config, ('train.csv', *_FOLDERS), ('hpa-single-cell',))
   problems = []
@@ -63,12 +61,12 @@ def open_source(
     if (root / name).is_file():
       _read_table(root / name, table, problems)
   if config.lists:
-    ids = files.own_list(config, split, problems)
+    ids = lists.own_list(config, split, problems)
   else:
     ids = _draw(sorted(table), split, problems)
   ids = [x for x in ids if x not in exclude]
   if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
+    labels = lists.own_labels(config, ids, _NAMES, problems)
   else:
     problems += [
       f'no row for the id {x!r} in {" or ".join(_TABLES)}' for x in ids if x not in table

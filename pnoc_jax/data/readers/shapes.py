@@ -27,9 +27,7 @@ _EXPONENT = 3.0  # Of the superellipse |u/a|^n + |v/b|^n = 1, whose area is _ARE
 _AREA = 3.533
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'ShapesSource':
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; arguments and errors are those of `ShapesSource`."""
   return ShapesSource(config.shapes, split, exclude=exclude)
 

@@ -162,9 +162,7 @@ def _check_same(there, source, path):
     )
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'PackedSource':
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a packed split; `sources.open_source` documents the arguments.
 
   Raises:

@@ -69,9 +69,7 @@ _SBD = tuple(
 )
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; `sources.open_source` documents the arguments.
 
   Lists, names of files and annotations are read. The labels of `test`, which has no annotations,
@@ -82,7 +80,7 @@ def open_source(
   ids = [x for x in _ids(config, root, split, problems) if x not in exclude]
   paths = files.need(root / 'JPEGImages', ids, problems, name='{}.jpg'.format)
   if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
+    labels = lists.own_labels(config, ids, _NAMES, problems)
   else:
     labels = _read_annotations(root / 'Annotations', split, ids, problems)
   masks = files.own_masks(config, ids, problems) if config.masks else _find_masks(root, ids)
@@ -109,7 +107,7 @@ class _Masks(files.MaskFiles):
 
 def _ids(config, root, split, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=_parse_id)
+    return lists.own_list(config, split, problems, parse=_parse_id)
   path = root / _LISTS / f'{split}.txt'
   if path.is_file():
     return lists.read_ids(path, path.name, problems, parse=_parse_id)
