@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
@@ -217,26 +218,28 @@ def compare(train: info.Source, val: info.Source) -> list[Finding]:
   return [Finding(Level.FAULT, about, f'{len(both)} images are in both: {_some(both)}')]
 
 
-_PLACES = ('', 'VOCdevkit/VOC2012', 'VOC2012', 'DGdevkit', 'hpa-single-cell')
-_FILES = ('classes.txt', 'image_labels.csv', 'train.csv', 'publichpa.csv')
-_LISTS = ('splits', 'ImageSets/Segmentation', '')
-
-
 def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding]:
   """Names the lists that have line ends of Windows, which are read like others."""
   if config.source is not info.Storage.FILES:
     return []
-  splits = list(splits)
-  paths = [pathlib.Path(config.labels)] if config.labels else []
-  paths += [pathlib.Path(config.lists) / f'{x}.txt' for x in splits if config.lists]
-  for place in _PLACES if config.root else ():
-    root = pathlib.Path(config.root) / place
-    paths += [root / x for x in _FILES]
-    paths += [root / folder / f'{x}.txt' for folder in _LISTS for x in splits]
-  paths = [x.expanduser() for x in dict.fromkeys(paths)]
-  found = [str(x) for x in paths if x.is_file() and b'\r\n' in x.read_bytes()]
+  names = ['classes.txt', *(f'{x}.txt' for x in splits)]
+  paths = [pathlib.Path(config.labels).expanduser()] if config.labels else []
+  for place in filter(None, (config.lists, config.root)):
+    for folder, _, there in os.walk(pathlib.Path(place).expanduser()):
+      texts = sorted(x for x in there if x in names or x.endswith('.csv'))
+      paths += [pathlib.Path(folder, x) for x in texts]
+  found = [str(x) for x in dict.fromkeys(paths) if _has_crlf(x)]
   what = 'has CRLF line ends, which is no fault'
   return [Finding(Level.FACT, 'lists', f'{x} {what}') for x in found]
+
+
+def _has_crlf(path: pathlib.Path) -> bool:
+  """Whether the first lines have the line ends of Windows; not, if the file cannot be read."""
+  try:
+    with path.open('rb') as file:
+      return b'\r\n' in file.read(1 << 16)
+  except OSError:
+    return False
 
 
 def _names(source, which: np.ndarray) -> str:
