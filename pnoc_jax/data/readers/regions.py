@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 _LONGEST = 1 << 15  # The longest side of an image, px.
 _FAR = 10  # The largest coordinate of an outline, in longer sides of its image.
+_LENGTH = 1 << 22  # The longest outline, px: the tools take memory for each pixel of it.
 # A number has five bits in each of its characters, and a sixth that says that another follows.
 _CODE = re.compile(rb'([P-o]{0,6}[0-O])+')
 
@@ -56,11 +57,19 @@ def _encode_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> A
       raise ValueError(f'an outline of {len(polygon)} numbers')
     if not (np.abs(polygon) <= far).all():  # Nor are those that are not a number.
       raise ValueError(f'an outline that is not near its image of {_text(size)} px')
+    # The product is an upper bound, and quicker to find than the length.
+    if len(polygon) * np.abs(polygon).max(initial=0) > _LENGTH and _length(polygon) > _LENGTH:
+      raise ValueError(f'an outline that is longer than {_LENGTH} px')
   # COCO's tools take four numbers for a box.
   found: Any = [x for x in polygons if len(x) >= 6]
   if not found:
     return _encode_counts(np.array([size[0] * size[1]]), size)
   return coco_mask.merge(coco_mask.frPyObjects(found, *size))['counts']
+
+
+def _length(polygon: np.ndarray) -> float:
+  corners = polygon.reshape(-1, 2)
+  return np.abs(corners - np.roll(corners, 1, 0)).max(1).sum()
 
 
 def _encode_counts(counts: np.ndarray, size: tuple[int, int]) -> Any:
