@@ -187,20 +187,12 @@ def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
 
   # Differs from the reference: a cell belongs to the foreground by the map of this very pass;
   # because it is on the grid of the features, and the maps of all scales need a pass before.
-  def fuse(
-    results: list[tuple[Array, Array]],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> tuple[Array, Array, Array]:
-    del native, shape
+  def fuse(results: list[tuple[Array, Array]], grid: infer.Grid) -> tuple[Array, Array, Array]:
     features, maps = results[0]
-    own = jnp.take_along_axis(maps, context['classes'][:, None, None, :], axis=3)
+    own = jnp.take_along_axis(maps, grid.context['classes'][:, None, None, :], axis=3)
     activation = own / (own.max(axis=(1, 2), keepdims=True) + 1e-5)
     # The largest number of float16.
-    return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), sizes[0]
+    return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), grid.scaled[0]
 
   network = infer.Network(scale, fuse, look.variables, source.info)
   inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
