@@ -5,12 +5,16 @@ import difflib
 import importlib.util
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from pnoc_jax.errors import UserError
+
+if typing.TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 
 def define_config(name: str, default: str | None = None) -> flags.FlagHolder:
@@ -20,7 +24,7 @@ def define_config(name: str, default: str | None = None) -> flags.FlagHolder:
   )
 
 
-def make_parser(name: str):
+def make_parser(name: str) -> Callable[[list[str]], list[str]]:
   """Makes the `flags_parser` of `absl.app.run` that explains what is wrong with `--name`.
 
   Args:
@@ -57,10 +61,11 @@ def _given(name: str, argv: list[str]) -> dict[str, str | None]:
   return found
 
 
-def _check(name: str, given: dict[str, str | None]):
-  if not given.get(name):
+def _check(name: str, given: dict[str, str | None]) -> 'PipelineConfig':
+  value = given.get(name)
+  if not value:
     raise UserError(f'--{name}=FILE is missing, e.g. --{name}=configs/pnoc_shapes.py')
-  path, _, argument = given[name].partition(':')
+  path, _, argument = value.partition(':')
   config = load(path, argument or None)
   for flag in given:
     if flag != name:
@@ -68,11 +73,11 @@ def _check(name: str, given: dict[str, str | None]):
   return config
 
 
-def load(path: str, argument: str | None = None):
+def load(path: str, argument: str | None = None) -> 'PipelineConfig':
   """Builds the config of a file by its `get_config(argument)`.
 
   Raises:
-    UserError: there is no such file, or it holds no `get_config`.
+    UserError: there is no such file, it is no Python file, or it holds no `get_config`.
   """
   file = Path(path)
   if not file.is_file():
@@ -83,6 +88,8 @@ def load(path: str, argument: str | None = None):
     listed = f' There are {", ".join(known)}.' if known else ''
     raise UserError(f'there is no config file {path}.{hint}{listed}')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  if spec is None or spec.loader is None:
+    raise UserError(f'{path} is no Python file (.py), so it is no config file')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
@@ -90,7 +97,7 @@ def load(path: str, argument: str | None = None):
   return module.get_config(argument)
 
 
-def _check_field(config, flag: str, fields: list[str]) -> None:
+def _check_field(config: 'PipelineConfig', flag: str, fields: list[str]) -> None:
   holder, path = config, flag
   for field in fields:
     known = [f.name for f in dataclasses.fields(holder)] if dataclasses.is_dataclass(holder) else []
@@ -102,7 +109,7 @@ def _check_field(config, flag: str, fields: list[str]) -> None:
     holder, path = getattr(holder, field), f'{path}.{field}'
 
 
-def _spell_tuples(config, name: str, words: list[str]) -> list[str]:
+def _spell_tuples(config: 'PipelineConfig', name: str, words: list[str]) -> list[str]:
   """Writes `--name.field=a,b` of a tuple as the literal that flags read: they take it for one text.
 
   It also gives numbers the field's type, as 1 and 1.0 are not the same in a run's record.
@@ -121,11 +128,12 @@ def _spell_tuples(config, name: str, words: list[str]) -> list[str]:
   return spelt
 
 
-def _element_type(config, fields: list[str]) -> type | None:
+def _element_type(config: 'PipelineConfig', fields: list[str]) -> type | None:
   """The type of the elements of a tuple of texts or numbers; None for other fields."""
+  holder = config
   for field in fields[:-1]:
-    config = getattr(config, field)
-  hint = typing.get_type_hints(type(config))[fields[-1]]
+    holder = getattr(holder, field)
+  hint = typing.get_type_hints(type(holder))[fields[-1]]
   first = (typing.get_args(hint) or (None,))[0]
   return first if typing.get_origin(hint) is tuple and first in (str, int, float) else None
 

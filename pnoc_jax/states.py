@@ -1,5 +1,6 @@
 """The state of a training run: arrays, and nothing else."""
 
+import dataclasses
 from collections.abc import Callable
 
 import chex
@@ -107,7 +108,8 @@ def apply_gradients(
   average = state.ema
   if average is not None and update_ema is not None:
     average = update_ema(average, params, state.step)
-  return state.replace(
+  return dataclasses.replace(
+    state,
     step=state.step + 1,
     params=params,
     batch_stats=batch_stats,

@@ -3,7 +3,9 @@
 Nothing here imports jax at run time: modules that data workers load may use these names.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 if TYPE_CHECKING:
   import jax
@@ -14,6 +16,8 @@ else:
   Array = Any
   Key = Any
 
+# Of jax or of numpy: a function of such arrays gives what it was given.
+AnyArray = TypeVar('AnyArray', Array, np.ndarray)
 PyTree = Any
 # {'params': ..., 'batch_stats': ...}: what `model.apply` takes.
 Variables = dict[str, PyTree]

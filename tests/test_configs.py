@@ -1,7 +1,8 @@
 """Every config builds, is valid, and has the numbers that its golden text says.
 
-A golden text has every field; that of a config with a word, `configs/x.py:smoke`, what the word
-changes.
+The golden text `defaults.txt` has every field of `PipelineConfig()`. The text of a config has the
+fields that differ from these defaults, and the text of a config with a word, `configs/x.py:smoke`,
+has the fields that the word changes.
 
 After a change that is meant: `python tests/test_configs.py --write`, and read the difference; with
 names of configs after it (`pnoc_voc`) only theirs are written.
@@ -63,14 +64,20 @@ def _lines(value, field: str = ''):
     yield f'{field} = {value!r}'
 
 
-def _golden_lines(path: pathlib.Path, argument: str | None) -> list[str]:
-  lines = list(_lines(settings.as_dict(config_flags.load(str(path), argument))))
-  if argument is None:
-    return lines
-  plain = _golden_lines(path, None)
+def _full_lines(path: pathlib.Path, argument: str | None) -> list[str]:
+  return list(_lines(settings.as_dict(config_flags.load(str(path), argument))))
+
+
+def _difference(lines: list[str], base: list[str]) -> list[str]:
+  """The lines that `base` lacks, and the names of the fields that `base` alone has."""
   fields = {line.partition(' = ')[0] for line in lines}
-  gone = [field for line in plain if (field := line.partition(' = ')[0]) not in fields]
-  return [line for line in lines if line not in plain] + [f'{field} is gone' for field in gone]
+  gone = [field for line in base if (field := line.partition(' = ')[0]) not in fields]
+  return [line for line in lines if line not in base] + [f'{field} is gone' for field in gone]
+
+
+def _golden_lines(path: pathlib.Path, argument: str | None) -> list[str]:
+  base = DEFAULTS if argument is None else _full_lines(path, None)
+  return _difference(_full_lines(path, argument), base)
 
 
 def _with(fields: dict) -> config_lib.PipelineConfig:
@@ -79,6 +86,11 @@ def _with(fields: dict) -> config_lib.PipelineConfig:
 
 VARIANTS = _variants()
 IDS = [_name(*variant) for variant in VARIANTS]
+DEFAULTS = list(_lines(settings.as_dict(config_lib.PipelineConfig())))
+
+
+def test_the_defaults_are_as_their_golden_text():
+  assert (GOLDEN / 'defaults.txt').read_text(encoding='utf-8').splitlines() == DEFAULTS
 
 
 @pytest.mark.parametrize(('path', 'argument'), VARIANTS, ids=IDS)
@@ -110,8 +122,15 @@ def test_the_config_says_how_to_run_it(path):
     config_flags.load(str(path), 'no_such_word')
 
 
+def test_a_config_that_is_no_python_is_named(tmp_path):
+  file = tmp_path / 'config.txt'
+  file.write_text('dataset: shapes')
+  with pytest.raises(UserError, match='no Python file'):
+    config_flags.load(str(file))
+
+
 def test_every_golden_text_has_its_config():
-  assert {path.stem for path in GOLDEN.glob('*.txt')} == set(IDS)
+  assert {path.stem for path in GOLDEN.glob('*.txt')} == {'defaults', *IDS}
 
 
 def test_each_field_can_be_a_flag():
@@ -205,14 +224,17 @@ def test_all_faults_are_told_at_once():
 
 
 def _write(names: list[str]) -> None:
-  GOLDEN.mkdir(exist_ok=True)
-  variants = [x for x in VARIANTS if not names or x[0].stem in names]
+  texts = {
+    _name(*variant): _golden_lines(*variant)
+    for variant in VARIANTS
+    if not names or variant[0].stem in names
+  }
   if not names:
+    texts['defaults'] = DEFAULTS
     for old in GOLDEN.glob('*.txt'):
       old.unlink()
-  for path, argument in variants:
-    text = '\n'.join(_golden_lines(path, argument)) + '\n'
-    (GOLDEN / f'{_name(path, argument)}.txt').write_text(text, encoding='utf-8')
+  for name, lines in texts.items():
+    (GOLDEN / f'{name}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -1,1 +1,8 @@
 """Losses: arrays in, a scalar out, always in float32."""
+
+from pnoc_jax.losses import affinity as affinity
+from pnoc_jax.losses import c2am as c2am
+from pnoc_jax.losses import multilabel as multilabel
+from pnoc_jax.losses import poolnet as poolnet
+from pnoc_jax.losses import puzzle as puzzle
+from pnoc_jax.losses import segmentation as segmentation

@@ -133,7 +133,7 @@ def check_labels(x: np.ndarray, num_classes: int, name: str) -> np.ndarray:
   return x
 
 
-def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_nearest(x: np.ndarray, size: Sequence[int]) -> np.ndarray:
   """Resizes the two last axes by the floor rule of cv2's INTER_NEAREST: source floor(i * in / out).
 
   Args:

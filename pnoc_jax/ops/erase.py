@@ -1,6 +1,7 @@
 """Erases from an image what a class activation map shows: softly for f, hard for the noc."""
 
 import enum
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -21,7 +22,7 @@ def class_mask(
   cam: types.Array,
   picked: types.Array,
   *,
-  size: tuple[int, int],
+  size: Sequence[int],
   over: Over = Over.BATCH,
   eps: float = 1e-5,
 ) -> types.Array:

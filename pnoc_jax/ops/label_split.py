@@ -1,5 +1,6 @@
 """Chooses, for each image, the one class that will be erased (OC-CSE's label split)."""
 
+import dataclasses
 import enum
 
 import chex
@@ -83,7 +84,7 @@ def split_label(
     score = score + noise
   best = jnp.argmax(jnp.where(present, score, -jnp.inf), axis=1)
   picked = jax.nn.one_hot(best, label.shape[1]) * present
-  return picked, state.replace(choices=state.choices + picked.sum(0))
+  return picked, dataclasses.replace(state, choices=state.choices + picked.sum(0))
 
 
 def update_focal(
@@ -118,4 +119,4 @@ def update_focal(
   number = (label > 0.5).sum(0)
   difficulty = (missed**gamma).sum(0) / jnp.maximum(number, 1)
   moved = momentum * state.focal + (1.0 - momentum) * difficulty
-  return state.replace(focal=jnp.where(number > 0, moved, state.focal))
+  return dataclasses.replace(state, focal=jnp.where(number > 0, moved, state.focal))

@@ -26,10 +26,10 @@ def normalize(
     f32[B, H, W, C].
   """
   chex.assert_rank(image, 4)
-  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-  chex.assert_shape([mean, std], image.shape[3:])
+  means, stds = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+  chex.assert_shape([means, stds], image.shape[3:])
   inside = box_valid(box, image.shape[1:3])
-  scaled = (image.astype(jnp.float32) / 255.0 - mean) / std
+  scaled = (image.astype(jnp.float32) / 255.0 - means) / stds
   return jnp.where(inside[..., None], scaled, 0.0)
 
 
@@ -47,7 +47,7 @@ def move_to_corner(x: types.Array, box: types.Array) -> types.Array:
   return jax.vmap(lambda image, at: jnp.roll(image, (-at[0], -at[1]), axis=(0, 1)))(x, box)
 
 
-def size_valid(size: types.Array, shape: tuple[int, int]) -> types.Array:
+def size_valid(size: types.Array, shape: Sequence[int]) -> types.Array:
   """Returns which cells are content, where it lies in the top-left corner.
 
   Args:
@@ -63,7 +63,7 @@ def size_valid(size: types.Array, shape: tuple[int, int]) -> types.Array:
   return (y < height) & (x < width)
 
 
-def box_valid(box: types.Array, size: tuple[int, int]) -> types.Array:
+def box_valid(box: types.Array, size: Sequence[int]) -> types.Array:
   """Returns which pixels lie in the box.
 
   Args:

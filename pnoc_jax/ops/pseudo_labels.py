@@ -16,7 +16,7 @@ from pnoc_jax import types
 UNKNOWN = 255
 
 
-def argmax_labels(scores: types.Array, background: types.Array | float) -> types.Array:
+def argmax_labels(scores: types.AnyArray, background: types.AnyArray | float) -> types.AnyArray:
   """Returns the class of the largest score, or background where none exceeds the background's.
 
   Args:
@@ -29,11 +29,13 @@ def argmax_labels(scores: types.Array, background: types.Array | float) -> types
   """
   xp = scores.__array_namespace__()
   scores = scores.astype(xp.float32)
-  background = xp.broadcast_to(xp.asarray(background, dtype=xp.float32), scores.shape[:-1])
-  return xp.argmax(xp.concatenate([background[..., None], scores], -1), -1).astype(xp.int32)
+  threshold = xp.broadcast_to(xp.asarray(background, dtype=xp.float32), scores.shape[:-1])
+  return xp.argmax(xp.concatenate([threshold[..., None], scores], -1), -1).astype(xp.int32)
 
 
-def salient_background(saliency: types.Array, threshold: float | None = None) -> types.Array:
+def salient_background(
+  saliency: types.AnyArray, *, threshold: float | None = None
+) -> types.AnyArray:
   """Returns the background's score where a saliency map tells what is foreground.
 
   Differs from the reference: `1 - saliency` everywhere; because its pseudo masks take the saliency
@@ -51,7 +53,7 @@ def salient_background(saliency: types.Array, threshold: float | None = None) ->
   return (saliency < threshold).astype('float32')
 
 
-def mask_labels(labels: types.Array, salient: types.Array) -> types.Array:
+def mask_labels(labels: types.AnyArray, salient: types.AnyArray) -> types.AnyArray:
   """Returns the labels of salient pixels, and background elsewhere: what the second CRF refines.
 
   Args:
@@ -65,7 +67,7 @@ def mask_labels(labels: types.Array, salient: types.Array) -> types.Array:
   return labels.__array_namespace__().where(salient, labels, 0)
 
 
-def affinity_labels(foreground: types.Array, background: types.Array) -> types.Array:
+def affinity_labels(foreground: types.AnyArray, background: types.AnyArray) -> types.AnyArray:
   """Returns labels to train affinities with, from two label maps of the same scores (IRNet).
 
   Args:
@@ -80,7 +82,7 @@ def affinity_labels(foreground: types.Array, background: types.Array) -> types.A
   return xp.where(foreground == 0, xp.where(background == 0, 0, UNKNOWN), foreground)
 
 
-def salient_affinity_labels(labels: types.Array, salient: types.Array) -> types.Array:
+def salient_affinity_labels(labels: types.AnyArray, salient: types.AnyArray) -> types.AnyArray:
   """Returns labels to train affinities with, where saliency tells the background (Sec. 3.3.1).
 
   Args:
@@ -96,7 +98,7 @@ def salient_affinity_labels(labels: types.Array, salient: types.Array) -> types.
   return xp.where(labels == 0, xp.where(salient, UNKNOWN, 0), labels)
 
 
-def to_classes(labels: types.Array, keys: types.Array) -> types.Array:
+def to_classes(labels: types.AnyArray, keys: types.AnyArray) -> types.AnyArray:
   """Returns the data set's numbers for an image's own, and leaves 255.
 
   Args:

@@ -8,7 +8,9 @@ photograph has 15,625 cells, and the stencil gives the same numbers.
 """
 
 import enum
+import functools
 import math
+import operator
 
 import chex
 import jax
@@ -114,7 +116,7 @@ def _gather(x, weights, offsets, margin: int) -> types.Array:
   for weight, (dy, dx) in zip(weights, offsets, strict=True):
     y, z = margin + dy, margin + dx
     parts.append(weight[..., None, :, :] * padded[..., y : y + height, z : z + width])
-  return sum(parts)
+  return functools.reduce(operator.add, parts)
 
 
 def chebyshev_coefficients(steps: int) -> np.ndarray:

@@ -4,6 +4,8 @@ The linear ones are two small matrix products, one an axis: their gradients are 
 too, and sizes that are known only at run time change the matrices, not the shapes.
 """
 
+from collections.abc import Sequence
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from pnoc_jax import types
 _CUBIC = -0.75
 
 
-def bilinear(x: types.Array, size: tuple[int, int], *, align_corners: bool = False) -> types.Array:
+def bilinear(x: types.Array, size: Sequence[int], *, align_corners: bool = False) -> types.Array:
   """Resizes as `torch.nn.functional.interpolate(mode='bilinear')`.
 
   Args:
@@ -46,7 +48,7 @@ def _linear_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
   return matrix.astype(np.float32)
 
 
-def _apply(x: types.Array, rows: types.Array, columns: types.Array) -> types.Array:
+def _apply(x: types.Array, rows: types.AnyArray, columns: types.AnyArray) -> types.Array:
   dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
   x = x.astype(jnp.float32)
   # HIGHEST: accelerators would round the factors to bfloat16 or TF32.
@@ -55,7 +57,7 @@ def _apply(x: types.Array, rows: types.Array, columns: types.Array) -> types.Arr
   return x.astype(dtype)
 
 
-def bicubic(x: types.Array, size: tuple[int, int]) -> types.Array:
+def bicubic(x: types.Array, size: Sequence[int]) -> types.Array:
   """Resizes as `torch.nn.functional.interpolate(mode='bicubic', align_corners=False)`.
 
   Args:
@@ -82,7 +84,7 @@ def _cubic_matrix(old: int, new: int) -> np.ndarray:
   return matrix.astype(np.float32)
 
 
-def nearest(x: types.Array, size: tuple[int, int]) -> types.Array:
+def nearest(x: types.Array, size: Sequence[int]) -> types.Array:
   """Takes pixel `floor(i * old / new)`, as torch's and OpenCV's nearest (PIL's differs).
 
   Args:
@@ -98,7 +100,7 @@ def nearest(x: types.Array, size: tuple[int, int]) -> types.Array:
   return jnp.take(jnp.take(x, rows, axis=-3), columns, axis=-2)
 
 
-def nearest_centre(x: types.Array, size: tuple[int, int]) -> types.Array:
+def nearest_centre(x: types.Array, size: Sequence[int]) -> types.Array:
   """Takes the pixel at the new one's centre, `floor((i + 0.5) * old / new)`, as Pillow's nearest.
 
   Args:
@@ -120,7 +122,7 @@ def bilinear_valid(
   in_size: types.Array,
   out_size: types.Array,
   *,
-  shape: tuple[int, int],
+  shape: Sequence[int],
   align_corners: bool = False,
 ) -> types.Array:
   """Resizes the top-left part of an array, to the top-left part of another, as `bilinear`.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -61,7 +62,7 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     if isinstance(x, jax.Array):
       if x.sharding == layout:
         return x
-      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = place(jax.random.key_data(x))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     # By way of numpy: a `device_put` of a local array to a sharding over several processes makes

@@ -8,7 +8,9 @@ from jax import sharding
 DATA = 'data'
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> sharding.Mesh:
+def make_mesh(
+  devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+) -> sharding.Mesh:
   """Makes the mesh that every array of the program lives on.
 
   Args:

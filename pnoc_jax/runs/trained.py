@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,28 @@ class Trained(NamedTuple):
   dataset: info.DatasetInfo
   crop: int
   inference: predictions.PredictionsConfig
+
+  def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Segments images in memory as the run segments its own: same scales, squeezing and CRF.
+
+    Args:
+      images: u8[H, W, C] each, of any sizes. A call compiles for the sizes of its images, so it is
+        better to give many images to one call.
+
+    Returns:
+      The labels i32[H, W] of each image: 0 is the background, k + 1 is `dataset.classes[k]`.
+
+    Raises:
+      ValueError: an image has another shape or type.
+    """
+    source = loose.ImageArrays(images, self.dataset)
+    sizes = [source.size(index) for index in range(len(source))]
+    config = dataclasses.replace(self.inference, batch_size=1)
+    segment = predictions.Segmenter(
+      self.model, self.variables, self.dataset, config, local_runtime(Path()), sizes=sizes
+    )
+    found = dict(segment(source, list(range(len(source)))))
+    return [found[index].astype(np.int32) for index in range(len(source))]
 
 
 def load(run: str | Path) -> Trained:

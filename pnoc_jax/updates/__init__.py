@@ -1,1 +1,3 @@
 """Update functions: one pure step of training each."""
+
+from pnoc_jax.updates import pnoc as pnoc

@@ -59,6 +59,21 @@ def test_images_are_squeezed_as_in_the_run_and_labels_have_their_own_size(run, t
     assert (labels == expected).mean() > 0.998
 
 
+def test_images_in_memory_are_segmented_as_in_the_run(run):
+  found = trained.load(run)
+  draw = np.random.default_rng(0).integers
+  album = [
+    images.resize_bicubic(draw(0, 256, (5, 7, 3), np.uint8), size) for size in ((40, 56), (32, 24))
+  ]
+  labels = found.predict(album)
+  for one, image in zip(labels, album, strict=True):
+    assert one.shape == image.shape[:2]
+    assert one.dtype == np.int32
+    assert (one == _squeezed(found, image)).mean() > 0.998
+  with pytest.raises(ValueError, match=r'float64\[40, 56, 3\], expected uint8\[H, W, 3\]'):
+    found.predict([album[0] / 255])
+
+
 def test_without_a_config_inference_has_its_defaults(tmp_path):
   found = trained.load(finished_run.write(tmp_path))
   assert found.inference == predictions.PredictionsConfig()

@@ -1,9 +1,9 @@
-"""Image files without labels, wherever they lie: what a trained network is used on."""
+"""Images without labels, in files or in memory: what a trained network is used on."""
 
 import collections
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -110,3 +110,47 @@ class LooseImages:
     if longest <= self._max_side:
       return size
     return tuple(max(round(n * self._max_side / longest), 1) for n in size)
+
+
+class ImageArrays:
+  """Arrays as a `Source` without labels and masks.
+
+  Attributes:
+    info: classes and normalisation of the network.
+    split: empty.
+    ids: the positions, as texts.
+    labels: f32[N, K], zeros.
+    has_masks: False.
+  """
+
+  def __init__(self, arrays: Sequence[np.ndarray], dataset: info.DatasetInfo):
+    """Takes u8[H, W, C] of any sizes; raises a ValueError for any other array."""
+    channels = len(dataset.mean)
+    for array in arrays:
+      if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
+        raise ValueError(
+          f'image is {array.dtype}{list(array.shape)}, expected uint8[H, W, {channels}]'
+        )
+    self.info, self.split, self.has_masks = dataset, '', False
+    self.ids = tuple(map(str, range(len(arrays))))
+    self.labels = np.zeros((len(arrays), dataset.num_classes), np.float32)
+    self._arrays = arrays
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def example(self, index: int) -> dict[str, np.ndarray]:
+    """{'image': u8[H, W, C], 'label': f32[K], 'index': i32[]}."""
+    return {'image': self._arrays[index], 'label': self.labels[index], 'index': np.array(index)}
+
+  def mask(self, index: int) -> None:
+    """There is none."""
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W) of the example."""
+    height, width = self._arrays[index].shape[:2]
+    return height, width
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """There are none."""
+    return ()

@@ -122,10 +122,8 @@ def _slot(start: types.Array, step: types.Array, turn: types.Array | int, size: 
 def _equal(
   names: Sequence[types.Array], at: types.Array, wanted: Sequence[types.Array]
 ) -> types.Array:
-  same = True
-  for name, want in zip(names, wanted, strict=True):
-    same &= name.at[at].get(mode='clip') == want
-  return same
+  same = (name.at[at].get(mode='clip') == want for name, want in zip(names, wanted, strict=True))
+  return functools.reduce(jnp.logical_and, same)
 
 
 def _resolve(

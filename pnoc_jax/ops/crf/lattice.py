@@ -8,6 +8,7 @@ Arrays lie as CPUs like them: corner by corner of the simplex, each over all poi
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -210,7 +211,7 @@ def _filter(lattice: Lattice, values: types.Array, axes: Sequence[int]) -> types
     old, new = blurred, old
   # Corner by corner: CPUs gather [N, d + 1, K] many times slower.
   parts = (old[corner] * weight[:, None] for corner, weight in zip(corners, weights, strict=True))
-  return sum(parts) / (1 + 2.0 ** (1 - len(axes)))
+  return functools.reduce(operator.add, parts) / (1 + 2.0 ** (1 - len(axes)))
 
 
 def _apply_forward(lattice, values):
