@@ -110,11 +110,9 @@ def make_optimizer(
     )
   tx = optimizer.make_optimizer(
     params,
-    rule=config.rule,
     schedule=schedule,
     groups=groups,
-    momentum=config.momentum,
-    nesterov=config.nesterov,
+    descent=optimizer.Descent(config.rule, config.momentum, config.nesterov),
     clip_norm=config.clip_norm,
     accumulate=config.accumulate,
     grad_mean=config.grad_mean,

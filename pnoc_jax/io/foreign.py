@@ -37,7 +37,7 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
       f'{file}: unknown kind of weights; known are .safetensors, {", ".join(_TORCH)}.'
     )
   try:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise errors.UserError(
       f'{file} needs PyTorch to be read: pip install "pnoc-jax[torch]", or convert it to '

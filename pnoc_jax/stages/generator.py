@@ -102,7 +102,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
   level: puzzle_loss.Level = puzzle_loss.Level.FEATURE
-  distance: puzzle_loss.Norm = puzzle_loss.Norm.L1
+  distance: puzzle_loss.Distance = puzzle_loss.Distance.L1
   selection: puzzle_loss.Selection = puzzle_loss.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0
@@ -203,7 +203,7 @@ class _Updates:
       reconstruct=functools.partial(
         puzzle_loss.reconstruction_loss,
         level=config.level,
-        norm=config.distance,
+        distance=config.distance,
         selection=config.selection,
       ),
       w_conf=config.lambda_conf,

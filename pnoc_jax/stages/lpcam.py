@@ -216,8 +216,7 @@ def _choose(samples, variables, config: LpcamConfig, runtime, *, seed):
       for n, side in enumerate(_SIDES)
     ]
     return lpcam.class_vector(
-      *both[0],
-      *both[1],
+      *both,
       kernel,
       index,
       foreground_min=config.foreground_min,
