@@ -11,12 +11,15 @@ from pnoc_jax.types import Array, Variables
 
 
 class Activation(enum.Enum):
-  """What a logit contributes to the map."""
+  """What a logit contributes to the map.
+
+  Attributes:
+    RELU: its positive part, as in class activation maps.
+    SIGMOID: its probability.
+  """
 
   RELU = 'relu'
-  """Its positive part, as in class activation maps."""
   SIGMOID = 'sigmoid'
-  """Its probability."""
 
 
 def scale_map(
@@ -50,8 +53,8 @@ def scale_map(
     f32[B, h, w, 1], of which the first `ceil(size / output_stride)` cells count, zero elsewhere.
   """
 
-  def forward(image, valid):
-    logits = model.apply(variables, image, valid, train=False).logits
+  def forward(image: Array, valid: Array) -> Array:
+    logits = multi_scale.forward(model, variables, image, valid).logits
     return -logits if inverted else logits
 
   maps, _ = multi_scale.with_mirror(
@@ -87,9 +90,9 @@ def fuse_maps(
   Returns:
     f32[B, H, W], in [0, 1): of which `native` pixels count, zero elsewhere.
   """
-  grids = {'output_stride': output_stride, 'shape': shape}
-  total = 0.0
-  for grid, size in zip(maps, sizes, strict=True):
-    total = total + multi_scale.enlarge(grid, size, native, **grids)
+  total = multi_scale.total(
+    multi_scale.enlarge(grid, size, native, output_stride=output_stride, shape=shape)
+    for grid, size in zip(maps, sizes, strict=True)
+  )
   mean = multi_scale.crop(total / len(maps), native, shape=shape)
   return multi_scale.over_maximum(mean, eps=eps)[..., 0]

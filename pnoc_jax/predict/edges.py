@@ -38,10 +38,10 @@ def edges(
   """
   chex.assert_rank(image, 4)
   valid = normalize.size_valid(size, image.shape[1:3])
-  logits = model.apply(variables, image, valid, train=False)
+  logits = multi_scale.forward(model, variables, image, valid)
   cells = -(-size // stride)
   if flip:
-    mirrored = model.apply(variables, cam_ops.flip(image, size[:, 1]), valid, train=False)
+    mirrored = multi_scale.forward(model, variables, cam_ops.flip(image, size[:, 1]), valid)
     logits = (logits + cam_ops.flip(mirrored[..., None], cells[:, 1])[..., 0]) / 2
   return jnp.where(normalize.size_valid(cells, logits.shape[1:]), jax.nn.sigmoid(logits), 1.0)
 

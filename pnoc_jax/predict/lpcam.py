@@ -1,5 +1,7 @@
 """LPCAM at inference: features to cluster, and maps from prototypes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,12 +19,14 @@ def classifier_kernel(variables: Variables) -> Array:
 
 def features(model: nn.Module, variables: Variables, image: Array, valid: Array) -> Array:
   """The backbone's last features: f32[B, h, w, D], 0 where `valid` bool[B, H, W] is not."""
-  found, valids = model.apply(variables, image, valid, method=_backbone)
+  # Typed by hand: flax says that a tuple may hold variables.
+  outputs: Any = model.apply(variables, image, valid, method=_backbone)
+  found, valids = outputs
   name = list(found)[-1]
   return jnp.where(valids[name][..., None], found[name].astype(jnp.float32), 0.0)
 
 
-def _backbone(module, image, valid):
+def _backbone(module: Any, image: Array, valid: Array) -> Any:
   return module.backbone(image, valid, train=False)
 
 
@@ -51,7 +55,7 @@ def features_and_cams(
   """
   kernel = classifier_kernel(variables)
 
-  def forward(image, valid):
+  def forward(image: Array, valid: Array) -> Array:
     found = features(model, variables, image, valid)
     return jnp.concatenate([found @ kernel, found], axis=-1)
 

@@ -1,17 +1,34 @@
 """What inference at several scales shares: mirror images, padded buckets, sums on one grid."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import normalize, resize
-from pnoc_jax.types import Array
+from pnoc_jax.types import Array, Variables
 
-PRIOR_STRIDE = 4
-"""Pixels to a cell of the priors' low maps."""
+PRIOR_STRIDE = 4  # Pixels to a cell of the priors' low maps.
+
+
+def forward(
+  model: nn.Module, variables: Variables, image: Array, valid: Array | None = None
+) -> Any:
+  """What a network gives in evaluation mode.
+
+  Args:
+    model: the network.
+    variables: its variables.
+    image: f32[B, H, W, C], normalised.
+    valid: bool[B, H, W], the pixels that exist; None: all.
+  """
+  return model.apply(variables, image, valid, train=False)
 
 
 def with_mirror(
@@ -66,15 +83,20 @@ def enlarge(
   return place(maps, -(-size // output_stride), _up16(native), tuple(_up16(n) for n in shape))
 
 
-def _up16(n):
+def _up16(n: Any) -> Any:
   return 16 * ((n - 1) // 16 + 1)
 
 
-def place(grid: Array, in_size: Array, out_size: Array, shape: tuple[int, int]) -> Array:
+def place(grid: Array, in_size: Array, out_size: Array, shape: Sequence[int]) -> Array:
   """`resize.bilinear_valid` of each image: f32[B, h, w, P] to f32[B, *shape, P]."""
   return jax.vmap(
     lambda x, size_in, size_out: resize.bilinear_valid(x, size_in, size_out, shape=shape)
   )(grid, in_size, out_size)
+
+
+def total(parts: Iterable[Array]) -> Array:
+  """The sum of the maps of all scales."""
+  return functools.reduce(operator.add, parts)
 
 
 def crop(maps: Array, native: Array, *, shape: tuple[int, int]) -> Array:

@@ -1,5 +1,6 @@
 """Semantic segmentation of images: multi-scale, flipped, in padded buckets."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -11,7 +12,7 @@ from pnoc_jax.types import Array, Variables
 
 def logits(model: nn.Module, variables: Variables, image: Array) -> Array:
   """Logits of whole images: f32[B, H, W, C] normalised to f32[B, H, W, labels]."""
-  return model.apply(variables, image, train=False)
+  return multi_scale.forward(model, variables, image)
 
 
 def scale_logits(
@@ -30,7 +31,7 @@ def scale_logits(
     f32[B, H, W, labels], zero outside of the content.
   """
   total, _ = multi_scale.with_mirror(
-    lambda image, valid: model.apply(variables, image, valid, train=False),
+    functools.partial(multi_scale.forward, model, variables),
     image,
     size,
     output_stride=1,
@@ -56,9 +57,9 @@ def fuse_logits(
   Returns:
     f32[B, H, W, labels], of which `native` pixels count, zero elsewhere.
   """
-  total = 0.0
-  for part, size in zip(parts, sizes, strict=True):
-    total = total + multi_scale.place(part, size, native, shape)
+  total = multi_scale.total(
+    multi_scale.place(part, size, native, shape) for part, size in zip(parts, sizes, strict=True)
+  )
   return total / len(parts)
 
 

@@ -92,7 +92,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
   level: puzzle.Level = puzzle.Level.FEATURE
-  distance: puzzle.Norm = puzzle.Norm.L1
+  distance: puzzle.Distance = puzzle.Distance.L1
   selection: puzzle.Selection = puzzle.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0

@@ -184,7 +184,7 @@ def test_the_generators_losses_are_flags(monkeypatch, one_device):
   assert seen['w_conf'] == 0.5
   assert seen['reconstruct'].keywords == {
     'level': puzzle.Level.CAM,
-    'norm': puzzle.Norm.L2,
+    'distance': puzzle.Distance.L2,
     'selection': puzzle.Selection.NONE,
   }
 

@@ -158,7 +158,7 @@ def _terms(config: 'GeneratorConfig', source: info.Source) -> losses.Terms:
     reconstruct=functools.partial(
       puzzle.reconstruction_loss,
       level=config.level,
-      norm=config.distance,
+      distance=config.distance,
       selection=config.selection,
     ),
     lambda_conf=config.lambda_conf,

@@ -234,8 +234,7 @@ def _choose(samples: list[list[Sample]], look: _Look) -> dict[str, np.ndarray]:
       for n, side in enumerate(_SIDES)
     ]
     return lpcam.class_vector(
-      *both[0],
-      *both[1],
+      *both,
       kernel,
       index,
       foreground_min=config.foreground_min,
