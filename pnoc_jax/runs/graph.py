@@ -61,7 +61,7 @@ class Planned:
     return self.status in (Status.RESUME, Status.RUN, Status.RERUN)
 
 
-def names(config: PipelineConfig) -> list[str]:
+def names(config: PipelineConfig | type[PipelineConfig]) -> list[str]:
   """The names of a config's stages, in order."""
   return [entry.name for entry in stage.stages(config)]
 

@@ -234,7 +234,8 @@ def _choose(samples: list[list[Sample]], look: _Look) -> dict[str, np.ndarray]:
       for n, side in enumerate(_SIDES)
     ]
     return lpcam.class_vector(
-      *both,
+      both[0],
+      both[1],
       kernel,
       index,
       foreground_min=config.foreground_min,
