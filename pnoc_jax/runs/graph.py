@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import enum
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,19 @@ def _settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
     if isinstance(value, settings.TrainingConfig):
       found[f'{field}.init_digest'] = networks.init_digest(value.init)
   return found
+
+
+def splits(config: PipelineConfig) -> list[str]:
+  """The splits that the run opens: those of which a stage that it has makes something.
+
+  Raises:
+    UserError: an unknown stage is named.
+  """
+  present = needed(config)
+  made = [entry.splits(config) for entry in stage.stages(config) if entry.name in present]
+  # The priors' splits are part of what every product is known by.
+  known = (config.dataset.train_split,), config.priors.splits
+  return list(dict.fromkeys(itertools.chain(*known, *made)))
 
 
 def needed(config: PipelineConfig) -> set[str]:
