@@ -96,7 +96,7 @@ def make_plan(
     # What a grafted stage was made from may be no part of this run.
     needs = () if graft else entry.needs(config)
     inputs = {name: planned[name].fingerprint for name in needs}
-    chosen = {'seed': config.seed, 'dataset': data, **_settings(entry, config)}
+    chosen = {'seed': config.seed, 'dataset': data, **stage_settings(entry, config)}
     item = Planned(entry, workdir / entry.name, Status.RUN, chosen, inputs)
     planned[entry.name] = item
     if graft:
@@ -119,7 +119,7 @@ def make_plan(
   return list(planned.values())
 
 
-def _settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
+def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
   """What a stage's product depends on in the config; of weights that it starts from, a digest."""
   found = {}
   for field in entry.declared(config):
