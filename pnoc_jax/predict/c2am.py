@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from pnoc_jax.losses import forward
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
@@ -50,12 +51,12 @@ def scale_map(
     f32[B, h, w, 1], of which the first `ceil(size / output_stride)` cells count, zero elsewhere.
   """
 
-  def forward(image, valid):
-    logits = model.apply(variables, image, valid, train=False).logits
+  def raw(image: Array, valid: Array) -> Array:
+    logits = forward.evaluate(model, variables, image, valid).logits
     return -logits if inverted else logits
 
   maps, _ = multi_scale.with_mirror(
-    forward,
+    raw,
     image,
     size,
     output_stride=output_stride,
@@ -71,7 +72,7 @@ def fuse_maps(
   native: Array,
   *,
   output_stride: int,
-  shape: tuple[int, int],
+  shape: Sequence[int],
   eps: float = 1e-5,
 ) -> Array:
   """Averages the maps of all scales at the images' own sizes and divides by the maximum.
@@ -87,9 +88,9 @@ def fuse_maps(
   Returns:
     f32[B, H, W], in [0, 1): of which `native` pixels count, zero elsewhere.
   """
-  grids = {'output_stride': output_stride, 'shape': shape}
-  total = 0.0
-  for grid, size in zip(maps, sizes, strict=True):
-    total = total + multi_scale.enlarge(grid, size, native, **grids)
+  total = multi_scale.total(
+    multi_scale.enlarge(grid, size, native, output_stride=output_stride, shape=shape)
+    for grid, size in zip(maps, sizes, strict=True)
+  )
   mean = multi_scale.crop(total / len(maps), native, shape=shape)
   return multi_scale.over_maximum(mean, eps=eps)[..., 0]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pnoc_jax.losses import forward
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
@@ -13,7 +14,7 @@ from pnoc_jax.types import Array, Variables
 
 def raw_cams(model: nn.Module, variables: Variables, image: Array) -> Array:
   """Maps of whole images in evaluation mode: f32[B, H, W, C] normalised to f32[B, h, w, K]."""
-  return model.apply(variables, image, train=False)
+  return forward.evaluate(model, variables, image)
 
 
 def scale_cams(
@@ -40,7 +41,7 @@ def scale_cams(
     elsewhere; and the logits f32[B, K] of the unflipped image.
   """
   maps, cam = multi_scale.with_mirror(
-    lambda image, valid: model.apply(variables, image, valid, train=False),
+    lambda image, valid: forward.evaluate(model, variables, image, valid),
     image,
     size,
     output_stride=output_stride,
@@ -57,7 +58,7 @@ def fuse_cams(
   classes: Array,
   *,
   output_stride: int,
-  shape: tuple[int, int],
+  shape: Sequence[int],
   eps: float = 1e-5,
 ) -> tuple[Array, Array]:
   """Sums the maps of all scales on two grids and divides each class by its maximum.
@@ -79,12 +80,15 @@ def fuse_cams(
   """
   stride = multi_scale.PRIOR_STRIDE
   low_size, low_shape = -(-native // stride), tuple(-(-n // stride) for n in shape)
-  grids = {'output_stride': output_stride, 'shape': shape}
-  low = high = 0.0
-  for grid, size in zip(maps, sizes, strict=True):
-    picked = jnp.take_along_axis(grid, classes[:, None, None, :], axis=3)
-    low = low + multi_scale.place(picked, -(-size // output_stride), low_size, low_shape)
-    high = high + multi_scale.enlarge(picked, size, native, **grids)
+  picked = [jnp.take_along_axis(grid, classes[:, None, None, :], axis=3) for grid in maps]
+  scales = list(zip(picked, sizes, strict=True))
+  low = multi_scale.total(
+    multi_scale.place(x, -(-size // output_stride), low_size, low_shape) for x, size in scales
+  )
+  high = multi_scale.total(
+    multi_scale.enlarge(x, size, native, output_stride=output_stride, shape=shape)
+    for x, size in scales
+  )
   # The maximum is over the image alone: cells that only the rounding up to 16 adds do not count.
   high = multi_scale.crop(high, native, shape=shape)
   return multi_scale.over_maximum(low, eps=eps), multi_scale.over_maximum(high, eps=eps)

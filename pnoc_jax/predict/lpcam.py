@@ -1,8 +1,11 @@
 """LPCAM at inference: features to cluster, and maps from prototypes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pnoc_jax.losses import forward
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import lpcam, normalize
 from pnoc_jax.predict import multi_scale
@@ -17,13 +20,13 @@ def classifier_kernel(variables: Variables) -> Array:
 
 def features(model: nn.Module, variables: Variables, image: Array, valid: Array) -> Array:
   """The backbone's last features: f32[B, h, w, D], 0 where `valid` bool[B, H, W] is not."""
-  found, valids = model.apply(variables, image, valid, method=_backbone)
+  found, valids = forward.evaluate(model, variables, image, valid, method=_backbone)
   name = list(found)[-1]
   return jnp.where(valids[name][..., None], found[name].astype(jnp.float32), 0.0)
 
 
-def _backbone(module, image, valid):
-  return module.backbone(image, valid, train=False)
+def _backbone(module: nn.Module, image: Array, valid: Array, *, train: bool) -> Any:
+  return module.backbone(image, valid, train=train)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def features_and_cams(
@@ -51,11 +54,13 @@ def features_and_cams(
   """
   kernel = classifier_kernel(variables)
 
-  def forward(image, valid):
+  def features_and_maps(image: Array, valid: Array) -> Array:
     found = features(model, variables, image, valid)
     return jnp.concatenate([found @ kernel, found], axis=-1)
 
-  maps, raw = multi_scale.with_mirror(forward, image, size, output_stride=output_stride, flip=flip)
+  maps, raw = multi_scale.with_mirror(
+    features_and_maps, image, size, output_stride=output_stride, flip=flip
+  )
   classes = kernel.shape[1]
   return raw[..., classes:], maps[..., :classes]
 

@@ -1,6 +1,8 @@
 """What inference at several scales shares: mirror images, padded buckets, sums on one grid."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 
 import chex
 import jax
@@ -49,7 +51,7 @@ def with_mirror(
 
 
 def enlarge(
-  maps: Array, size: Array, native: Array, *, output_stride: int, shape: tuple[int, int]
+  maps: Array, size: Array, native: Array, *, output_stride: int, shape: Sequence[int]
 ) -> Array:
   """Maps of one scale at the original images' sizes, rounded up to multiples of 16.
 
@@ -70,14 +72,19 @@ def _up16(n):
   return 16 * ((n - 1) // 16 + 1)
 
 
-def place(grid: Array, in_size: Array, out_size: Array, shape: tuple[int, int]) -> Array:
+def place(grid: Array, in_size: Array, out_size: Array, shape: Sequence[int]) -> Array:
   """`resize.bilinear_valid` of each image: f32[B, h, w, P] to f32[B, *shape, P]."""
   return jax.vmap(
     lambda x, size_in, size_out: resize.bilinear_valid(x, size_in, size_out, shape=shape)
   )(grid, in_size, out_size)
 
 
-def crop(maps: Array, native: Array, *, shape: tuple[int, int]) -> Array:
+def total(parts: Iterable[Array]) -> Array:
+  """The sum of what all scales give."""
+  return functools.reduce(operator.add, parts)
+
+
+def crop(maps: Array, native: Array, *, shape: Sequence[int]) -> Array:
   """Cuts `enlarge`d maps to the bucket, zero outside of the images: f32[B, *shape, P]."""
   maps = maps[:, : shape[0], : shape[1]]
   return jnp.where(normalize.size_valid(native, shape)[..., None], maps, 0.0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from pnoc_jax.losses import forward
 from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
@@ -23,11 +24,11 @@ def scale_map(model: nn.Module, variables: Variables, image: Array, size: Array)
     f32[B, H, W, 1], of which the first `size` pixels count.
   """
   valid = normalize.size_valid(size, image.shape[1:3])
-  return jax.nn.sigmoid(model.apply(variables, image, valid, train=False))[..., None]
+  return jax.nn.sigmoid(forward.evaluate(model, variables, image, valid))[..., None]
 
 
 def fuse_maps(
-  maps: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: tuple[int, int]
+  maps: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: Sequence[int]
 ) -> Array:
   """Averages the maps of all scales at the images' own sizes.
 
@@ -40,5 +41,5 @@ def fuse_maps(
   Returns:
     f32[B, H, W], of which `native` pixels count, zero elsewhere.
   """
-  placed = [multi_scale.place(x, size, native, shape) for x, size in zip(maps, sizes, strict=True)]
-  return (sum(placed) / len(placed))[..., 0]
+  placed = (multi_scale.place(x, size, native, shape) for x, size in zip(maps, sizes, strict=True))
+  return (multi_scale.total(placed) / len(maps))[..., 0]

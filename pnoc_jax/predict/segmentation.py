@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
+from pnoc_jax.losses import forward
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
 
 def logits(model: nn.Module, variables: Variables, image: Array) -> Array:
   """Logits of whole images: f32[B, H, W, C] normalised to f32[B, H, W, labels]."""
-  return model.apply(variables, image, train=False)
+  return forward.evaluate(model, variables, image)
 
 
 def scale_logits(
@@ -30,7 +31,7 @@ def scale_logits(
     f32[B, H, W, labels], zero outside of the content.
   """
   total, _ = multi_scale.with_mirror(
-    lambda image, valid: model.apply(variables, image, valid, train=False),
+    lambda image, valid: forward.evaluate(model, variables, image, valid),
     image,
     size,
     output_stride=1,
@@ -41,7 +42,7 @@ def scale_logits(
 
 
 def fuse_logits(
-  parts: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: tuple[int, int]
+  parts: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: Sequence[int]
 ) -> Array:
   """Averages the logits of all scales at the images' own sizes.
 
@@ -56,10 +57,8 @@ def fuse_logits(
   Returns:
     f32[B, H, W, labels], of which `native` pixels count, zero elsewhere.
   """
-  total = 0.0
-  for part, size in zip(parts, sizes, strict=True):
-    total = total + multi_scale.place(part, size, native, shape)
-  return total / len(parts)
+  placed = (multi_scale.place(x, size, native, shape) for x, size in zip(parts, sizes, strict=True))
+  return multi_scale.total(placed) / len(parts)
 
 
 def probabilities(
@@ -69,7 +68,7 @@ def probabilities(
   sizes: Sequence[Array],
   native: Array,
   *,
-  shape: tuple[int, int],
+  shape: Sequence[int],
   flip: bool = True,
 ) -> Array:
   """Segments images in one call: softmax of the mean over scales.
