@@ -82,7 +82,7 @@ def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
   def sgd(params, frozen=()):
     return optimizer.make_optimizer(
       params,
-      schedule=schedules.linear(0.01, _TOTAL),
+      schedule=schedules.polynomial(0.01, _TOTAL, power=1.0),
       groups=optimizer.classifier_groups(1e-4, frozen=frozen),
     )
 

@@ -12,6 +12,7 @@ is there is passed over, so that the same command goes on after a stop. Then
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, output: str) -> None:
-  import tqdm
 
   from pnoc_jax.data import sources
   from pnoc_jax.data.inspect import checks
@@ -71,23 +71,31 @@ def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, outp
   # A split that cannot be opened stops the call before hours of work on the others.
   opened = [sources.open_source(config, name) for name in names]
   for source in opened:
-    with tqdm.tqdm(total=len(source), desc=f'checking {source.split}', unit='image') as bar:
-      problems = checks.check_source(source, on_progress=lambda done, _, bar=bar: bar.update())
+    with _progress('checking', source) as on_progress:
+      problems = checks.check_source(source, on_progress=on_progress)
     if problems:
       lines = [f'{x.id}: {x.what}' for x in problems]
       raise UserError(lists.describe(source.info.name, lines) + '\nMend or remove these.')
   for source in opened:
-    with tqdm.tqdm(total=len(source), desc=f'packing {source.split}', unit='image') as bar:
-      packed = tfds.pack(
-        source,
-        row.name,
-        output,
-        upright=row.upright,
-        on_progress=lambda done, _, bar=bar: bar.update(),
-      )
+    with _progress('packing', source) as on_progress:
+      packed = tfds.pack(source, row.name, output, upright=row.upright, on_progress=on_progress)
     state = 'packed' if packed else 'there already'
     masks = 'with masks' if source.has_masks else 'without masks'
     print(f'{source.split}: {len(source)} images {masks}, {state}')
+
+
+@contextlib.contextmanager
+def _progress(what: str, source):
+  """Shows a bar; yields what is called with (examples done, examples)."""
+  import tqdm
+
+  with tqdm.tqdm(total=len(source), desc=f'{what} {source.split}', unit='image') as bar:
+
+    def on_progress(done: int, count: int) -> None:
+      del count
+      bar.update(done - bar.n)
+
+    yield on_progress
 
 
 if __name__ == '__main__':

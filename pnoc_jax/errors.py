@@ -1,4 +1,4 @@
-"""The error that a person caused and can mend; it imports nothing, so data workers can raise it."""
+"""The error that a person caused and can mend. It imports nothing, so data workers can raise it."""
 
 
 class UserError(ValueError):

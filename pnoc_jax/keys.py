@@ -1,4 +1,4 @@
-"""One root key, from which every random draw is named: by its purpose, its step, its example."""
+"""Random keys: all are derived from one root key by the purpose, the step and the example."""
 
 import zlib
 
@@ -16,11 +16,11 @@ def root_key(seed: int) -> types.Key:
 def stream(root: types.Key, name: str, step: int | types.Array | None = None) -> types.Key:
   """Returns the key of one purpose, at one step.
 
-  Depends on nothing else: resuming, accumulating or adding a purpose cannot change a draw.
+  The key depends on nothing else, so resuming a run or adding a purpose cannot change a draw.
 
   Args:
     root: The key of the run.
-    name: The purpose, e.g. `'label_split'`; hashed, so that order of use is irrelevant.
+    name: The purpose, e.g. `'label_split'`. It is hashed, so the order of use is irrelevant.
     step: The step of the draw (int or i32[]), or None for a draw made once.
 
   Returns:
@@ -35,7 +35,7 @@ def stream(root: types.Key, name: str, step: int | types.Array | None = None) ->
 
 
 def example_keys(key: types.Key, index: types.Array) -> types.Key:
-  """Returns one key an example, which depends on neither its place in the batch nor its device.
+  """Returns a key for each example, which does not depend on its place in the batch or its device.
 
   Args:
     key: The key of this purpose at this step.

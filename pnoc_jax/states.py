@@ -46,14 +46,14 @@ class TrainState:
 
 @flax.struct.dataclass
 class PnocState:
-  """The generator and what trains with it.
+  """The states of the generator and of what is trained with it.
 
   Attributes:
     generator: the network whose class activation maps are wanted.
     noc: the not-so-ordinary classifier, or None where it does not train.
     split: counters of the class-split strategy, or None where nothing is erased.
     leak: gradients of the generator's loss with respect to the noc, summed since the noc's last
-      update, or None unless the reference's leak is reproduced.
+      update; None unless the reference's leak is reproduced.
   """
 
   generator: TrainState

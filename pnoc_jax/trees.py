@@ -1,4 +1,4 @@
-"""Trees of arrays seen through their names (`backbone/conv1/kernel`): label, merge, count."""
+"""Works on trees of arrays by the names of their leaves (`backbone/conv1/kernel`)."""
 
 import math
 import re
@@ -45,7 +45,7 @@ def unflatten_names(named: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     UserError: If a name is both a leaf and the parent of another leaf.
   """
-  tree = {}
+  tree: dict[str, Any] = {}
   for name, leaf in named.items():
     *parents, last = name.split('/')
     node = tree
@@ -65,18 +65,19 @@ def label_names(
   *,
   allow_unused: Collection[str] = (),
 ) -> types.PyTree:
-  """Returns a tree of labels: each leaf takes the label of the first rule that matches its name.
+  """Returns a tree of labels: each leaf gets the label of the first rule that matches its name.
 
   Args:
     tree: The tree to label; only its names are read.
     rules: Pairs (regular expression, label); the expression must match the whole name.
-    allow_unused: The expressions that may be the first match of no name.
+    allow_unused: The expressions that need not be the first match of any name.
 
   Returns:
     A tree of the structure of `tree`.
 
   Raises:
-    UserError: If a name is covered by no rule, or a rule covers nothing and may not.
+    UserError: If no rule matches a name, or if a rule outside of `allow_unused` is the first match
+      of no name.
 
   Example:
     `label_names(params, [('.*/bias', 'bias'), ('.*', 'weight')])`
@@ -84,7 +85,7 @@ def label_names(
   compiled = [(re.compile(pattern), label) for pattern, label in rules]
   used, uncovered = set(), []
 
-  def label_of(path, _):
+  def label_of(path: tuple[Any, ...], _: Any) -> Any:
     name = _name(path)
     for i, (pattern, label) in enumerate(compiled):
       if pattern.fullmatch(name):
@@ -114,7 +115,7 @@ def _shorten(names: Sequence[str]) -> str:
 
 
 def merge_strict(target: types.PyTree, source: types.PyTree) -> types.PyTree:
-  """Returns the values of `source` in the structure of `target`; nothing may differ.
+  """Returns the values of `source` in the structure of `target`; names and shapes must be equal.
 
   Args:
     target: Arrays or `jax.ShapeDtypeStruct`s that say what is expected.

@@ -16,14 +16,15 @@ else:
   Array = Any
   Key = Any
 
-# Of jax or of numpy: a function of such arrays gives what it was given.
+# Of jax or of numpy: a function returns the kind of array that it is given.
 AnyArray = TypeVar('AnyArray', Array, np.ndarray)
 PyTree = Any
 # {'params': ..., 'batch_stats': ...}: what `model.apply` takes.
 Variables = dict[str, PyTree]
-# What a step of training takes, and what it says of itself: 'loss/total' and others.
+# The arrays that a step of training takes.
 Batch = dict[str, Array]
+# The scalars that a step of training reports, such as 'loss/total'.
 Metrics = dict[str, Array]
 
+# The label of pixels that no metric and no loss counts.
 VOID = 255
-"""The value of a label map's pixel that no metric and no loss counts."""

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from pnoc_jax import config_flags
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.runs import graph, runner
 
@@ -21,4 +22,4 @@ def refused(config, workdir, message):
   """Runs a config that must end before any stage begins, with an error that matches `message`."""
   with pytest.raises(UserError, match=message):
     runner.execute(config, workdir)
-  assert not set(graph.names()) & {path.name for path in workdir.iterdir()}
+  assert not set(graph.names(PipelineConfig)) & {path.name for path in workdir.iterdir()}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pnoc_jax import config as config_lib
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.runs import graph, runner
@@ -77,7 +78,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_all_products(whole):
   workdir, printed = whole
-  for name in graph.names():
+  for name in graph.names(PipelineConfig):
     assert records.read_done(workdir / name) is not None
     assert f'{name} done in' in printed
   found = records.read_json(workdir / 'evaluation' / 'priors_val.json')
@@ -153,7 +154,7 @@ def _copy(whole, tmp_path):
 
 
 def test_a_stage_runs_again_with_all_that_follows(whole, config, tmp_path, monkeypatch):
-  workdir, again, names = _copy(whole, tmp_path), [], graph.names()
+  workdir, again, names = _copy(whole, tmp_path), [], graph.names(PipelineConfig)
   with monkeypatch.context() as patch:
     patch.setattr(
       runner, '_run_stage', lambda config, item, *_: again.append((item.stage.name, item.status))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from pnoc_jax import config_flags
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import sources
 from pnoc_jax.io import images, records, weights
 from pnoc_jax.runs import graph
 from tests.data import miniatures
 
 ROOT = pathlib.Path(__file__).parents[1]
-ALL = tuple(graph.names())
+ALL = tuple(graph.names(PipelineConfig))
 TO_PRIORS = ('classifier', 'generator', 'priors', 'evaluation', 'report')
 WITHOUT_WALK = (*TO_PRIORS, 'pseudo_masks', 'segmentation', 'predictions')
 

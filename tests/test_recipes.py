@@ -14,8 +14,8 @@ from configs import _recipes
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags, trees
 from pnoc_jax.data.readers import coco, voc
-from pnoc_jax.engine import settings, trainer
-from pnoc_jax.stages import generator
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import programs, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = (
@@ -40,7 +40,7 @@ def load(name, words=None):
 
 def horizon(training, images):
   source = types.SimpleNamespace(labels=np.ones((images, 1), np.float32))
-  return trainer.horizon(training, source)
+  return programs.horizon(training, pipeline.Examples(source))
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,10 @@ def horizon(training, images):
 )
 def test_steps(preset, words, training, images, epoch, total, optimiser_steps):
   ours = getattr(load(preset, words), training)
-  assert horizon(ours, images) == trainer.Horizon(epoch, total)
+  assert horizon(ours, images) == programs.Horizon(epoch, total)
   params = {'backbone': {'kernel': jnp.zeros(1)}, 'classifier': {'kernel': jnp.zeros(1)}}
-  _, rate = trainer.make_optimizer(ours.optim, params, total)
+  groups = programs.field_groups(ours)
+  _, rate = programs.make_optimizer(ours.optim, params, total, groups=groups)
   at = np.array([0, 0.5, 0.9, 1]) * optimiser_steps
   expected = ours.optim.lr * np.array([1, 0.5, 0.1, 0]) ** ours.optim.power
   np.testing.assert_allclose(rate(at), expected, rtol=1e-3, atol=1e-9)
@@ -96,7 +97,7 @@ def test_rates_decay_as_the_recipe_says(words):
 def test_coefficients_of_the_losses():
   ours = load('pnoc_voc', 'paper').generator
   total = horizon(ours, VOC).total
-  ramps = [generator._ramp(x, total) for x in (ours.lambda_re, ours.lambda_cse, ours.lambda_noc)]
+  ramps = [x.over(total) for x in (ours.lambda_re, ours.lambda_cse, ours.lambda_noc)]
   at = np.array([0, 0.25, 0.5, 1]) * total
   expected = [[0, 2, 4, 4], [0.3, 0.475, 0.65, 1], [0, 0.25, 0.5, 1]]
   np.testing.assert_allclose([ramp(at) for ramp in ramps], expected, atol=1e-6)
@@ -122,10 +123,12 @@ def test_coefficients_of_the_losses():
   ],
 )
 def test_factors_of_the_rate(preset, words, training, scratch, factors):
-  optim = getattr(load(preset, words), training).optim
+  ours = getattr(load(preset, words), training)
+  optim = ours.optim
   module = {'kernel': jnp.zeros(1), 'bias': jnp.zeros(1)}
   params = {'backbone': {'conv': module}, scratch: module}
-  tx, _ = trainer.make_optimizer(optim, params, 100, scratch=(scratch,))
+  groups = programs.field_groups(ours, (scratch,))
+  tx, _ = programs.make_optimizer(optim, params, 100, groups=groups)
   state, ones = tx.init(params), jax.tree.map(jnp.ones_like, params)
   for _ in range(optim.accumulate):
     updates, state = tx.update(ones, state, params)

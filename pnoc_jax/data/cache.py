@@ -7,11 +7,29 @@ import pathlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from pnoc_jax import errors
+
+
+class Arrays:
+  """Arrays by name; those in a directory are mapped when they are asked for, and not pickled."""
+
+  def __init__(self, directory: pathlib.Path | None, opened: Mapping[str, np.ndarray]):
+    """Keeps a directory of `<name>.npy`, if there is one, and the arrays that are open already."""
+    self._directory, self._opened = directory, dict(opened)
+
+  def __getstate__(self) -> dict[str, object]:
+    opened = {} if self._directory else self._opened
+    return {'_directory': self._directory, '_opened': opened}
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    if name not in self._opened and self._directory:
+      path = self._directory / f'{name}.npy'
+      self._opened[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+    return self._opened[name]
 
 
 def arrays(
@@ -19,8 +37,8 @@ def arrays(
   files: Iterable[pathlib.Path],
   what: object,
   make: Callable[[], dict[str, np.ndarray]],
-) -> Mapping[str, np.ndarray]:
-  """Arrays by name, made anew if the files or what is asked of them have changed.
+) -> Arrays:
+  """Arrays from the cache, made anew if the files or what is asked of them have changed.
 
   Where the directory cannot be written, a warning says so, and each call makes them.
 
@@ -47,30 +65,8 @@ def arrays(
         'so it is found out again and again; set XDG_CACHE_HOME to a directory that can be written',
         stacklevel=1,
       )
-      return made
-  return _Stored(place)
-
-
-class _Stored(Mapping[str, np.ndarray]):
-  """The arrays `<name>.npy` of a directory, mapped when they are asked for; pickled by place."""
-
-  def __init__(self, directory: pathlib.Path):
-    self._directory, self._opened = directory, {}
-
-  def __getstate__(self):
-    return {'_directory': self._directory, '_opened': {}}
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    if name not in self._opened:
-      path = self._directory / f'{name}.npy'
-      self._opened[name] = np.load(path, mmap_mode='r', allow_pickle=False)
-    return self._opened[name]
-
-  def __iter__(self) -> Iterator[str]:
-    return (path.stem for path in self._directory.glob('*.npy'))
-
-  def __len__(self) -> int:
-    return len(list(iter(self)))
+      return Arrays(None, made)
+  return Arrays(place, {})
 
 
 def state(path: pathlib.Path) -> bytes:

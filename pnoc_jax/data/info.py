@@ -12,16 +12,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Storage(enum.Enum):
-  """Where examples are read from."""
+  """Where examples are read from.
+
+  Attributes:
+    FILES: the data set's own files.
+    TFDS: ArrayRecord files that `launch/prepare.py` packed.
+  """
 
   FILES = 'files'
-  """The data set's own files."""
   TFDS = 'tfds'
-  """ArrayRecord files that launch/prepare.py packed."""
 
 
 class OnError(enum.Enum):
-  """What a broken file does: stop the run, or be left out and written to a list."""
+  """What is done about a broken file.
+
+  Attributes:
+    STRICT: the run stops.
+    SKIP: the example is left out and written to a list.
+  """
 
   STRICT = 'strict'
   SKIP = 'skip'
@@ -29,66 +37,80 @@ class OnError(enum.Enum):
 
 @dataclasses.dataclass(slots=True)
 class ShapesConfig:
-  """Numbers of the synthetic data set; fractions of areas and lengths are of the image."""
+  """The numbers of the synthetic data set; fractions of areas and lengths are of the image.
+
+  Attributes:
+    seed: together with the split's name and the index, it decides every pixel.
+    size: height and width of an image, px.
+    train: number of images of the split `train`.
+    val: number of images of the split `val`, and of `test`.
+    class_probabilities: probabilities of 1, 2, 3 classes in an image; each has one object.
+    coverage: mean fraction of the image under objects; an image draws it from +-20 % around this.
+    head_area: fraction of an object's visible area that its head covers.
+    body_hue_jitter: a body's hue is its pair's, plus a uniform draw from +-this (of the colour
+      circle).
+    body_saturation: HSV saturation of bodies; heads are fully saturated.
+    stripe_amplitude: amplitude of the stripes on a body, of the range 0..1. The stripes are all
+      that tells the bodies of a pair apart.
+    stripe_period: period of the stripes on a body, of the image's side.
+    head_cell: width of a checker, stripe or ring of a head's pattern, of the image's side.
+    background_saturation: largest HSV saturation of a background; its hue is any.
+    noise_coarse: amplitude of the background's smooth noise on a 4x4 grid.
+    noise_fine: amplitude of the background's smooth noise on a 16x16 grid.
+    grating_amplitude: amplitude of the background's sinusoidal grating.
+    pixel_noise: standard deviation of the independent noise of every pixel.
+    distractor: probability of a body without a head, which counts as background.
+  """
 
   seed: int = 0
-  """Together with the split's name and the index, it decides every pixel."""
   size: int = 64
-  """Height and width of an image, px."""
   train: int = 480
-  """Number of images of the split `train`."""
   val: int = 120
-  """Number of images of the split `val` (and of any other split name)."""
   class_probabilities: tuple[float, ...] = (0.6, 0.3, 0.1)
-  """Probabilities of 1, 2, 3 classes in an image; each has one object."""
   coverage: float = 0.3
-  """Mean fraction of the image under objects; an image draws it from +-20 % around this."""
   head_area: float = 0.17
-  """Fraction of an object's visible area that its head covers."""
   body_hue_jitter: float = 0.1
-  """A body's hue is its pair's, plus a uniform draw from +-this (of the colour circle)."""
   body_saturation: float = 0.55
-  """HSV saturation of bodies; heads are fully saturated."""
   stripe_amplitude: float = 0.06
-  """Amplitude of the stripes on a body, of the range 0..1: all that tells a pair's bodies apart."""
   stripe_period: float = 0.07
-  """Period of the stripes on a body, of the image's side."""
   head_cell: float = 0.055
-  """Width of a checker, stripe or ring of a head's pattern, of the image's side."""
   background_saturation: float = 0.35
-  """Largest HSV saturation of a background; its hue is any."""
   noise_coarse: float = 0.12
-  """Amplitude of the background's smooth noise on a 4x4 grid."""
   noise_fine: float = 0.08
-  """Amplitude of the background's smooth noise on a 16x16 grid."""
   grating_amplitude: float = 0.06
-  """Amplitude of the background's sinusoidal grating."""
   pixel_noise: float = 0.02
-  """Standard deviation of the independent noise of every pixel."""
   distractor: float = 0.0
-  """Probability of a body without a head, which counts as background."""
 
 
 @dataclasses.dataclass(slots=True)
 class DatasetConfig:
-  """Which images, and which of them train and evaluate."""
+  """Which images there are, and which of them train and validate.
+
+  Attributes:
+    name: one of `sources.names()`.
+    root: the directory of the data set; `shapes` needs none.
+    source: what is in `root`: the data set's files, or packed ones (then `root` may be
+      `gs://...`).
+    train_split: the split that trains.
+    val_split: the split that measures in training.
+    lists: a directory of `<split>.txt`, ids one a line, in place of the data set's own lists. This
+      and the next two are for the public data sets; they are refused with `shapes`, `folder` and
+      packed files.
+    labels: a table `id,labels` (names separated by spaces, a space in a name as `_`), in place of
+      the labels from the data set's annotations.
+    masks: a directory of `<id>.png` in place of the data set's own masks.
+    on_error: what is done about a broken file.
+    shapes: the numbers of `shapes`.
+  """
 
   name: str = 'shapes'
-  """One of `sources.names()`."""
   root: str = ''
-  """Directory of the data set; unused by `shapes`."""
   source: Storage = Storage.FILES
-  """What is in `root`: the data set's files, or packed ones (`root` may then be `gs://...`)."""
   train_split: str = 'train'
   val_split: str = 'val'
   lists: str = ''
-  """Directory of `<split>.txt`, ids one a line, in place of the data set's own lists. This and the
-  next two are of the public data sets; refused with `shapes`, `folder` and packed ones."""
   labels: str = ''
-  """Table `id,labels` (names separated by spaces, a space in a name as `_`), in place of labels
-  from the data set's annotations."""
   masks: str = ''
-  """Directory of `<id>.png` in place of the data set's own masks."""
   on_error: OnError = OnError.STRICT
   shapes: ShapesConfig = dataclasses.field(default_factory=ShapesConfig)
 
@@ -155,6 +177,17 @@ class Source(Protocol):
     ...
 
 
+def make_example(image: np.ndarray, labels: np.ndarray, index: int) -> dict[str, np.ndarray]:
+  """What `Source.example` returns.
+
+  Args:
+    image: u8[H, W, channels].
+    labels: f32[N, K] of all examples.
+    index: of the example.
+  """
+  return {'image': image, 'label': labels[index], 'index': np.array(index, np.int32)}
+
+
 def color_map(n: int) -> tuple[tuple[int, int, int], ...]:
   """The standard VOC colour map: bit 3j+c of an index is bit 7-j of channel c.
 
@@ -164,7 +197,8 @@ def color_map(n: int) -> tuple[tuple[int, int, int], ...]:
   Returns:
     n RGB colours.
   """
-  return tuple(
-    tuple(sum((i >> (3 * j + c) & 1) << (7 - j) for j in range(8)) for c in range(3))
-    for i in range(n)
-  )
+
+  def channel(i: int, c: int) -> int:
+    return sum((i >> (3 * j + c) & 1) << (7 - j) for j in range(8))
+
+  return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(n))

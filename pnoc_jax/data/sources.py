@@ -6,22 +6,11 @@ never for a data set by its name.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.data.readers import cityscapes, coco, deepglobe, folder, hpa, shapes, tfds, voc
-
-
-class Open(Protocol):
-  """Opens one split of a data set from its own files."""
-
-  def __call__(
-    self, config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-  ) -> info.Source:
-    """The arguments are those of `open_source`."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +19,7 @@ class Row:
 
   Attributes:
     name: the value of `dataset.name`.
-    open: opens a split from the data set's own files.
+    open: opens a split from the data set's own files; its arguments are those of `open_source`.
     splits: the splits that recipes use, and that `launch/prepare.py` packs if none are named.
     images: {split: number of its images} as published.
     overridable: whether `dataset.lists`, `labels` and `masks` may replace the data set's own.
@@ -42,7 +31,7 @@ class Row:
   """
 
   name: str
-  open: Open
+  open: Callable[[info.DatasetConfig, str, frozenset[str]], info.Source]
   splits: tuple[str, ...] = ('train', 'val')
   images: Mapping[str, int] = dataclasses.field(default_factory=dict)
   overridable: bool = True
@@ -121,4 +110,4 @@ def open_source(
     raise errors.UserError('\n'.join(wrong))
   packed = config.source is info.Storage.TFDS
   open_split = tfds.open_source if packed else row(config.name).open
-  return open_split(config, split, exclude=exclude)
+  return open_split(config, split, exclude)

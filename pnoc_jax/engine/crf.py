@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +17,7 @@ from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import crf
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as mesh_lib
+from pnoc_jax.types import Array
 
 # Images in work at once on a CPU: each holds its lattice, some 100 MB for a photograph.
 _MOST_THREADS = 16
@@ -82,7 +82,7 @@ class _Crf(abc.ABC):
     runtime: Runtime,
     sizes: Iterable[buckets.Size],
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     threads: int | None = None,
   ):
     """Plans the buckets; compiles nothing.
@@ -114,10 +114,10 @@ class _Crf(abc.ABC):
     return sum(program.traces for program in self._programs)
 
   @abc.abstractmethod
-  def _unary(self, evidence, present):
+  def _unary(self, evidence: Array, present: Array) -> Array:
     """Energies of the labels, f32[H, W, n]."""
 
-  def _refine(self, image, evidence, present, size):
+  def _refine(self, image: Array, evidence: Array, present: Array, size: Array) -> Array:
     """The most probable labels i32[Hb, Wb] of an image that fills `size` of its bucket."""
     height, width = image.shape[:2]
     valid = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
@@ -131,7 +131,9 @@ class _Crf(abc.ABC):
     )
     return jnp.argmax(marginals, -1).astype(jnp.int32)
 
-  def _infer(self, number: int, image, evidence, present) -> np.ndarray:
+  def _infer(
+    self, number: int, image: np.ndarray, evidence: np.ndarray, present: np.ndarray
+  ) -> np.ndarray:
     """Refines the image that came as the given number: i32[H, W]."""
     size = image.shape[:2]
     bucket = buckets.choose(size, self._buckets)
@@ -189,7 +191,7 @@ class LabelCrf(_Crf):
     """
     return self._spread(self._one, items)
 
-  def _one(self, number, image, labels, num_labels):
+  def _one(self, number: int, image: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
     labels = np.asarray(labels, np.int32)
     if labels.shape != image.shape[:2] or labels.max() >= num_labels:
       raise ValueError(
@@ -202,7 +204,7 @@ class LabelCrf(_Crf):
     width = 1 << max(num_labels - 1, 1).bit_length()
     return self._infer(number, image, labels, np.arange(width) < num_labels)
 
-  def _unary(self, evidence, present):
+  def _unary(self, evidence: Array, present: Array) -> Array:
     return crf.label_unary(evidence, len(present), self._config.confidence, present=present)
 
 
@@ -222,7 +224,7 @@ class SoftmaxCrf(_Crf):
     """
     return self._spread(self._one, items)
 
-  def _one(self, number, image, probabilities):
+  def _one(self, number: int, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(probabilities, np.float32)
     if probabilities.shape[:2] != image.shape[:2]:
       raise ValueError(f'probabilities are {probabilities.shape}, the image {image.shape}')
@@ -230,5 +232,5 @@ class SoftmaxCrf(_Crf):
       return probabilities.argmax(-1).astype(np.int32)
     return self._infer(number, image, probabilities, np.ones(probabilities.shape[-1], bool))
 
-  def _unary(self, evidence, present):
+  def _unary(self, evidence: Array, present: Array) -> Array:
     return crf.softmax_unary(evidence, present=present)

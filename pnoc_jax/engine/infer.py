@@ -1,6 +1,6 @@
 """Inference of a network on many images: in buckets, at several scales, on the local devices."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,20 +17,35 @@ from pnoc_jax.parallel.compile import BATCH, REPLICATED
 from pnoc_jax.types import Array, PyTree, Variables
 
 
+class Grid(NamedTuple):
+  """The images that the maps of all scales are joined on.
+
+  Attributes:
+    scaled: i32[B, 2] a scale, heights and widths of the scaled images.
+    native: i32[B, 2], heights and widths of the original images.
+    shape: (H, W) of the bucket that holds the original images; static.
+    context: what else is known of the images, arrays [B, ...].
+  """
+
+  scaled: list[Array]
+  native: Array
+  shape: tuple[int, int]
+  context: Mapping[str, Array]
+
+
 class Network(NamedTuple):
   """What is inferred with.
 
   Attributes:
     scale: `(variables, image f32[B, H, W, C] normalised, its content's size i32[B, 2])` -> what one
       scale gives, arrays [B, ...].
-    fuse: `(what each scale gave, the sizes i32[B, 2] at each scale, native size i32[B, 2], context,
-      shape=(H, W) of the native bucket)` -> arrays [B, ...].
+    fuse: `(what each scale gave, grid)` -> arrays [B, ...].
     variables: the network's.
     dataset: mean and deviation of its images.
   """
 
   scale: Callable[[Variables, Array, Array], PyTree]
-  fuse: Callable[..., PyTree]
+  fuse: Callable[[list[Any], Grid], PyTree]
   variables: Variables
   dataset: info.DatasetInfo
 
@@ -81,7 +96,7 @@ class Inference:
   def __call__(
     self,
     source: info.Source,
-    indices: Sequence[int],
+    indices: Iterable[int],
     *,
     context: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] = lambda batch: {},
   ) -> Iterator[tuple[int, tuple[int, int], PyTree]]:
@@ -109,18 +124,22 @@ class Inference:
       yield from _rows(*ahead)
 
   def _start(self, batch: Mapping[str, Any], context: Mapping[str, np.ndarray]) -> PyTree:
-    results, sizes = [], []
+    results, scaled = [], []
     for image, box in zip(batch['images'], batch['boxes'], strict=True):
       placed = self._place({'image': image, 'box': box, 'size': box[:, 2:]})
       results.append(self._scale(self._variables, placed['image'], placed['box']))
-      sizes.append(placed['size'])
+      scaled.append(placed['size'])
     shape = tuple(batch['bucket'])
     if shape not in self._fused:
-      self._fused[shape] = compiler.jit(
-        lambda *arguments: self._fuse(*arguments, shape=shape), self._mesh, ins=BATCH, outs=BATCH
-      )
+
+      def fuse(
+        results: list[Any], scaled: list[Array], native: Array, context: Mapping[str, Array]
+      ) -> PyTree:
+        return self._fuse(results, Grid(scaled, native, shape, context))
+
+      self._fused[shape] = compiler.jit(fuse, self._mesh, ins=BATCH, outs=BATCH)
     native = self._place({'size': batch['size']})['size']
-    return self._fused[shape](results, sizes, native, self._place(context))
+    return self._fused[shape](results, scaled, native, self._place(context))
 
   def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     return arrays.to_global(batch, self._mesh)

@@ -68,7 +68,7 @@ class MetricWriter:
     """
     if self._lines is None:
       return
-    record = {'step': step}
+    record: dict[str, Any] = {'step': step}
     if self._steps_per_epoch:
       record['epoch'] = round(step / self._steps_per_epoch, 4)
     if taken := record.keys() & metrics.keys():
@@ -176,15 +176,15 @@ class Progress:
     self.close()
 
 
-def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], what: str, *, total: int) -> Iterator[T]:
   """Yields the items and shows the progress.
 
   Args:
-    items: the work; `total` of them, or `len(items)`.
+    items: the work.
     what: what is being done.
-    total: how many there are, where `items` has no length.
+    total: how many there are.
   """
-  with Progress(len(items) if total is None else total, what) as progress:
+  with Progress(total, what) as progress:
     for item in items:
       yield item
       progress.advance()

@@ -127,11 +127,9 @@ def make_optimizer(
   schedule = change(plain)
   tx = optimizer.make_optimizer(
     params,
-    rule=config.rule,
+    descent=optimizer.Descent(config.rule, config.momentum, config.nesterov),
     schedule=schedule,
     groups=groups,
-    momentum=config.momentum,
-    nesterov=config.nesterov,
     clip_norm=config.clip_norm,
     accumulate=config.accumulate,
     grad_mean=config.grad_mean,

@@ -19,12 +19,12 @@ class Precision(enum.Enum):
   BFLOAT16 = 'bfloat16'
 
 
-def field(default, *, product: bool = True, **keywords):
+def field(default: Any, *, product: bool = True) -> Any:
   """A config field; `product=False` says that the stage's product does not depend on it."""
   metadata = {'product': product}
   if callable(default):
-    return dataclasses.field(default_factory=default, metadata=metadata, **keywords)
-  return dataclasses.field(default=default, metadata=metadata, **keywords)
+    return dataclasses.field(default_factory=default, metadata=metadata)
+  return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(slots=True)

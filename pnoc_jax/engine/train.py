@@ -91,10 +91,10 @@ def train(
     bar.update(config.batch_size)
     return state, metrics
 
-  def write(number: int, metrics: dict[str, float]) -> None:
+  def write(number: int, metrics: loop.Metrics) -> None:
     if any(key.startswith('loss/') for key in metrics):
       rates = {f'schedule/{key}': float(rate(number - 1)) for key, rate in program.rates.items()}
-      metrics = metrics | rates
+      metrics = {**metrics, **rates}
     writer.write(number, metrics)
 
   def evaluate(number: int, state: Any) -> dict[str, float] | None:

@@ -14,7 +14,13 @@ from pnoc_jax import errors
 
 
 class Restored(NamedTuple):
-  """What `Checkpoints.restore_latest` found."""
+  """What `Checkpoints.restore_latest` found.
+
+  Attributes:
+    step: how many updates the state has seen.
+    state: the state.
+    extra: what `save` was given to keep with it.
+  """
 
   step: int
   state: Any
@@ -115,13 +121,14 @@ class Checkpoints:
 
   def _restore(self, step: int, abstract_state: Any) -> Restored:
     expected = _named(abstract_state)
-    found = self._manager.item_metadata(step).state.tree
+    metadata: Any = self._manager.item_metadata(step)
+    found = metadata.state.tree
     _check_equal(expected, found, f'the checkpoint of step {step} in {self._directory}')
     abstract = {
       name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, 'sharding', None))
       for name, x in expected.items()
     }
-    restored = self._manager.restore(
+    restored: Any = self._manager.restore(
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()

@@ -1,7 +1,8 @@
-"""Pretrained weights by name, `hub:timm/resnest269e.in1k`: downloaded once, and checked.
+"""Downloads pretrained weights by name, `hub:timm/resnest269e.in1k`, once, and checks them.
 
-The file is `model.safetensors` of that repository on huggingface.co, in a revision after an `@` if
-one is named, and lies in the hub's own cache. A file put by hand into `by_hand` goes before it.
+The file is `model.safetensors` of that repository on huggingface.co, of the revision after `@` if
+the name has one. It is kept in the hub's own cache. A file that was put at `by_hand(name)` is taken
+instead.
 """
 
 import functools
@@ -9,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import re
+from types import ModuleType
 
 from pnoc_jax.errors import UserError
 
@@ -19,7 +21,7 @@ _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 
 def by_hand(name: str) -> pathlib.Path:
-  """Where a file is looked for before the hub is asked.
+  """The path of a file that is taken instead of a download.
 
   Args:
     name: `hub:OWNER/NAME`, with `@REVISION` or without.
@@ -38,7 +40,7 @@ def fetch(name: str) -> pathlib.Path:
     name: `hub:OWNER/NAME`, with `@REVISION` or without.
 
   Raises:
-    UserError: the name is none, the hub is out of reach, or the file is not what the hub has.
+    UserError: the name is malformed, the hub is out of reach, or the file differs from the hub's.
   """
   repository, revision = _parse(name)
   if by_hand(name).is_file():
@@ -83,8 +85,10 @@ def _advice(name: str) -> str:
   )
 
 
-def _published_digest(hub, repository: str, revision: str | None, path: pathlib.Path) -> str:
-  """The sha256 in the hub's metadata: the cache's blobs bear it as their name."""
+def _published_digest(
+  hub: ModuleType, repository: str, revision: str | None, path: pathlib.Path
+) -> str:
+  """The sha256 in the hub's metadata, which is also the name of a file in its cache."""
   blob = path.resolve().name
   if _SHA256.fullmatch(blob):
     return blob

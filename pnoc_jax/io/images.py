@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,13 +19,13 @@ _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
 def read_image(file: str | os.PathLike | bytes, *, upright: bool = True) -> np.ndarray:
   """Decodes a whole image to RGB, upright.
 
-  An EXIF orientation is applied, so that an image looks as its viewer shows it; masks are expected
-  in this displayed orientation. 16-bit grey is scaled to 8 bits, transparency is dropped.
+  The EXIF orientation is applied, so that an image looks as viewers show it; masks are expected in
+  this orientation. 16-bit grey is scaled to 8 bits, and transparency is dropped.
 
   Args:
     file: a path, or the bytes of a file.
-    upright: False leaves the pixels as they are stored, whatever EXIF says: the masks of the public
-      data sets lie on these. Those of a TIFF are always upright.
+    upright: False leaves the pixels as they are stored, whatever EXIF says, because the masks of
+      the public data sets belong to these. The pixels of a TIFF are always upright.
 
   Returns:
     u8[H, W, 3].
@@ -41,7 +41,7 @@ def read_image(file: str | os.PathLike | bytes, *, upright: bool = True) -> np.n
 def read_mask(
   file: str | os.PathLike | bytes, *, colors: Mapping[tuple[int, int, int], int] | None = None
 ) -> np.ndarray:
-  """Decodes a mask by index: a palette's colours are never looked at.
+  """Decodes a mask of class numbers; the colours of a palette have no meaning.
 
   Args:
     file: a path to (or the bytes of) a single-channel 8-bit image, mode P, L or 1.
@@ -63,11 +63,13 @@ def read_mask(
         f'{_label(file)}: a mask of mode {image.mode}; save class indices as a palette (P) or '
         '8-bit grey (L) PNG.'
       )
-    # Most libraries turn palette indices into colours; here they stay class numbers.
+    # Most libraries turn the indices into a palette's colours; here they stay class numbers.
     return np.array(image, dtype=np.uint8)
 
 
-def _decode_colors(array, colors, label):
+def _decode_colors(
+  array: np.ndarray, colors: Mapping[tuple[int, int, int], int], label: str
+) -> np.ndarray:
   codes = {_code(np.array(color)): index for color, index in colors.items()}
   known = np.array(sorted(codes))
   indices = np.array([codes[x] for x in known.tolist()], np.uint8)
@@ -83,7 +85,7 @@ def _decode_colors(array, colors, label):
   return indices[at]
 
 
-def _code(color):
+def _code(color: np.ndarray) -> np.ndarray:
   return (color.astype(np.int64) * (1 << 16, 1 << 8, 1)).sum(-1)
 
 
@@ -95,7 +97,7 @@ def image_size(file: str | os.PathLike, *, upright: bool = True) -> tuple[int, i
   """
   with _open(file, 'image') as image:
     width, height = image.size
-    # Of a TIFF Pillow turns the pixels by itself, and tells their size when they are turned.
+    # Pillow itself turns the pixels of a TIFF, and its size is that of the turned ones.
     stored = upright and image.format != 'TIFF'
     turned = stored and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     return (width, height) if turned else (height, width)
@@ -112,7 +114,7 @@ def image_mode(file: str | os.PathLike) -> str:
 
 
 def png_header(file: str | os.PathLike) -> tuple[str, tuple[int, int]]:
-  """Mode and (H, W) of a PNG that is there to its last byte; no pixel is decoded.
+  """Mode and (H, W) of a PNG that ends as a PNG does; no pixel is decoded.
 
   Raises:
     UserError: the file is missing, no PNG, or cut short; the message names it.
@@ -188,11 +190,11 @@ def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return _resize(mask, size, Image.Resampling.NEAREST)
 
 
-def _resize(array, size, resample):
+def _resize(array: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
   if array.shape[:2] == tuple(size):
     return array
   if array.ndim == 3 and array.shape[2] == 4:
-    # As CMYK the fourth channel is one like the others; RGBA would weight by it.
+    # In CMYK, Pillow treats the fourth channel like the others; in RGBA it weights by it.
     image = Image.frombytes('CMYK', array.shape[1::-1], np.ascontiguousarray(array).tobytes())
   else:
     image = Image.fromarray(array)
@@ -200,8 +202,8 @@ def _resize(array, size, resample):
 
 
 @contextlib.contextmanager
-def _open(file, what):
-  """Opens with Pillow; its many kinds of errors become one that names the file."""
+def _open(file: str | os.PathLike | bytes, what: str) -> Iterator[Image.Image]:
+  """Opens with Pillow, whose many kinds of errors become one that names the file."""
   try:
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
       yield image
@@ -216,16 +218,16 @@ def _open(file, what):
     ) from error
 
 
-def _label(file):
+def _label(file: str | os.PathLike | bytes) -> str:
   return f'<{len(file)} bytes>' if isinstance(file, bytes) else os.fspath(file)
 
 
-def _upright(image):
+def _upright(image: Image.Image) -> Image.Image:
   turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
   return ImageOps.exif_transpose(image) if turned else image
 
 
-def _rgb(image):
+def _rgb(image: Image.Image) -> Image.Image:
   if image.mode == 'RGB':
     return image
   if image.mode.startswith('I'):

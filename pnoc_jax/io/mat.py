@@ -19,7 +19,7 @@ def read_segmentation(path: str | os.PathLike) -> np.ndarray:
   Raises:
     UserError: the file is missing, damaged, or holds no such mask; the message names it.
   """
-  from scipy import io  # Half a second that only SBD's own files are worth.
+  from scipy import io  # It takes half a second, which only readers of SBD's own files wait.
 
   try:
     with open(path, 'rb') as file:

@@ -1,7 +1,7 @@
 """Reads arrays of npz archives in any number of threads at once.
 
-numpy's own reader parses each array's header with `ast`, which in CPython before 3.11.8 now and
-then fails (SystemError) when two threads do so together, as those that load data do.
+numpy's own reader parses the header of each array with `ast`. In CPython before 3.11.8 this fails
+now and then (SystemError) if two threads do it at the same time, as the threads that load data do.
 """
 
 import re
@@ -31,7 +31,7 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def read_header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype, tuple[int, ...]]:
   """The dtype and shape of the array `name` of an open archive; errors as of `read_array`.
 
-  Reads the header alone, so that an array that is cut short passes.
+  Only the header is read, so an array that is cut short passes.
   """
   with archive.open(f'{name}.npy') as file:
     dtype, shape, _ = _parse_header(file, name)

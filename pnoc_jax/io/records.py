@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
   """Returns a value as JSON knows it: enums by value, dataclasses as dicts, tuples as lists."""
   if isinstance(value, enum.Enum):
     return plain(value.value)
+  if hasattr(value, 'tolist'):  # Arrays and scalars of numpy and of jax.
+    return value.tolist()
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
   if isinstance(value, Mapping):
@@ -30,8 +32,6 @@ def plain(value: Any) -> Any:
     return sorted(plain(v) for v in value)
   if isinstance(value, list | tuple):
     return [plain(v) for v in value]
-  if callable(to_list := getattr(value, 'tolist', None)):  # Arrays and scalars of numpy and of jax.
-    return to_list()
   if isinstance(value, os.PathLike):
     return os.fspath(value)
   if value is None or isinstance(value, bool | int | float | str):
@@ -66,7 +66,7 @@ class JsonLines:
   """A file of JSON objects, one a line, that is appended to."""
 
   def __init__(self, path: Path):
-    """Opens the file, and first ends a last line that a killed run left open."""
+    """Opens the file; a last line that a killed run left unfinished is removed."""
     self._path = pathlib.Path(path)
     self._path.parent.mkdir(parents=True, exist_ok=True)
     if self._path.exists() and not _ends_a_line(self._path):
@@ -74,7 +74,7 @@ class JsonLines:
     self._file = self._path.open('a', encoding='utf-8')
 
   def write(self, value: Mapping[str, Any]) -> None:
-    """Appends an object and hands it to the system."""
+    """Appends an object and flushes the file."""
     self._file.write(json.dumps(plain(value)) + '\n')
     self._file.flush()
 
@@ -98,7 +98,7 @@ def _ends_a_line(path: pathlib.Path) -> bool:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-  """Reads a file of JSON lines; a last line that was cut by a kill is left out.
+  """Reads a file of JSON lines; a last line that a killed run left unfinished is left out.
 
   Args:
     path: the file; an absent one reads as empty.
@@ -147,13 +147,13 @@ def fingerprint(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-  """The note that a stage is finished, and from what.
+  """The note that a stage is finished.
 
   Attributes:
     config: the stage's configuration.
     inputs: the fingerprints of the stages that it read, by name.
-    products: what it wrote, for people and for later stages.
-    fingerprint: of `config` and `inputs`: two equal ones made the same products.
+    products: facts about what it wrote, for people and for later stages.
+    fingerprint: of `config` and `inputs`; stages with equal fingerprints made the same products.
   """
 
   config: dict[str, Any]

@@ -104,7 +104,7 @@ def network_loss(
   params = {**jax.lax.stop_gradient(params), 'edges': params['edges']}
   variables = {'params': params, 'batch_stats': batch_stats}
   edge = jax.nn.sigmoid(forward.evaluate(model, variables, batch['image']))
-  labels = grid_labels(batch['target'], edge.shape[1:])
+  labels = grid_labels(batch['target'], (edge.shape[1], edge.shape[2]))
   losses = affinity_losses(edge, labels, num_classes=num_classes, radius=radius)
   parts = {f'loss/{name}': x for name, x in losses._asdict().items()}
   return losses.total, (batch_stats, {**parts, 'edge': edge.mean()})

@@ -27,6 +27,6 @@ def train(
   return found, mutated.get('batch_stats', batch_stats)
 
 
-def evaluate(model: nn.Module, variables: Variables, *inputs: Array | None, **options: Any) -> Any:
-  """A pass on running statistics, which changes nothing; options are those of `model.apply`."""
-  return model.apply(variables, *inputs, train=False, **options)
+def evaluate(model: nn.Module, variables: Variables, *inputs: Array) -> Any:
+  """A pass on running statistics, which changes nothing."""
+  return model.apply(variables, *inputs, train=False)

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from pnoc_jax import types
@@ -24,7 +25,7 @@ def smooth_label(label: types.Array, alpha: float) -> types.Array:
 
 
 def multilabel_losses(
-  logits: types.Array, label: types.Array, *, class_weight: types.Array | None = None
+  logits: types.Array, label: types.Array, *, class_weight: types.Array | np.ndarray | None = None
 ) -> types.Array:
   """Returns each example's `mean_c w_c * (-y log s(z) - (1 - y) log s(-z))`.
 
@@ -49,7 +50,7 @@ def multilabel_losses(
 
 
 def multilabel_loss(
-  logits: types.Array, label: types.Array, *, class_weight: types.Array | None = None
+  logits: types.Array, label: types.Array, *, class_weight: types.Array | np.ndarray | None = None
 ) -> types.Array:
   """Returns f32[], the mean of `multilabel_losses` over the batch: every term `l` of the paper."""
   return multilabel_losses(logits, label, class_weight=class_weight).mean()
@@ -63,7 +64,7 @@ def network_loss(
   *,
   model: nn.Module,
   smoothing: float = 0.0,
-  class_weight: types.Array | None = None,
+  class_weight: types.Array | np.ndarray | None = None,
 ) -> tuple[types.Array, tuple[types.PyTree, types.Metrics]]:
   """The loss of the ordinary classifier: the paper's baseline, judge, and first noc.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from pnoc_jax.losses import forward, multilabel, puzzle
@@ -33,7 +34,7 @@ class Terms:
   """
 
   smoothing: float = 0.0
-  class_weight: Array | None = None
+  class_weight: Array | np.ndarray | None = None
   reconstruct: Callable[[Array, Array, Array], Array] = puzzle.reconstruction_loss
   lambda_conf: float = 0.0
   soft_mask: erase.Over = erase.Over.BATCH

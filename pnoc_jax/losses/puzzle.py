@@ -11,14 +11,24 @@ from pnoc_jax.ops import cam as cam_ops
 
 
 class Level(enum.Enum):
-  """What is compared: raw maps, or rectified ones divided by their maximum."""
+  """Which maps are compared.
+
+  Attributes:
+    FEATURE: raw maps.
+    CAM: rectified maps, each divided by its maximum.
+  """
 
   FEATURE = 'feature'
   CAM = 'cam'
 
 
-class Norm(enum.Enum):
-  """How a difference counts: absolute or squared."""
+class Distance(enum.Enum):
+  """How a difference counts.
+
+  Attributes:
+    L1: its absolute value.
+    L2: its square.
+  """
 
   L1 = 'l1'
   L2 = 'l2'
@@ -27,8 +37,11 @@ class Norm(enum.Enum):
 class Selection(enum.Enum):
   """Which classes count.
 
-  MASK: the present ones, while the mean divides by all, so that an image with more classes weighs
-  more; SELECTION: the mean of the present ones, image by image; NONE: all.
+  Attributes:
+    MASK: the present ones. The mean still divides by the number of all classes, so that an image
+      with more classes weighs more.
+    SELECTION: the mean over the present ones, image by image.
+    NONE: all.
   """
 
   MASK = 'mask'
@@ -42,7 +55,7 @@ def reconstruction_loss(
   label: types.Array,
   *,
   level: Level = Level.FEATURE,
-  norm: Norm = Norm.L1,
+  distance: Distance = Distance.L1,
   selection: Selection = Selection.MASK,
 ) -> types.Array:
   """Returns how far the maps of the tiles are from those of the image: `L_re` of Eq. 1.
@@ -55,7 +68,7 @@ def reconstruction_loss(
     cam_re: [B, h, w, K], raw maps of the tiles, merged.
     label: f32[B, K], multi-hot, not smoothed.
     level: What is compared.
-    norm: How a difference counts.
+    distance: How a difference counts.
     selection: Which classes count.
 
   Returns:
@@ -68,8 +81,8 @@ def reconstruction_loss(
   if level is Level.CAM:
     cam, cam_re = (cam_ops.normalize_max(x, axis=(1, 2)) for x in (cam, cam_re))
   difference = cam - cam_re
-  distance = jnp.abs(difference) if norm is Norm.L1 else difference**2
-  by_class = distance.mean((1, 2))
+  apart = jnp.abs(difference) if distance is Distance.L1 else difference**2
+  by_class = apart.mean((1, 2))
   match selection:
     case Selection.MASK:
       return (by_class * label).mean()

@@ -1,11 +1,13 @@
 """Scores multi-label classification: mAP, precision, recall, F1 and ROC-AUC, averaged over classes.
 
-None of them is a sum over examples, so the logits themselves accumulate; parts merge by adding.
+None of them is a sum over examples, so the logits themselves are kept. Those of several parts are
+merged by adding them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ class Predictions:
   logits: np.ndarray
   labels: np.ndarray
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.logits.ndim != 2 or self.logits.shape != self.labels.shape:
       raise ValueError(f'expected [N, K] twice, got {self.logits.shape}, {self.labels.shape}')
 
@@ -36,9 +38,9 @@ class Predictions:
 def score(predictions: Predictions) -> dict[str, Any]:
   """All metrics as macro averages, in percent.
 
-  A class counts as predicted where round(sigmoid(logit)) is 1, as in the reference: a probability
-  of exactly one half rounds to 0. Precision, recall and F1 are 0 where they would divide by 0 and
-  every class takes part.
+  As in the reference, a class counts as predicted where round(sigmoid(logit)) is 1; a probability
+  of exactly one half is rounded to 0. Precision, recall and F1 of a class are 0 where they would
+  divide by 0.
 
   Args:
     predictions: of N >= 1 examples.
@@ -74,17 +76,17 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
   return np.where(x >= 0, 1, small) / (1 + small)
 
 
-def _mean_percent(values) -> float | None:
-  values = np.asarray(values, np.float64)
-  values = values[~np.isnan(values)]
-  return float(100 * values.mean()) if values.size else None
+def _mean_percent(values: Sequence[float] | np.ndarray) -> float | None:
+  known = np.asarray(values, np.float64)
+  known = known[~np.isnan(known)]
+  return float(100 * known.mean()) if known.size else None
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
   """Area under the precision-recall steps: sum_n (R_n - R_{n-1}) P_n, in [0, 1].
 
-  n runs over the distinct scores from the largest down, each taken as a threshold, so tied scores
-  enter together; no interpolation. Equal to scikit-learn's `average_precision_score`.
+  n runs over the distinct scores from the largest down; each is taken as a threshold, so equal
+  scores enter together. Nothing is interpolated. Equal to scikit-learn's `average_precision_score`.
 
   Args:
     scores: f[N].
@@ -104,7 +106,7 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """The chance that a positive example scores above a negative one, ties counting half; in [0, 1].
+  """The chance that a positive example scores above a negative one; ties count one half.
 
   Args:
     scores: f[N].
@@ -118,7 +120,8 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
   if not positives or not negatives:
     return float('nan')
   _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
-  ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]  # from 1, the mean rank of equals
+  # Ranks begin at 1; equal scores share their mean rank.
+  ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
   return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 

@@ -1,8 +1,6 @@
-"""Scores maps that tell foreground from background, of no class: alone, and beside class priors."""
+"""Scores maps that tell foreground from background: alone, and together with class priors."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,17 +13,12 @@ CLASSES = ('background', 'salient')
 def sweep(
   saliency: np.ndarray,
   target: np.ndarray,
-  *,
-  values: Sequence[float] = thresholds.THRESHOLDS,
-  void: int = types.VOID,
 ) -> thresholds.ScoreSums:
   """Scores one map at all thresholds: a pixel is salient where it is above the threshold.
 
   Args:
     saliency: f32[H, W] in [0, 1].
-    target: int[H, W], a mask of classes; all but 0 and `void` are salient.
-    values: ascending thresholds.
-    void: the label of unlabelled pixels.
+    target: int[H, W], a mask of classes: all but 0 and void are salient.
 
   Returns:
     ScoreSums over two classes.
@@ -33,16 +26,14 @@ def sweep(
   return thresholds.sweep(
     np.arange(2),
     np.asarray(saliency, np.float32)[None],
-    binary_target(target, void=void),
+    binary_target(target),
     num_classes=2,
-    thresholds=values,
-    void=void,
   )
 
 
-def binary_target(target: np.ndarray, *, void: int = types.VOID) -> np.ndarray:
-  """u8[H, W]: 0 background, 1 any class, `void`."""
-  return np.where(target == void, void, target > 0).astype(np.uint8)
+def binary_target(target: np.ndarray) -> np.ndarray:
+  """u8[H, W]: 0 where a mask of classes is background, 1 where it is any class, or void."""
+  return np.where(target == types.VOID, types.VOID, target > 0).astype(np.uint8)
 
 
 def draw_classes(
@@ -51,27 +42,26 @@ def draw_classes(
   *,
   num_classes: int,
   generator: np.random.Generator,
-  void: int = types.VOID,
 ) -> np.ndarray:
   """Labels what is salient as a perfect classifier would: the "GT" columns of Table 3.
 
-  A salient pixel takes its true class. On true background it takes one drawn from the classes in
-  the mask, or from all classes where the mask has none. The others are background.
+  A salient pixel takes its true class. Where that is the background, it takes a class that is drawn
+  from those in the mask, or from all classes if the mask has none. All other pixels are background,
+  those without a label too.
 
   Args:
     salient: bool[H, W].
     target: int[H, W], the mask.
     num_classes: C, the background included.
-    generator: of the draws, one a pixel.
-    void: the label of unlabelled pixels, which become background.
+    generator: draws a class for each pixel.
 
   Returns:
     i64[H, W] of 0..C-1.
   """
-  found = np.setdiff1d(target, (0, void))
+  found = np.setdiff1d(target, (0, types.VOID))
   drawn = generator.choice(found if found.size else np.arange(1, num_classes), size=target.shape)
   classes = np.where(target == 0, drawn, target)
-  return np.where(salient & (target != void), classes, 0).astype(np.int64)
+  return np.where(salient & (target != types.VOID), classes, 0).astype(np.int64)
 
 
 def label_priors(keys: np.ndarray, high: np.ndarray, saliency: np.ndarray) -> np.ndarray:

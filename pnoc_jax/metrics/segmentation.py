@@ -1,11 +1,12 @@
 """Scores label maps against masks: IoU, false positives and negatives, from summed pixel counts.
 
-Counts are int64, so images, batches and processes merge by adding.
+The counts of several images, batches or processes are merged by adding them; they are int64.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from pnoc_jax import types
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Pixels per class; the class axis is last, an axis of thresholds may stand before it.
+  """Pixels by class. The axis of the classes is the last one; one of thresholds may precede it.
 
   Attributes:
     true: i64[..., C], pixels of the class in the masks (T).
@@ -32,51 +33,12 @@ class Counts:
     return Counts(self.true + other.true, self.predicted + other.predicted, self.hit + other.hit)
 
 
-def count(
-  prediction: np.ndarray,
-  target: np.ndarray,
-  *,
-  num_classes: int,
-  void: int = types.VOID,
-  resize: bool = False,
-) -> Counts:
-  """Counts one label map against its mask.
-
-  A predicted `void` belongs to no class, while its pixel still counts among the true ones.
-
-  Args:
-    prediction: int[H, W] of 0..num_classes-1 or `void`.
-    target: int[H, W] of 0..num_classes-1 or `void`; void pixels count nowhere.
-    num_classes: C, the background included.
-    void: the label of unlabelled pixels.
-    resize: bring the prediction to the target's size (nearest) where the sizes differ.
-
-  Returns:
-    Counts of shape [C].
-
-  Raises:
-    ValueError: the sizes differ and `resize` is false, or a label is out of range.
-  """
-  prediction = match_size(prediction, target.shape, resize)
-  keep = target != void
-  target = check_labels(target[keep], num_classes, 'target')
-  prediction = prediction[keep].astype(np.int64)
-  known = prediction != void
-  guess = check_labels(prediction[known], num_classes, 'prediction')
-  bins = {'minlength': num_classes}
-  return Counts(
-    true=np.bincount(target, **bins),
-    predicted=np.bincount(guess, **bins),
-    hit=np.bincount(guess[guess == target[known]], **bins),
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-  """Pixels by what they are and what they were taken for; merges by adding.
+  """Pixels by their true and their predicted class; several are merged by adding them.
 
   Attributes:
-    matrix: i64[C, C+1], by true class and by predicted class; predicted void is the last column.
+    matrix: i64[C, C+1]: rows are true classes, columns predicted ones, the last of them void.
   """
 
   matrix: np.ndarray
@@ -86,43 +48,49 @@ class Confusion:
 
   @property
   def counts(self) -> Counts:
-    """What the scores need of it."""
+    """The counts by class, of which the scores are made."""
     square = self.matrix[:, :-1]
     return Counts(self.matrix.sum(axis=1), square.sum(axis=0), np.diagonal(square).copy())
 
 
 def init_confusion(num_classes: int) -> Confusion:
-  """No pixels yet, over `num_classes` classes, the background included."""
+  """The confusion of no pixel, over `num_classes` classes, the background included."""
   return Confusion(np.zeros((num_classes, num_classes + 1), np.int64))
 
 
-def confuse(
-  prediction: np.ndarray,
-  target: np.ndarray,
-  *,
-  num_classes: int,
-  void: int = types.VOID,
-  resize: bool = False,
-) -> Confusion:
-  """Counts one label map against its mask, by pairs of classes; arguments as those of `count`."""
-  prediction = match_size(prediction, target.shape, resize)
-  keep = target != void
+def confuse(prediction: np.ndarray, target: np.ndarray, *, num_classes: int) -> Confusion:
+  """Counts one label map against its mask, by pairs of classes.
+
+  Args:
+    prediction: int[H, W] of 0..num_classes-1, or void. Where it is void, the pixel counts among the
+      true ones, and is predicted as no class.
+    target: int[H, W] of 0..num_classes-1, or void; void pixels count nowhere.
+    num_classes: C, the background included.
+
+  Raises:
+    ValueError: the sizes differ, or a label is out of range.
+  """
+  check_size(prediction, target.shape)
+  keep = target != types.VOID
   target = check_labels(target[keep], num_classes, 'target')
   prediction = prediction[keep].astype(np.int64)
-  check_labels(prediction[prediction != void], num_classes, 'prediction')
-  column = np.where(prediction == void, num_classes, prediction)
+  known = prediction != types.VOID
+  check_labels(prediction[known], num_classes, 'prediction')
+  column = np.where(known, prediction, num_classes)
   shape = (num_classes, num_classes + 1)
-  flat = np.bincount(np.ravel_multi_index((target, column), shape), minlength=np.prod(shape))
+  flat = np.bincount(np.ravel_multi_index((target, column), shape), minlength=math.prod(shape))
   return Confusion(flat.reshape(shape))
 
 
-def match_size(x: np.ndarray, shape: tuple[int, ...], resize: bool) -> np.ndarray:
-  """`x` [..., h, w] if it has the mask's `shape`; else resized to it (nearest), or refused."""
-  if x.shape[-2:] == tuple(shape):
-    return x
-  if not resize:
-    raise ValueError(f'prediction is {x.shape[-2:]}, the mask {tuple(shape)}; pass resize=True')
-  return resize_nearest(x, shape)
+def count(prediction: np.ndarray, target: np.ndarray, *, num_classes: int) -> Counts:
+  """Counts one label map against its mask, by class: the `counts` of `confuse`."""
+  return confuse(prediction, target, num_classes=num_classes).counts
+
+
+def check_size(x: np.ndarray, shape: Sequence[int]) -> None:
+  """Raises a ValueError if `x` [..., h, w] has not the mask's `shape` (h, w)."""
+  if x.shape[-2:] != tuple(shape):
+    raise ValueError(f'prediction is {x.shape[-2:]}, but the mask is {tuple(shape)}')
 
 
 def check_labels(x: np.ndarray, num_classes: int, name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Scores priors at every background threshold in one pass over the data.
 
-A threshold only moves the background, so a histogram of each pixel's largest map holds the counts
-of all thresholds. It is a sum of pixels in int64: images, batches and processes merge by adding.
+A threshold moves only the background, so a histogram of each pixel's largest map holds the counts
+of all thresholds. The histograms of several images, batches or processes are merged by adding them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ScoreSums:
 
 
 def init_sums(num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> ScoreSums:
-  """Empty sums over `num_classes` classes, the background included."""
+  """The sums of no image, over `num_classes` classes, the background included."""
   if num_classes < 2 or not all(a < b for a, b in itertools.pairwise(thresholds)):
     raise ValueError(f'need 2+ classes, ascending thresholds: {num_classes}, {thresholds}')
   shape = (num_classes, num_classes, len(thresholds) + 1)
@@ -62,19 +62,17 @@ def sweep(
   *,
   num_classes: int,
   thresholds: Sequence[float] = THRESHOLDS,
-  void: int = types.VOID,
-  resize: bool = False,
 ) -> ScoreSums:
   """Scores one image's prior at all thresholds in one pass.
 
-  The reference puts a constant map theta before the others and takes the argmax, once a threshold.
-  Theta moves only the background: it wins where the largest map is <= theta (an argmax gives ties
-  to the lower index, so to it), elsewhere the class with the largest map wins whatever theta is.
-  Hence (true class, that class, the largest value's place among the thresholds) is all there is
-  to know of a pixel.
+  The reference puts a constant map theta before the others and takes the argmax, once for each
+  threshold. The background wins where the largest map is <= theta (an argmax gives ties to the
+  lower index), and elsewhere the class with the largest map wins, whatever theta is. So three facts
+  of a pixel give its prediction at every threshold: its true class, the class with the largest map,
+  and the place of that map's value among the thresholds.
 
-  The comparison is in float32, with the thresholds rounded to float32, as the constant map of the
-  reference takes its float32 maps' dtype; float16 maps widen exactly.
+  The comparison is in float32, with the thresholds rounded to float32, as in the reference, whose
+  constant map has the dtype of the other maps; float16 maps are widened exactly.
 
   Args:
     keys: i32[K+1], 0 and then the ascending classes of the maps.
@@ -82,8 +80,6 @@ def sweep(
     target: int[H, W], the mask.
     num_classes: C, the background included.
     thresholds: T ascending thresholds.
-    void: the label of unlabelled pixels of the mask.
-    resize: bring the maps' labels to the target's size (nearest) where the sizes differ.
 
   Returns:
     ScoreSums of this image.
@@ -94,11 +90,11 @@ def sweep(
   if high.ndim != 3 or keys.shape != (high.shape[0] + 1,) or not high.shape[0] or keys[0] != 0:
     raise ValueError(f'expected keys [K+1] from 0 and maps [K, H, W]: {keys}, {high.shape}')
   segmentation.check_labels(keys, num_classes, 'keys')
-  # Nearest resizing commutes with the argmax: resizing the maps is resizing the labels.
-  maps = segmentation.match_size(high, target.shape, resize).astype(np.float32)
+  segmentation.check_size(high, target.shape)
+  maps = high.astype(np.float32)
   winner = np.argmax(maps, axis=0)
   largest = np.take_along_axis(maps, winner[None], axis=0)[0]
-  return _histogram(keys[1:][winner], largest, target, num_classes, thresholds, void, images=1)
+  return _histogram(keys[1:][winner], largest, target, num_classes, thresholds, images=1)
 
 
 def _histogram(
@@ -107,12 +103,12 @@ def _histogram(
   target: np.ndarray,
   num_classes: int,
   thresholds: Sequence[float],
-  void: int,
+  *,
   images: int,
 ) -> ScoreSums:
   """`winner`, `largest` and `target` share one shape."""
   empty = init_sums(num_classes, thresholds)
-  keep = target != void
+  keep = target != types.VOID
   below = np.searchsorted(np.asarray(thresholds, np.float32), largest[keep], side='left')
   truth = segmentation.check_labels(target[keep], num_classes, 'target')
   place = np.ravel_multi_index((truth, winner[keep], below), empty.histogram.shape)
@@ -129,23 +125,21 @@ def grid_sweep(
   weight: np.ndarray | None = None,
   thresholds: Sequence[float] = GRID_THRESHOLDS,
   eps: float = 1e-5,
-  void: int = types.VOID,
 ) -> ScoreSums:
   """Scores raw CAMs of a batch on their own grid: the epoch columns of Table 1, without TTA.
 
-  relu, each map divided by (its maximum + eps), maps of absent classes zeroed; the masks come down
-  to the grid by the floor rule.
+  The maps are rectified and divided by (their maximum + eps), and those of absent classes are set
+  to 0. The masks are resized to the grid by the floor rule.
 
   Args:
     cam: f32[B, h, w, K], raw.
     label: f32[B, K], multi-hot.
-    mask: u8[B, H, W], 0..K and `void`.
+    mask: u8[B, H, W], 0..K or void.
     box: i32[B, 4] of (y0, x0, y1, x1) in pixels: where the image lies. Cells whose mask pixel is
       outside are void and take no part in the maximum. None: everywhere.
     weight: f32[B], 0 for the rows that only fill the batch. None: all count.
     thresholds: ascending.
     eps: added to each map's maximum.
-    void: the label of unlabelled pixels.
 
   Returns:
     ScoreSums over K+1 classes.
@@ -173,9 +167,9 @@ def grid_sweep(
   winner = np.argmax(maps, axis=-1)
   largest = np.take_along_axis(maps, winner[..., None], axis=-1)[..., 0]
   rows = np.ones(len(cam), bool) if weight is None else np.asarray(weight) > 0
-  target = np.where(inside & rows[:, None, None], target, void)
+  target = np.where(inside & rows[:, None, None], target, types.VOID)
   num_classes = cam.shape[3] + 1
-  return _histogram(winner + 1, largest, target, num_classes, thresholds, void, int(rows.sum()))
+  return _histogram(winner + 1, largest, target, num_classes, thresholds, images=int(rows.sum()))
 
 
 def counts(sums: ScoreSums) -> segmentation.Counts:

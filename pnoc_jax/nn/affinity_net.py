@@ -1,7 +1,7 @@
 """Computes edges between classes with AffinityNet: IRNet's edge branch on a frozen backbone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,7 @@ class AffinityNet(nn.Module):
     Args:
       image: normalised images f[B, H, W, C].
       valid: bool[B, H, W], the pixels that exist: one rectangle an image, anchored at the top left.
-      train: changes nothing, as no layer here has a mode; it is there because all networks have it.
+      train: has no effect, as no layer here has a mode; all networks have this argument.
 
     Returns:
       f32[B, h, w]; 0 where invalid.
@@ -45,7 +45,7 @@ class AffinityNet(nn.Module):
     del train
     features, valids = self.backbone(image, valid, train=False)
     features = {n: jax.lax.stop_gradient(x).astype(jnp.float32) for n, x in features.items()}
-    # Between the grids of layer1 and of each stage; the stem's is layer1's.
+    # How many cells of layer1 a cell of each stage spans; the stem has layer1's grid.
     strides = [stride for stride, _ in self.backbone.plan[1:]]
     factors = {name: math.prod(strides[: max(i - 1, 0)]) for i, name in enumerate(features)}
     return EdgeBranch(factors, self.width, self.groups, name='edges')(features, valids)
@@ -78,8 +78,8 @@ class EdgeBranch(nn.Module):
     return layers.zero_invalid(logits, None if valids is None else valids['layer1'])[..., 0]
 
 
-def _enlarge(x: Array, valid: Array | None, factor: int, size: tuple[int, int]) -> Array:
-  """Resizes x [B, h, w, C] by a factor, and cuts off what sizes rounded up have added."""
+def _enlarge(x: Array, valid: Array | None, factor: int, size: Sequence[int]) -> Array:
+  """Enlarges x [B, h, w, C] by a factor and cuts it to `size`; x may be larger by rounding up."""
   if factor == 1:
     return x
   shape = factor * x.shape[1], factor * x.shape[2]

@@ -5,7 +5,7 @@ The parameters are `backbone/...`, `aspp/...` and `decoder/...`; the last two st
 
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import flax.linen as nn
@@ -18,15 +18,20 @@ from pnoc_jax.ops import resize
 from pnoc_jax.types import Array
 
 SCRATCH = ('aspp', 'decoder')
-# Of HeadNorm.GROUP.
-GROUPS = 4
+GROUPS = 4  # Groups of channels of HeadNorm.GROUP.
 
 
 class HeadNorm(enum.Enum):
-  """The normalisation of pyramid and decoder."""
+  """The normalisation of pyramid and decoder.
 
-  GROUP = 'group'  # Four groups of channels; of each image.
-  BATCH = 'batch'  # The statistics of the global batch, then the running ones.
+  Attributes:
+    GROUP: group normalisation of each image, with `GROUPS` groups of channels.
+    BATCH: batch normalisation, with the statistics of the global batch in training and the running
+      ones in evaluation.
+  """
+
+  GROUP = 'group'
+  BATCH = 'batch'
 
 
 def atrous_rates(output_stride: int, rates: tuple[int, ...] = (6, 12, 18)) -> tuple[int, ...]:
@@ -82,12 +87,11 @@ class DeepLab(nn.Module):
       raise errors.UserError(f'DeepLabV3+ refines with layer1, but there is only {list(features)}.')
     high_valid, low_valid = (valids[last], valids['layer1']) if valids else (None, None)
     unit = functools.partial(Unit, norm=self.norm, dtype=self.backbone.dtype)
-    first, *others = self.dropout
+    first, second, third = self.dropout
     x = Pyramid(unit, self.width, self.rates, first, name='aspp')(features[last], high_valid, train)
     x = _resize(x, high_valid, low_valid, features['layer1'].shape[1:3])
-    decoder = Decoder(
-      unit, self.width, self.low_width, self.num_classes, tuple(others), name='decoder'
-    )
+    rates = second, third
+    decoder = Decoder(unit, self.width, self.low_width, self.num_classes, rates, name='decoder')
     logits = decoder(x, features['layer1'], low_valid, train)
     return _resize(logits, low_valid, valid, image.shape[1:3])
 
@@ -147,7 +151,7 @@ class Pyramid(nn.Module):
       parts.append(branch(x, valid, train))
     pooled = self.unit(self.width, dtype=jnp.float32, name='pool')
     mean = pooled(layers.global_mean(x, valid), None, train)
-    # One cell, enlarged, is constant.
+    # One cell that is resized to the grid is a constant.
     parts.append(jnp.broadcast_to(mean.astype(x.dtype), parts[0].shape))
     x = self.unit(self.width, name='join')(jnp.concatenate(parts, axis=-1), valid, train)
     return nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
@@ -182,14 +186,12 @@ class Decoder(nn.Module):
     return head(x.astype(jnp.float32))
 
 
-def _resize(
-  x: Array, valid: Array | None, new_valid: Array | None, shape: tuple[int, int]
-) -> Array:
-  """Resizes x [B, h, w, C], corner pixels to corner pixels, as if there were only what is valid."""
-  if valid is None:
+def _resize(x: Array, valid: Array | None, new_valid: Array | None, shape: Sequence[int]) -> Array:
+  """Resizes the valid part of x [B, h, w, C] to that of the new shape, aligning corners."""
+  if valid is None or new_valid is None:
     return resize.bilinear(x, shape, align_corners=True)
 
-  def one(x, size, new_size):
+  def one(x: Array, size: Array, new_size: Array) -> Array:
     return resize.bilinear_valid(x, size, new_size, shape=shape, align_corners=True)
 
   return jax.vmap(one)(x, layers.valid_sizes(valid), layers.valid_sizes(new_valid))

@@ -1,13 +1,14 @@
 """Computes the layers that the backbones share, each of them exact on images that are padded.
 
-A `valid` mask (bool[B, H, W], one rectangle an image, anchored at the top left) names the pixels
-that exist. Whatever a spatial operation reads outside of it is replaced by what PyTorch pads with,
-so a padded image gives what the image alone gives. `valid=None` means that every pixel exists and
-costs nothing.
+A `valid` mask (bool[B, H, W], one rectangle an image, anchored at the top left) says which pixels
+exist. What a spatial operation reads outside of it is replaced by what PyTorch pads with, so that a
+padded image gives what the image alone gives. `valid=None` means that every pixel exists, and costs
+nothing.
 """
 
 import enum
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -18,26 +19,43 @@ from pnoc_jax.types import Array
 
 
 class Norm(enum.Enum):
-  """What batch normalisation uses while training (in evaluation: always the running statistics)."""
+  """Which statistics batch normalisation uses in training; in evaluation it uses the running ones.
 
-  BATCH = 'batch'  # The statistics of the global batch.
-  FROZEN = 'frozen'  # The running statistics.
+  Attributes:
+    BATCH: those of the global batch.
+    FROZEN: the running ones.
+  """
+
+  BATCH = 'batch'
+  FROZEN = 'frozen'
 
 
 class Radix(enum.Enum):
-  """The form in which the radix convolution runs; the parameters are the same."""
+  """How a grouped convolution is computed; its parameters are the same in every form.
 
-  AUTO = 'auto'  # SPLIT on CPU, GROUPED elsewhere, decided when the function is traced.
-  GROUPED = 'grouped'  # One convolution with feature groups.
-  SPLIT = 'split'  # One ordinary convolution a group, concatenated.
+  Attributes:
+    AUTO: SPLIT on a CPU and GROUPED elsewhere, decided when the function is traced.
+    GROUPED: one convolution with feature groups.
+    SPLIT: an ordinary convolution for each group, and the concatenation of the results.
+  """
+
+  AUTO = 'auto'
+  GROUPED = 'grouped'
+  SPLIT = 'split'
 
 
 class Pool(enum.Enum):
-  """How a stem ends."""
+  """How a stem ends.
 
-  NONE = 'none'  # Without a pool, at stride 2.
-  FLOOR = 'floor'  # With a 3 x 3 max pool of stride 2: n rows become ceil(n / 2).
-  CEIL = 'ceil'  # As nets from Caffe: n rows become floor(n / 2) + 1.
+  Attributes:
+    NONE: without a pool, at stride 2.
+    FLOOR: with a 3 x 3 max pool of stride 2, which turns n rows into ceil(n / 2).
+    CEIL: with the same pool in the ceil mode of Caffe's networks: n rows become floor(n / 2) + 1.
+  """
+
+  NONE = 'none'
+  FLOOR = 'floor'
+  CEIL = 'ceil'
 
 
 class Conv(nn.Module):
@@ -91,7 +109,7 @@ class Conv(nn.Module):
     """Runs the k x k convolution, grouped or split."""
     form = self.radix
     if form is Radix.AUTO:
-      # XLA:CPU runs grouped convolutions several times slower than the ordinary ones in them.
+      # A grouped convolution is several times slower on CPUs (XLA:CPU) than its parts together.
       form = Radix.SPLIT if jax.default_backend() == 'cpu' else Radix.GROUPED
     if form is Radix.GROUPED or self.groups == 1:
       return self._convolve(x, kernel, self.groups)
@@ -116,11 +134,11 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
   """Batch normalisation over the global batch, with statistics and arithmetic in float32.
 
-  Differs from the reference: statistics are of the whole batch; because its DataParallel takes them
-  of each GPU's part, and keeps the running ones of the first GPU alone.
+  Differs from the reference: the statistics are those of the whole batch; because its DataParallel
+  takes those of each GPU's part, and keeps the running ones of the first GPU alone.
 
-  As PyTorch: the batch is normalised with its biased variance and the running variance takes the
-  unbiased one (flax's own layer keeps the biased one). Invalid pixels count in neither.
+  As in PyTorch, the batch is normalised with its biased variance, and the running variance takes
+  the unbiased one (flax's own layer takes the biased one). Invalid pixels count in neither.
 
   Attributes:
     dtype: type of the result.
@@ -162,9 +180,10 @@ def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
   mean = jnp.sum(x, axis=(0, 1, 2)) / count
   if x.shape[1:3] == (1, 1):
-    # Pooled features of a batch are alike: their variance is small beside their mean's square.
+    # Pooled features of a batch are alike. Their variance is so small beside the square of their
+    # mean that the formula below would lose it to rounding.
     return mean, jnp.mean(jnp.square(x - mean), axis=(0, 1, 2)), count
-  # In one pass over the memory.
+  # The mean of the squares less the square of the mean needs one pass over the memory.
   var = jnp.sum(jnp.square(x), axis=(0, 1, 2)) / count - jnp.square(mean)
   return mean, jnp.maximum(var, 0.0), count
 
@@ -235,8 +254,8 @@ def max_pool(x: Array, valid: Array | None, *, ceil: bool = False) -> Array:
   rows gets one window more, which holds the last row alone.
   """
   y = zero_invalid(x, valid, -jnp.inf)
-  # By rows, then columns, as maxima of shifted slices: XLA:CPU is slow at the gradient of a window
-  # reduction.
+  # The maximum is taken over rows, then over columns, as a maximum of shifted slices, because the
+  # gradient of a window reduction is slow on CPUs (XLA:CPU).
   for axis in (1, 2):
     count = (x.shape[axis] - (not ceil)) // 2 + 1
     pads = [(0, 0)] * 4
@@ -251,7 +270,7 @@ def _pool_valid(valid: Array | None, ceil: bool) -> Array | None:
   """Returns the mask of what `max_pool` gives."""
   if valid is None or not ceil:
     return stride_valid(valid, 2)
-  # A window exists where its first row and column do.
+  # A window exists where its first row and its first column exist.
   for axis in (1, 2):
     first = jnp.maximum(2 * jnp.arange(valid.shape[axis] // 2 + 1) - 1, 0)
     valid = jnp.take(valid, first, axis=axis)
@@ -260,7 +279,7 @@ def _pool_valid(valid: Array | None, ceil: bool) -> Array | None:
 
 def avg_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
   """Averages 3 x 3 windows, padding 1, of x [B, H, W, C]; the padding counts as zeros."""
-  pads = ((1, 1), (1, 1))
+  pads: Any = ((1, 1), (1, 1))
   return nn.avg_pool(zero_invalid(x, valid), (3, 3), (stride, stride), pads)
 
 
@@ -273,10 +292,11 @@ def shortcut_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
     return x
   height, width = x.shape[1:3]
   window = (stride, stride)
-  pads = ((0, -height % stride), (0, -width % stride))
+  pads: Any = ((0, -height % stride), (0, -width % stride))
   if valid is None:
     return nn.avg_pool(x, window, window, pads, count_include_pad=False)
-  # nn.avg_pool divides by the whole window; the ratio of two averages divides by what is valid.
+  # nn.avg_pool divides by the size of the window. The average over the valid pixels is the ratio of
+  # two such averages.
   share = nn.avg_pool(valid[..., None].astype(x.dtype), window, window, pads)
   mean = nn.avg_pool(zero_invalid(x, valid), window, window, pads)
   return mean / jnp.maximum(share, 1.0 / stride**2)

@@ -13,12 +13,12 @@ from pnoc_jax.nn import layers, trunk
 from pnoc_jax.ops import normalize, pool, resize
 from pnoc_jax.types import Array
 
-# The features read, fine to coarse, and their widths after the 1 x 1 convolutions, over `width`.
+# The features that are read, from fine to coarse, and the widths of the 1 x 1 convolutions on them
+# in multiples of `width`.
 TAPS = (trunk.BEFORE_POOL, 'layer1', 'layer2', 'layer3', 'layer4')
 _WIDTHS = (1, 2, 2, 4, 4)
 _CONTEXT = 4
-# The width of the paper: 128, 256, 256, 512, 512.
-PAPER_WIDTH = 128
+PAPER_WIDTH = 128  # With it the paper's convolutions have 128, 256, 256, 512 and 512 channels.
 
 
 class PoolNet(nn.Module):
@@ -103,10 +103,12 @@ class Decoder(nn.Module):
 
 
 def initializer(width: int, *, std: float = 0.01) -> Callable[..., Array]:
-  """Returns PoolNet's N(0, std), which at a smaller width is as much larger as keeps activations.
+  """Returns PoolNet's initialiser N(0, std) of kernels, for networks of any width.
+
+  At a smaller width the deviation is larger, so that activations keep their size.
 
   Args:
-    width: of the net.
+    width: `PoolNet.width`.
     std: standard deviation at the paper's width.
   """
   return nn.initializers.normal(std * math.sqrt(PAPER_WIDTH / width))
@@ -121,7 +123,7 @@ class Grid(NamedTuple):
     sizes: i32[B, 2], rows and columns that exist, or None.
   """
 
-  shape: tuple[int, int]
+  shape: tuple[int, ...]
   valid: Array | None
   sizes: Array | None
 
@@ -132,10 +134,10 @@ class Grid(NamedTuple):
 
 
 def resize_grid(x: Array, old: Grid, new: Grid) -> Array:
-  """Resizes what exists of x [B, h, w, C] to what exists of another grid (aligned corners)."""
+  """Resizes the valid part of x [B, h, w, C] to that of another grid, aligning corners."""
   if old.shape == new.shape:
     return x
-  if old.sizes is None:
+  if old.sizes is None or new.sizes is None:
     return resize.bilinear(x, new.shape, align_corners=True)
   return jax.vmap(
     lambda x, size, wanted: resize.bilinear_valid(
@@ -171,7 +173,7 @@ class Context(nn.Module):
 
 
 def _enlarge(x: Array, grid: Grid, sizes: Array | None) -> Array:
-  """Resizes pooled features, of which `sizes` exist (None: all), to the grid that they are of."""
+  """Resizes pooled features, of which `sizes` i32[B, 2] are valid (None: all), to the grid."""
   if sizes is None and grid.sizes is not None:
     sizes = jnp.broadcast_to(jnp.array(x.shape[1:3]), grid.sizes.shape)
   return resize_grid(x, Grid(x.shape[1:3], None, sizes), grid)

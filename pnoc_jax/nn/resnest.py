@@ -4,6 +4,7 @@ Radix 2, cardinality 1, as in the released ResNeSt-50/101/200/269.
 """
 
 import functools
+import operator
 
 import flax.linen as nn
 import jax
@@ -70,13 +71,14 @@ class SplitAttention(nn.Module):
     )
     u = nn.relu(layers.BatchNorm(dtype, name='bn0')(conv(x, valid), valid, train))
     branches = jnp.split(u, RADIX, axis=-1)
-    gap = layers.global_mean(sum(branches), valid)
+    gap = layers.global_mean(functools.reduce(operator.add, branches), valid)
     inner = max(planes * RADIX // 4, 32)
     a = layers.Conv(inner, use_bias=True, name='fc1')(gap)
     a = nn.relu(layers.BatchNorm(name='bn1')(a, None, train))
     a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
     a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
-    return sum(a[:, :, :, k] * branch for k, branch in enumerate(branches))
+    weighted = [a[:, :, :, k] * branch for k, branch in enumerate(branches)]
+    return functools.reduce(operator.add, weighted)
 
 
 class Block(nn.Module):
@@ -88,8 +90,8 @@ class Block(nn.Module):
     stride: stride of the average pools.
     dilation: dilation of the split attention.
     project: whether the shortcut is a pool and a 1 x 1 convolution.
-    is_first: whether there is an average pool even at stride 1: the first block of stages 2 to 4,
-      which keeps it when the stage is dilated instead of strided.
+    is_first: whether the block is the first one of layer2, layer3 or layer4: it has an average pool
+      even at stride 1, where the stage is dilated instead of strided.
     radix: form of the grouped convolution.
     dtype: type of the computation.
   """
@@ -124,7 +126,7 @@ class Block(nn.Module):
 
 
 def first_dilation(dilation: int) -> int:
-  """Returns the dilation of a stage's first block, that of the stage before, given the others'."""
+  """Returns the dilation of a stage's first block: half of that of the others, at least 1."""
   return max(dilation // 2, 1)
 
 

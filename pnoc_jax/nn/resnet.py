@@ -118,7 +118,7 @@ class CaffeBottleneck(Bottleneck):
 
 
 def first_dilation(dilation: int) -> int:
-  """Returns the dilation of a stage's first block: 1, whatever the others' is, as the reference."""
+  """Returns the dilation of a stage's first block, which is always 1, as in the reference."""
   del dilation
   return 1
 

@@ -52,8 +52,8 @@ class Block(nn.Module):
 class WideBlock(nn.Module):
   """Normalisation, then 1 x 1, 3 x 3 and 1 x 1 convolutions with dropout of channels between.
 
-  Differs from the reference: channels are dropped where the caller hands a key `dropout`, which
-  DeepLabV3+'s training does; because the updates of classifiers are functions of images alone.
+  Differs from the reference: channels are dropped only where the caller passes a key `dropout`, as
+  DeepLabV3+'s training does; because the updates of classifiers take no keys.
 
   Attributes:
     width: number of output channels; a quarter and a half of it are inside.

@@ -13,7 +13,7 @@ from pnoc_jax.nn import trunk
 
 # What checkpoints of whole classifiers put before the backbone's names.
 _PREFIX = re.compile(r'(module\.)?(backbone\.|model\.|encoder_q\.)?')
-# ImageNet's head or MoCo's, counters of batches, and what MoCo compares with.
+# The head of ImageNet's or MoCo's classifier, counters of batches, and MoCo's second network.
 _IGNORED = re.compile(
   r'fc\.(\d\.)?(weight|bias)|(.*\.)?num_batches_tracked|encoder_k\..*|queue(_ptr)?'
 )
@@ -32,7 +32,7 @@ _NORM = {
 
 
 def our_name(torch_name: str, row: trunk.Row) -> str | None:
-  """Returns our name of a torch tensor without prefix, or None if the backbone has none of it."""
+  """Returns our name of a torch tensor without prefix, or None if the backbone has no such one."""
   module, _, leaf = torch_name.rpartition('.')
   for pattern, replacement in row.torch_names:
     match = re.fullmatch(pattern, module)
@@ -55,13 +55,12 @@ def from_torch(
 
   Returns:
     Our arrays by name, `params/backbone/stem/conv1/kernel`, with `params/classifier/kernel` where
-    there is a `classifier.weight` (or `fc8.weight`); and the torch names that fit nothing, or
-    something that another name has given already.
+    there is a `classifier.weight` (or `fc8.weight`); and the torch names that are unknown, or that
+    mean an array which another name has given already.
   """
   ours, unknown = {}, []
   for torch_name, value in tensors.items():
-    short = _PREFIX.match(torch_name)
-    name = torch_name[short.end() :]
+    name = _PREFIX.sub('', torch_name, count=1)
     if _IGNORED.fullmatch(name) or _ALIASES.fullmatch(name):
       continue
     path = 'params/classifier/kernel' if name in _HEADS else _in_backbone(our_name(name, row))

@@ -1,9 +1,10 @@
 """Affinities of pairs of cells, as IRNet defines them: how sure one is that no edge lies between.
 
-The sources of the pairs are those cells of a map from which every direction leads to a cell of the
-map: [h, w] has sources [h - r, w - 2r], r = radius - 1, the first of which is cell (0, r).
-Differs from the reference: the maximum over a path is one of shifted crops of the map, direction by
-direction; because gathering all paths takes memory for pairs times path length.
+A pair is a source and the cell that a direction leads to. The sources are those cells of a map from
+which every direction leads to a cell of the map: with r = radius - 1, a map [h, w] has sources
+[h - r, w - 2r], the first of which is cell (0, r).
+Differs from the reference: the maximum over a path is taken of shifted crops of the map, one
+direction after the other; because gathering all paths takes memory for pairs times path length.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ Carry = TypeVar('Carry')
 
 
 class Pairs(NamedTuple):
-  """What is known of the pairs in one direction; at most one is True for a pair.
+  """What the labels say of the pairs in one direction; at most one of the three is True for a pair.
 
   Attributes:
     background: bool[..., h - r, w - 2r], both cells are background.
@@ -69,11 +70,11 @@ def path_affinity(edge: types.Array, cells: types.Array, *, radius: int) -> type
 
 
 def at_offset(x: types.Array, offset: types.Array, *, radius: int) -> types.Array:
-  """Returns what stands at an offset from each source.
+  """Returns the value at an offset from each source.
 
   Args:
     x: [..., h, w].
-    offset: i32[2], (dy, dx), perhaps known at run time only; 0 <= dy <= r, -r <= dx <= r.
+    offset: i32[2], (dy, dx), which may be known at run time only; 0 <= dy <= r, -r <= dx <= r.
     radius: In cells.
 
   Returns:
@@ -91,7 +92,7 @@ def at_offset(x: types.Array, offset: types.Array, *, radius: int) -> types.Arra
 
 
 def pairs(labels: types.Array, direction: types.Array, *, num_classes: int, radius: int) -> Pairs:
-  """Returns what the labels say of the pairs in one direction.
+  """Tells the pairs in one direction by the labels of their cells.
 
   Args:
     labels: i32[..., h, w], 0 background, 1..K classes; pairs with any other number (255) are
@@ -101,7 +102,7 @@ def pairs(labels: types.Array, direction: types.Array, *, num_classes: int, radi
     radius: In cells.
 
   Returns:
-    The three kinds of pairs; unknown ones are in none.
+    The three kinds of pairs; unknown pairs are of none of them.
   """
   here = at_offset(labels, jnp.zeros(2, jnp.int32), radius=radius)
   there = at_offset(labels, direction, radius=radius)
@@ -113,11 +114,11 @@ def pairs(labels: types.Array, direction: types.Array, *, num_classes: int, radi
 def scan_directions(
   fn: Callable[[Carry, types.Array, types.Array], Carry], init: Carry, *, radius: int
 ) -> Carry:
-  """Runs through all directions one after the other, with memory and code for one.
+  """Goes through all directions one after the other, with the memory and the code of one.
 
   Args:
-    fn: (carry, direction i32[2], cells i32[L, 2]) -> carry. Its own values are computed again in
-      the backward pass.
+    fn: (carry, direction i32[2], cells i32[L, 2]) -> carry. Its intermediate values are computed
+      again in the backward pass.
     init: The first carry.
     radius: In cells.
 

@@ -12,7 +12,12 @@ from pnoc_jax.ops import resize
 
 
 class Over(enum.Enum):
-  """Over what the maximum that normalises a mask is taken."""
+  """Over what the maximum that normalises a mask is taken.
+
+  Attributes:
+    IMAGE: each image.
+    BATCH: the whole (global) batch.
+  """
 
   IMAGE = 'image'
   BATCH = 'batch'
@@ -28,9 +33,9 @@ def class_mask(
 ) -> types.Array:
   """Returns the map of the picked class as a mask of the image: `psi(A^r)` of Eq. 2 and Eq. 3.
 
-  Rectified, enlarged, and divided by its maximum. As the reference: the soft mask takes the
-  maximum over the whole (global) batch, the hard one over each image, and nothing is detached:
-  gradients flow into `cam`, also through the maximum.
+  The map is rectified, enlarged, and divided by its maximum. As in the reference, the soft mask
+  takes the maximum over the whole (global) batch and the hard one over each image, and gradients
+  flow into `cam`, also through the maximum.
 
   Args:
     cam: [B, h, w, K], raw.
@@ -44,7 +49,7 @@ def class_mask(
   """
   chex.assert_rank([cam, picked], [4, 2])
   chex.assert_shape(picked, (cam.shape[0], cam.shape[3]))
-  # A sum of products with 0 and 1, written without a matrix product, which might round to bfloat16.
+  # A sum of products with 0 and 1. A matrix product might round the map to bfloat16.
   one = (cam.astype(jnp.float32) * picked[:, None, None, :]).sum(-1, keepdims=True)
   # As the reference: rectify, then enlarge (OC-CSE's own code does it the other way round).
   mask = resize.bilinear(jax.nn.relu(one), size)
@@ -73,8 +78,8 @@ def erase_soft(image: types.Array, mask: types.Array) -> types.Array:
 def erase_hard(image: types.Array, mask: types.Array, *, threshold: float = 0.2) -> types.Array:
   """Keeps the pixels whose mask is at most the threshold, and sets the others to 0 (Eq. 3).
 
-  As the reference, and unlike the letter of Eq. 3, `1 - psi > delta`, which would keep masks
-  below 0.8. The comparison has no gradient: none reaches `mask`.
+  This is what the reference computes. Read literally, Eq. 3 says `1 - psi > delta`, which would
+  keep masks below 0.8. The comparison has no gradient, so none reaches `mask`.
 
   Args:
     image: f32[B, H, W, C], normalised.

@@ -12,7 +12,14 @@ from pnoc_jax import types
 
 
 class Strategy(enum.Enum):
-  """How a class is chosen among those of the image."""
+  """How a class is chosen among those of the image.
+
+  Attributes:
+    RANDOM: every class has the same probability.
+    BALANCED: the probability is proportional to `choices ** -gamma`.
+    LEAST_CHOSEN: the class with the smallest counter is taken, the first one of equals.
+    FOCAL: the probability is proportional to `focal`.
+  """
 
   RANDOM = 'random'
   BALANCED = 'balanced'
@@ -22,7 +29,7 @@ class Strategy(enum.Enum):
 
 @flax.struct.dataclass
 class LabelSplitState:
-  """What the choices so far leave behind.
+  """What is remembered of the choices so far.
 
   Attributes:
     choices: f32[K], 1 + how often each class was chosen.
@@ -48,11 +55,8 @@ def split_label(
 ) -> tuple[types.Array, LabelSplitState]:
   """Picks one present class an image: `r` of OC-CSE; the rest of the label is `label - picked`.
 
-  RANDOM draws uniformly, BALANCED with a probability proportional to `choices ** -gamma`, FOCAL to
-  `focal`; LEAST_CHOSEN takes the class with the smallest counter, the first one of equals.
-
-  Differs from the reference: all images of a batch see the counters as they were before it;
-  because there one image follows the other, so that the result hangs on the order in the batch.
+  Differs from the reference: all images of a batch see the counters as they were before it; because
+  there the counters change from image to image, so that the result depends on the batch's order.
 
   Args:
     keys: Key[B], one an example (`keys.example_keys`).
@@ -63,7 +67,7 @@ def split_label(
 
   Returns:
     picked: f32[B, K], one-hot; a row without any present class is all 0.
-    state: With the choices counted.
+    state: The counters after this batch.
   """
   chex.assert_rank(label, 2)
   chex.assert_shape(keys, label.shape[:1])
@@ -79,7 +83,7 @@ def split_label(
     case Strategy.LEAST_CHOSEN:
       score = -state.choices
   if strategy is not Strategy.LEAST_CHOSEN:
-    # Gumbel's maximum: a draw with probabilities proportional to exp(score).
+    # With Gumbel noise added, the largest is a draw with probabilities proportional to exp(score).
     noise = jax.vmap(lambda key: jax.random.gumbel(key, label.shape[1:]))(keys)
     score = score + noise
   best = jnp.argmax(jnp.where(present, score, -jnp.inf), axis=1)

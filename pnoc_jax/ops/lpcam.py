@@ -1,9 +1,11 @@
-"""LPCAM: maps of a class from its local prototypes, against those of its context.
+"""LPCAM: maps of a class from its local prototypes and from those of its context.
 
-Prototypes are the centres of clusters of features. A map is the mean cosine with the class's own
-prototypes less that with its context's: a scalar product with one vector a class, which is all
-that inference needs.
+Prototypes are the centres of clusters of features. A map is the mean cosine of a feature with the
+class's own prototypes less that with its context's prototypes. This is a scalar product with one
+vector for each class, which is all that inference needs.
 """
+
+from typing import NamedTuple
 
 import chex
 import jax
@@ -12,13 +14,25 @@ import jax.numpy as jnp
 from pnoc_jax import types
 
 
+class Clusters(NamedTuple):
+  """Clusters of points.
+
+  Attributes:
+    centres: f32[M, D].
+    counts: i32[M], the points of each; 0 for a cluster that does not exist.
+  """
+
+  centres: types.Array
+  counts: types.Array
+
+
 def cluster(
   key: types.Key, points: types.Array, valid: types.Array, *, clusters: int = 12, steps: int = 20
-) -> tuple[types.Array, types.Array]:
-  """k-means by cosine: a point goes to the centre of the smallest angle; centres are plain means.
+) -> Clusters:
+  """k-means by cosine: a point goes to the centre at the smallest angle; centres are plain means.
 
   Differs from the reference: the number of iterations is fixed; because its tolerance of 5 is in
-  units of the features: it stops at once or never, depending on the network.
+  units of the features, so that it stops at once or never, depending on the network.
 
   Args:
     key: draws the first centres among the points.
@@ -26,9 +40,6 @@ def cluster(
     valid: bool[N], the points that exist.
     clusters: M, at most N.
     steps: iterations.
-
-  Returns:
-    The centres f32[M, D], and i32[M] the points of each: 0 for a cluster that does not exist.
   """
   chex.assert_rank(points, 2)
   chex.assert_shape(valid, points.shape[:1])
@@ -37,24 +48,22 @@ def cluster(
   exists = chance >= 0
   unit = _unit(points)
 
-  def members(centres):
+  def members(centres: types.Array) -> types.Array:
     cosine = jnp.where(exists, _dot(unit, _unit(centres).T), -jnp.inf)
     return jax.nn.one_hot(cosine.argmax(1), clusters) * valid[:, None]
 
-  def step(_, centres):
+  def step(_: types.Array, centres: types.Array) -> types.Array:
     found = members(centres)
     number = found.sum(0)[:, None]
     return jnp.where(number > 0, _dot(found.T, points) / jnp.maximum(number, 1.0), centres)
 
   centres = jax.lax.fori_loop(0, steps, step, points[first])
-  return centres, members(centres).sum(0).astype(jnp.int32)
+  return Clusters(centres, members(centres).sum(0).astype(jnp.int32))
 
 
 def class_vector(
-  foreground: types.Array,
-  foreground_count: types.Array,
-  context: types.Array,
-  context_count: types.Array,
+  foreground: Clusters,
+  context: Clusters,
   kernel: types.Array,
   index: int | types.Array,
   *,
@@ -62,44 +71,43 @@ def class_vector(
   context_min: float = 0.05,
   context_max: float = 0.9,
 ) -> tuple[types.Array, types.Array]:
-  """Chooses the prototypes of a class, and makes the vector that its maps are products with.
+  """Chooses the prototypes of a class; products of the vector with features are the class's map.
 
   A centre's probability is the softmax over the classes of its products with the classifier's
   weights.
 
   Differs from the reference: if no centre of the foreground is probable enough, the most probable
-  one is taken; because the class would have no map.
+  one is taken; because the class would have no map otherwise.
 
   Args:
-    foreground: f32[M, D], centres of features where the class's map is high.
-    foreground_count: i32[M], their points.
-    context: f32[M, D], centres of features of the same images where it is low.
-    context_count: i32[M].
+    foreground: of features where the class's map is high.
+    context: of features of the same images where it is low.
     kernel: f32[D, K], the classifier's weights.
     index: the class.
     foreground_min: centres of the foreground are prototypes above this probability.
-    context_min: centres of the context are prototypes between this probability
-    context_max: and this one.
+    context_min: centres of the context are prototypes above this probability
+    context_max: and below this one.
 
   Returns:
     f32[D], the mean of the class's prototypes less that of its context's, each of length 1; and
-    i32[2], how many there are of either. Without a point of the foreground all is 0.
+    i32[2], the numbers of prototypes of the class and of its context. Without a point of the
+    foreground all of these are 0.
   """
 
-  def probability(centres):
+  def probability(centres: types.Array) -> types.Array:
     return jax.nn.softmax(_dot(centres, kernel), axis=1)[:, index]
 
-  exists = foreground_count > 0
-  p = jnp.where(exists, probability(foreground), -1.0)
+  exists = foreground.counts > 0
+  p = jnp.where(exists, probability(foreground.centres), -1.0)
   own = exists & ((p > foreground_min) | (p == p.max()))
-  p = probability(context)
-  other = (context_count > 0) & (p > context_min) & (p < context_max) & exists.any()
-  vector = _mean_unit(foreground, own) - _mean_unit(context, other)
+  p = probability(context.centres)
+  other = (context.counts > 0) & (p > context_min) & (p < context_max) & exists.any()
+  vector = _mean_unit(foreground.centres, own) - _mean_unit(context.centres, other)
   return vector, jnp.stack([own.sum(), other.sum()])
 
 
 def maps(features: types.Array, vectors: types.Array) -> types.Array:
-  """Rectified maps: the features' cosines with the prototypes.
+  """Returns rectified maps: the features' mean cosines with the prototypes.
 
   Args:
     features: [B, h, w, D], perhaps a sum over mirror images.
@@ -112,16 +120,16 @@ def maps(features: types.Array, vectors: types.Array) -> types.Array:
   return jax.nn.relu(_dot(_unit(features), vectors))
 
 
-def _mean_unit(centres, chosen):
+def _mean_unit(centres: types.Array, chosen: types.Array) -> types.Array:
   """f32[D]: the mean of the chosen centres, each of length 1; 0 without any."""
   return (_unit(centres) * chosen[:, None]).sum(0) / jnp.maximum(chosen.sum(), 1)
 
 
-def _unit(x, eps=1e-12):
+def _unit(x: types.Array, eps: float = 1e-12) -> types.Array:
   x = x.astype(jnp.float32)
   return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), eps)
 
 
-def _dot(a, b):
-  # Accelerators would round the factors, and cosines near each other decide on clusters.
+def _dot(a: types.Array, b: types.Array) -> types.Array:
+  # HIGHEST: accelerators would round the factors, and clusters depend on small differences.
   return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

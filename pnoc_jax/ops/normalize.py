@@ -1,4 +1,4 @@
-"""Turns bytes into what networks see, and says which pixels are image rather than padding."""
+"""Normalises images, and says which pixels are image rather than padding."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def normalize(
 ) -> types.Array:
   """Returns `(image / 255 - mean) / std` inside the box and exactly 0 (the mean colour) outside.
 
-  The reference pads after it has normalised: padding is 0 there, too.
+  The padding is 0 in the reference, too, which pads images after it has normalised them.
 
   Args:
     image: u8[B, H, W, C].
@@ -34,7 +34,7 @@ def normalize(
 
 
 def move_to_corner(x: types.Array, box: types.Array) -> types.Array:
-  """Moves each image's content to the top-left corner; what lies outside its box goes round.
+  """Moves each image's content to the top-left corner, and what is above and left of it to the end.
 
   Args:
     x: [B, H, W, ...].

@@ -1,8 +1,8 @@
-"""The pairs of cells whose affinity is asked for, and the cells on the way between the two.
+"""Lists the directions between the cells of a pair, and the cells on the path between the two.
 
-A direction (dy, dx) leads from a cell to a partner within the radius, one of each opposite two. Its
-path is a band one cell thick around the straight line. The numbers are constants of the radius:
-plain numpy, computed when a function is traced.
+A direction (dy, dx) leads from a cell to another one within the radius; of two opposite directions
+only one is listed. Its path is a band one cell thick around the straight line. All of this depends
+on the radius alone: it is plain numpy, computed when a function is traced.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ _STEP = 4
 
 
 class Group(NamedTuple):
-  """Directions with paths of about equal length, so that one loop can go over them.
+  """Directions with paths of about equal length, so that one loop can handle them.
 
   Attributes:
     directions: i32[n, 2], (dy, dx).
-    cells: i32[n, L, 2], (y, x) of each path's cells relative to its start; shorter paths repeat the
-      start, which changes no maximum.
+    cells: i32[n, L, 2], (y, x) of each path's cells relative to its start. Shorter paths are filled
+      up with their start, which changes no maximum.
   """
 
   directions: np.ndarray

@@ -1,4 +1,4 @@
-"""Average pools of the top-left part of an array: padded images give what the images alone give."""
+"""Averages the top-left part of an array, so that a padded image gives what it alone gives."""
 
 import chex
 import jax
@@ -11,10 +11,10 @@ from pnoc_jax.ops import normalize
 def average(
   x: types.Array, sizes: types.Array | None = None, *, window: int
 ) -> tuple[types.Array, types.Array | None]:
-  """Averages windows side by side and drops the rest, as `torch.nn.AvgPool2d(window)`.
+  """Averages adjacent windows and drops what is left over, as `torch.nn.AvgPool2d(window)`.
 
-  Differs from the reference: a side shorter than the window is averaged whole; because there it is
-  an error, which photographs of up to 112 px meet.
+  Differs from the reference: a side that is shorter than the window is averaged as a whole; because
+  that is an error there, which occurs for photographs of up to 112 px.
 
   Args:
     x: f[B, H, W, C].
@@ -22,8 +22,8 @@ def average(
     window: rows and columns of a window.
 
   Returns:
-    f[B, max(H // window, 1), max(W // window, 1), C], and i32[B, 2], its content: what lies
-    outside it is arbitrary; None without `sizes`.
+    f[B, max(H // window, 1), max(W // window, 1), C], and i32[B, 2], rows and columns of its
+    content, outside of which it is arbitrary; None without `sizes`.
   """
   chex.assert_rank(x, 4)
   batch, height, width, channels = x.shape
@@ -65,7 +65,7 @@ def adaptive_average(
 
 
 def _cell_matrix(lengths: types.Array, cells: int, columns: int) -> types.Array:
-  """Returns f32[B, cells, columns] that averages each of the cells of so many rows."""
+  """Returns f32[B, cells, columns], which averages the first `lengths` rows over cells."""
   cell, row = jnp.arange(cells)[None, :, None], jnp.arange(columns)
   lengths = lengths[:, None, None]
   start, stop = cell * lengths // cells, -(-(cell + 1) * lengths // cells)

@@ -1,19 +1,17 @@
 """From scores to label maps: thresholds, and the rules that leave doubtful pixels open.
 
-Inside an image, classes are numbered by its own scores: 0 background, 1..P its P present classes.
-`to_classes` turns these numbers into those of the data set. A CRF, where there is one, goes between
+Within an image, 0 is the background and 1..P are its P present classes, in the order of its scores;
+`to_classes` turns these numbers into those of the data set. A CRF may refine the label maps between
 `argmax_labels` and the rules.
 
-The label maps' functions answer in the kind of array that they get: with numpy arrays they run on
-the host, where images of a hundred sizes compile nothing.
+These functions return the kind of array that they are given. With numpy arrays they run on the
+host, where images of many sizes cause no compilation.
 """
 
 import chex
 import jax.numpy as jnp
 
 from pnoc_jax import types
-
-UNKNOWN = 255
 
 
 def argmax_labels(scores: types.AnyArray, background: types.AnyArray | float) -> types.AnyArray:
@@ -33,28 +31,23 @@ def argmax_labels(scores: types.AnyArray, background: types.AnyArray | float) ->
   return xp.argmax(xp.concatenate([threshold[..., None], scores], -1), -1).astype(xp.int32)
 
 
-def salient_background(
-  saliency: types.AnyArray, *, threshold: float | None = None
-) -> types.AnyArray:
+def salient_background(saliency: types.AnyArray) -> types.AnyArray:
   """Returns the background's score where a saliency map tells what is foreground.
 
-  Differs from the reference: `1 - saliency` everywhere; because its pseudo masks take the saliency
-  itself, which makes the foreground background.
+  Differs from the reference: `1 - saliency`; because its pseudo masks take the saliency itself,
+  which makes the foreground background.
 
   Args:
     saliency: f32[..., H, W], in [0, 1].
-    threshold: If given, the score is 1 below it and 0 from it on.
 
   Returns:
     f32[..., H, W].
   """
-  if threshold is None:
-    return 1.0 - saliency.astype('float32')
-  return (saliency < threshold).astype('float32')
+  return 1.0 - saliency.astype('float32')
 
 
 def mask_labels(labels: types.AnyArray, salient: types.AnyArray) -> types.AnyArray:
-  """Returns the labels of salient pixels, and background elsewhere: what the second CRF refines.
+  """Keeps the labels of salient pixels, and makes all others background, for the second CRF.
 
   Args:
     labels: i32[..., H, W], from `argmax_labels`.
@@ -79,7 +72,7 @@ def affinity_labels(foreground: types.AnyArray, background: types.AnyArray) -> t
   """
   chex.assert_equal_shape([foreground, background])
   xp = foreground.__array_namespace__()
-  return xp.where(foreground == 0, xp.where(background == 0, 0, UNKNOWN), foreground)
+  return xp.where(foreground == 0, xp.where(background == 0, 0, types.VOID), foreground)
 
 
 def salient_affinity_labels(labels: types.AnyArray, salient: types.AnyArray) -> types.AnyArray:
@@ -95,11 +88,11 @@ def salient_affinity_labels(labels: types.AnyArray, salient: types.AnyArray) -> 
   """
   chex.assert_equal_shape([labels, salient])
   xp = labels.__array_namespace__()
-  return xp.where(labels == 0, xp.where(salient, UNKNOWN, 0), labels)
+  return xp.where(labels == 0, xp.where(salient, types.VOID, 0), labels)
 
 
 def to_classes(labels: types.AnyArray, keys: types.AnyArray) -> types.AnyArray:
-  """Returns the data set's numbers for an image's own, and leaves 255.
+  """Turns an image's own class numbers into those of the data set; 255 stays.
 
   Args:
     labels: i32[..., H, W], in 0..P or 255.
@@ -111,14 +104,14 @@ def to_classes(labels: types.AnyArray, keys: types.AnyArray) -> types.AnyArray:
   chex.assert_rank(keys, 1)
   xp = labels.__array_namespace__()
   found = keys[xp.minimum(labels, keys.shape[0] - 1)]
-  return xp.where(labels == UNKNOWN, UNKNOWN, found).astype(xp.int32)
+  return xp.where(labels == types.VOID, types.VOID, found).astype(xp.int32)
 
 
 def normalize_walk(walk: types.Array) -> types.Array:
   """Returns the scores divided by their largest, over all classes at once.
 
-  As the reference: a class of low scores stays low beside another, unlike in the priors, where each
-  is divided by its own maximum. Cells that are padding must be 0.
+  As in the reference, a class of low scores stays low beside another one. In the priors, each class
+  is divided by its own maximum. Cells of the padding must be 0.
 
   Args:
     walk: f32[..., h, w, P], of one image in the last three axes.
@@ -128,5 +121,5 @@ def normalize_walk(walk: types.Array) -> types.Array:
   """
   walk = walk.astype(jnp.float32)
   largest = walk.max((-3, -2, -1), keepdims=True)
-  # Differs from the reference: nothing but zeros stays so; because there it is not a number.
+  # Differs from the reference: scores that are all 0 stay 0; because there they become NaN.
   return jnp.where(largest > 0, walk / jnp.where(largest > 0, largest, 1.0), 0.0)

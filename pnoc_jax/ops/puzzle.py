@@ -10,9 +10,9 @@ from pnoc_jax import types
 def tile(image: types.Array, *, pieces: int = 4) -> types.Array:
   """Cuts each image into a square grid of tiles.
 
-  Differs from the reference: the tiles of one image follow each other (top left, top right, bottom
-  left, bottom right), instead of all top left ones first; because then a batch that is sharded
-  over devices is cut without communication.
+  Differs from the reference: the tiles of an image follow each other (top left, top right, bottom
+  left, bottom right); because a batch that is sharded over devices is then cut without
+  communication. There all top left tiles come first.
 
   Args:
     image: [B, H, W, C].

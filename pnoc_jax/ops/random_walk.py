@@ -1,16 +1,17 @@
 """Spreads class scores within edges: 2^exp_times steps of a random walk, without its matrix.
 
 The walk goes from a cell to itself with weight 1 and to each neighbour within the radius with
-weight `affinity^beta` (PSA, IRNet). One step reads 69 cells (radius 5), so the work and
-the memory grow with the number of cells.
-Differs from the reference: it builds the cells x cells matrix and squares it eight times; because a
-photograph has 15,625 cells, and the stencil gives the same numbers.
+weight `affinity^beta` (PSA, IRNet). A step reads 69 cells for each cell (radius 5), so work and
+memory are proportional to the number of cells.
+Differs from the reference: the matrix is never built; because there it is of cells x cells, 15,625
+each for a photograph, and is squared eight times, and the steps give the same numbers.
 """
 
 import enum
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -24,8 +25,10 @@ from pnoc_jax.ops import affinity, paths
 class Form(enum.Enum):
   """How the steps are computed.
 
-  STEPS: one after the other. CHEBYSHEV: the power of the matrix as a sum of Chebyshev polynomials,
-  cut where the rest is below 1e-6 of the scores: 80 products rather than 256, and fewer roundings.
+  Attributes:
+    STEPS: one after the other.
+    CHEBYSHEV: the power of the matrix as a sum of Chebyshev polynomials, which ends where the rest
+      is below 1e-6 of the scores: 80 products instead of 256, and fewer rounding errors.
   """
 
   STEPS = 'steps'
@@ -44,17 +47,18 @@ def random_walk(
 ) -> types.Array:
   """Returns `(scores * (1 - edge)) T^(2^exp_times)` for each class.
 
-  `T = W^beta / colsum(W^beta)`, W symmetric with diagonal 1: what a cell gets is divided by the sum
-  of the weights around it. Linear in the scores and in time for the classes: walk the present ones.
-  Nothing is normalised (see `pseudo_labels.normalize_walk`). Batches: leading axes, or `jax.vmap`.
+  `T = W^beta / colsum(W^beta)`, where W is symmetric with diagonal 1: what a cell receives is
+  divided by the sum of the weights around it. The time is proportional to the number of classes, so
+  only the present ones should walk. The scores are not normalised (see
+  `pseudo_labels.normalize_walk`). Batches are leading axes, or made with `jax.vmap`.
 
   Args:
     scores: f32[..., h, w, K], class activation maps, not negative.
     edge: f32[..., h, w], probability of an edge in each cell, in [0, 1].
     valid: bool[..., h, w], the cells that are image rather than padding; None: all. The walk does
-      not enter the others: the result is that of the image alone.
-    radius: The walk steps to cells closer than this.
-    beta: Exponent of the affinities; larger walks less across weak edges.
+      not enter the padding, so the result is that of the image alone.
+    radius: A step reaches the cells that are closer than this.
+    beta: Exponent of the affinities; the larger it is, the less the walk crosses weak edges.
     exp_times: Binary logarithm of the number of steps.
     form: How the steps are computed; both have the same limit and the same gradient.
 
@@ -66,7 +70,7 @@ def random_walk(
   edge = edge.astype(jnp.float32)
   if valid is not None:
     chex.assert_equal_shape([edge, valid])
-    # An edge in every cell of the padding: as the reference pads.
+    # As in the reference, every cell of the padding is an edge.
     edge = jnp.where(valid, edge, 1.0)
     scores = jnp.where(valid[..., None], scores, 0.0)
   x = jnp.moveaxis(scores.astype(jnp.float32) * (1.0 - edge)[..., None], -1, -3)
@@ -74,9 +78,9 @@ def random_walk(
   total = 1.0 + weights.sum(0)
   steps = 2**exp_times
 
-  # The weights stay, the shifted copies of `x` are made again in the backward pass.
+  # The backward pass keeps the weights, and makes the shifted copies of `x` again.
   @jax.checkpoint
-  def step(x, weights, total):
+  def step(x: types.Array, weights: types.Array, total: types.Array) -> types.Array:
     return (x + _gather(x, weights, offsets, radius - 1)) / total[..., None, :, :]
 
   if form is Form.STEPS:
@@ -86,18 +90,20 @@ def random_walk(
   return jnp.moveaxis(x, -3, -1)
 
 
-def _neighbours(edge, radius: int, beta: float) -> tuple[types.Array, tuple[tuple[int, int], ...]]:
+def _neighbours(
+  edge: types.Array, radius: int, beta: float
+) -> tuple[types.Array, tuple[tuple[int, int], ...]]:
   """Returns weights [2D, ..., h, w] towards all neighbours, and these neighbours' offsets."""
   r = radius - 1
   lead = [(0, 0)] * (edge.ndim - 2)
-  # Edges in the padding: pairs that leave the map have affinity 0.
+  # Pairs that leave the map have affinity 0, as there is an edge outside of it.
   padded = jnp.pad(edge, [*lead, (0, r), (r, r)], constant_values=1.0)
 
-  def one(group):
+  def one(group: tuple[types.Array, types.Array]) -> tuple[types.Array, types.Array]:
     direction, cells = group
-    # Not below 0, whatever the rounding of the edges: a power of it would not be a number.
+    # Rounding may make an affinity negative, of which a power would be NaN.
     forward = jnp.maximum(affinity.path_affinity(padded, cells, radius=radius), 0.0) ** beta
-    # What the cell at `-direction` has towards this one.
+    # The weight of the cell at `-direction` towards this one.
     backward = jnp.pad(forward, [*lead, (r, 0), (r, r)])
     return forward, affinity.at_offset(backward, jnp.array([r, 0]) - direction, radius=radius)
 
@@ -108,7 +114,9 @@ def _neighbours(edge, radius: int, beta: float) -> tuple[types.Array, tuple[tupl
   return weights, directions + opposite
 
 
-def _gather(x, weights, offsets, margin: int) -> types.Array:
+def _gather(
+  x: types.Array, weights: types.Array, offsets: Sequence[tuple[int, int]], margin: int
+) -> types.Array:
   """Returns the sum over the neighbours of weight times value: [..., K, h, w]."""
   height, width = x.shape[-2:]
   padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(margin, margin)] * 2)
@@ -122,8 +130,8 @@ def _gather(x, weights, offsets, margin: int) -> types.Array:
 def chebyshev_coefficients(steps: int) -> np.ndarray:
   """Returns c such that `s^steps = sum_k c_k T_k(s)` on [-1, 1] up to about 1e-6.
 
-  They are the probabilities to end at distance k after so many steps of +1 or -1: beyond five
-  standard deviations nothing is left.
+  They are the probabilities to end at distance k after that many steps of +1 or -1, which vanish
+  beyond five standard deviations.
 
   Args:
     steps: At least 1.
@@ -141,7 +149,9 @@ def chebyshev_coefficients(steps: int) -> np.ndarray:
   return np.array(found, np.float32)
 
 
-def _chebyshev(product, x, coefficients: np.ndarray) -> types.Array:
+def _chebyshev(
+  product: Callable[[types.Array], types.Array], x: types.Array, coefficients: np.ndarray
+) -> types.Array:
   """Returns `sum_k c_k T_k(P) x` with `T_{k+1} = 2 P T_k - T_{k-1}`."""
 
   def body(carry, c):

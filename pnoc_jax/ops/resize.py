@@ -1,7 +1,7 @@
-"""The one home of resizing arrays: torch's bilinear, bicubic and nearest, without antialias.
+"""Resizes arrays as PyTorch does: bilinear, bicubic and nearest, without antialiasing.
 
-The linear ones are two small matrix products, one an axis: their gradients are matrix products,
-too, and sizes that are known only at run time change the matrices, not the shapes.
+Bilinear and bicubic resizing are two small matrix products, one for each axis. Their gradients are
+matrix products, too, and sizes that are known only at run time change the matrices, not the shapes.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ import numpy as np
 
 from pnoc_jax import types
 
-# torch's; PIL and `jax.image.resize` have -0.5.
-_CUBIC = -0.75
+_CUBIC = -0.75  # PyTorch's; Pillow and `jax.image.resize` have -0.5.
 
 
 def bilinear(x: types.Array, size: Sequence[int], *, align_corners: bool = False) -> types.Array:
@@ -85,7 +84,7 @@ def _cubic_matrix(old: int, new: int) -> np.ndarray:
 
 
 def nearest(x: types.Array, size: Sequence[int]) -> types.Array:
-  """Takes pixel `floor(i * old / new)`, as torch's and OpenCV's nearest (PIL's differs).
+  """Takes pixel `floor(i * old / new)`, as nearest in PyTorch and OpenCV; Pillow's differs.
 
   Args:
     x: [..., h, w, c], any dtype.
@@ -101,7 +100,7 @@ def nearest(x: types.Array, size: Sequence[int]) -> types.Array:
 
 
 def nearest_centre(x: types.Array, size: Sequence[int]) -> types.Array:
-  """Takes the pixel at the new one's centre, `floor((i + 0.5) * old / new)`, as Pillow's nearest.
+  """Takes the pixel under the new one's centre, `floor((i + 0.5) * old / new)`, as Pillow does.
 
   Args:
     x: [..., h, w, c], any dtype.
@@ -125,10 +124,10 @@ def bilinear_valid(
   shape: Sequence[int],
   align_corners: bool = False,
 ) -> types.Array:
-  """Resizes the top-left part of an array, to the top-left part of another, as `bilinear`.
+  """Resizes the top-left part of an array to the top-left part of another, as `bilinear`.
 
-  Equals `bilinear(x[:in_size[0], :in_size[1]], out_size)`, with sizes that only the run time
-  knows: padded images of any size go through one compiled function.
+  Equals `bilinear(x[:in_size[0], :in_size[1]], out_size)`, but the sizes may be known at run time
+  only, so that padded images of any size go through one compiled function.
 
   Args:
     x: [h, w, c]; what lies outside `in_size` must be finite and is not read.
@@ -152,8 +151,8 @@ def _valid_matrix(
   old: types.Array, new: types.Array, columns: int, rows: int, align_corners: bool
 ) -> types.Array:
   target, column = jnp.arange(rows)[:, None], jnp.arange(columns)
-  # The source is a ratio of integers, exact however large the image; a column's weight falls from
-  # 1 at the source to 0 at a distance of 1.
+  # The position in the source is a ratio of integers, hence exact for images of any size. A
+  # column's weight falls from 1 at this position to 0 at a distance of 1.
   if align_corners:
     source, unit = target * (old - 1), jnp.maximum(new - 1, 1)
   else:

@@ -7,7 +7,7 @@ from pnoc_jax import types
 
 
 def init(params: types.PyTree) -> types.PyTree:
-  """Returns the average before the first update: a copy, so that donating one keeps the other."""
+  """Returns the average before the first update: a copy, as the parameters may be donated."""
   return jax.tree.map(lambda p: jnp.array(p, copy=True), params)
 
 
@@ -16,10 +16,10 @@ def update(
 ) -> types.PyTree:
   """Returns `d * ema + (1 - d) * params` with `d = min(decay, (1 + step) / (10 + step))`.
 
-  The second term lets the average leave its initial value quickly.
+  The second term of the minimum lets the average leave its initial value quickly.
 
-  Differs from the reference: the average is a tree of its own; because there it shares its
-  storage with the parameters, hence equals them.
+  Differs from the reference: the average is a tree of its own; because there it shares the memory
+  of the parameters, so that it equals them.
 
   Args:
     ema: The average so far.
@@ -33,8 +33,8 @@ def update(
   step = jnp.asarray(step, jnp.float32)
   weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
-  def average(old, new):
-    # As old + (1 - d) * (new - old): exact where the two agree.
+  def average(old: types.Array, new: types.Array) -> types.Array:
+    # In the form old + (1 - d) * (new - old), which is exact where the two agree.
     mean = old + (1.0 - weight) * (new.astype(jnp.float32) - old)
     return mean.astype(old.dtype)
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import optax
 
@@ -11,7 +12,15 @@ from pnoc_jax.optim import schedules
 
 
 class Rule(enum.Enum):
-  """How a gradient becomes a step."""
+  """How a gradient becomes a step.
+
+  Attributes:
+    SGD: stochastic gradient descent, with momentum or without.
+    ADAM: Adam; the weight decay is added to the gradient.
+    ADAMW: Adam; the weight decay is added to the step.
+    LION: Lion; the weight decay is added to the step.
+    LAMB: LAMB; the weight decay is added to the step.
+  """
 
   SGD = 'sgd'
   ADAM = 'adam'
@@ -21,15 +30,30 @@ class Rule(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Descent:
+  """An update rule and its momentum.
+
+  Attributes:
+    rule: How a gradient becomes a step.
+    momentum: Of SGD; the other rules ignore it.
+    nesterov: Whether SGD's momentum is Nesterov's; without momentum it has no effect.
+  """
+
+  rule: Rule = Rule.SGD
+  momentum: float = 0.0
+  nesterov: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Group:
   """The parameters whose names match, and how they learn.
 
   Attributes:
     pattern: Regular expression that must match the whole name ('backbone/layer1/0/bn1/scale').
     lr: Factor on the schedule.
-    weight_decay: Factor on the parameter that is added to its gradient (SGD, Adam) or to its step.
-    frozen: Never changes; its gradient does not count in the clipped norm either.
-    optional: May match nothing; otherwise that is an error.
+    weight_decay: Times the parameter, it is added to the gradient (SGD, Adam) or to the step.
+    frozen: Whether the parameters never change. Their gradients do not count in the clipped norm.
+    optional: Whether the pattern may match no name, which is an error otherwise.
   """
 
   pattern: str
@@ -49,15 +73,14 @@ def classifier_groups(
 ) -> list[Group]:
   """Returns the four groups of the reference: rates x1, x2 (biases), x10 (scratch) and x20 (both).
 
-  Weights, which include the scales of BatchNorm, decay; biases, which include those of
-  BatchNorm, do not.
+  Weights and the scales of BatchNorm decay; biases do not, those of BatchNorm included.
 
   Args:
     weight_decay: Of the weights.
     scratch: Names of the modules that are not pretrained.
-    scratch_lr: Factor of the rate for these.
+    scratch_lr: Factor of the rate for these modules.
     bias_lr: Factor of the rate for biases.
-    frozen: Regular expressions of parameters that do not learn; they win over the rest.
+    frozen: Regular expressions of parameters that do not learn, whatever else matches them.
 
   Returns:
     The groups, in order of precedence.
@@ -76,14 +99,15 @@ def classifier_groups(
   ]
 
 
+_SGD = Descent()
+
+
 def make_optimizer(
   params: types.PyTree,
   *,
   schedule: schedules.Schedule,
   groups: Sequence[Group],
-  rule: Rule = Rule.SGD,
-  momentum: float = 0.0,
-  nesterov: bool = False,
+  descent: Descent = _SGD,
   clip_norm: float | None = None,
   accumulate: int = 1,
   grad_mean: bool = True,
@@ -94,15 +118,12 @@ def make_optimizer(
 
   Args:
     params: The parameters (arrays or shapes); only their names are read.
-    schedule: From the optimiser step (one every `accumulate` calls) to the rate.
-    groups: First match wins; every name must be covered.
-    rule: The kind of optimiser. Adam's decay is added to the gradient, AdamW's, Lion's and
-      LAMB's to the step.
-    momentum: Of SGD; the others ignore it.
-    nesterov: Whether SGD's momentum is Nesterov's; without momentum it means nothing.
+    schedule: The rate at an optimiser step, of which there is one for `accumulate` calls.
+    groups: The first one that matches a name applies; every name must be matched.
+    descent: The update rule.
     clip_norm: Largest global norm of the accumulated gradient; None does not clip.
-    accumulate: Gradients that make one step.
-    grad_mean: Whether the step sees their mean; False: their sum, as the reference.
+    accumulate: Number of gradients that make one step.
+    grad_mean: Whether the step sees their mean, or their sum, as in the reference.
 
   Returns:
     A transformation whose updates are zero except on every `accumulate`-th call.
@@ -115,15 +136,16 @@ def make_optimizer(
     [(group.pattern, group.pattern) for group in groups],
     allow_unused=[group.pattern for group in groups if group.optional],
   )
-  # Of equal patterns the first one matches.
-  groups = {group.pattern: group for group in reversed(groups)}.values()
-  transforms = {
-    group.pattern: _group_transform(group, rule, schedule, momentum, nesterov) for group in groups
+  # Of equal patterns the first one applies.
+  by_pattern = {group.pattern: group for group in reversed(groups)}
+  transforms: dict[Hashable, optax.GradientTransformation] = {
+    pattern: _group_transform(group, descent, schedule) for pattern, group in by_pattern.items()
   }
   steps = []
   if clip_norm is not None:
-    frozen = {
-      group.pattern: optax.set_to_zero() if group.frozen else optax.identity() for group in groups
+    frozen: dict[Hashable, optax.GradientTransformation] = {
+      pattern: optax.set_to_zero() if group.frozen else optax.identity()
+      for pattern, group in by_pattern.items()
     }
     steps = [optax.multi_transform(frozen, labels), optax.clip_by_global_norm(clip_norm)]
   tx = optax.chain(*steps, optax.multi_transform(transforms, labels))
@@ -133,16 +155,18 @@ def make_optimizer(
 
 
 def _group_transform(
-  group: Group, rule: Rule, schedule: schedules.Schedule, momentum: float, nesterov: bool
+  group: Group, descent: Descent, schedule: schedules.Schedule
 ) -> optax.GradientTransformation:
   if group.frozen:
     return optax.set_to_zero()
   decay = optax.add_decayed_weights(group.weight_decay)
-  match rule:
+  momentum = descent.momentum
+  match descent.rule:
     case Rule.SGD:
-      # Differs from the reference: momentum is momentum; because the code that it grew from hands
-      # the weight decay to torch's momentum by its position.
-      steps = [decay, optax.trace(momentum, nesterov) if momentum else optax.identity()]
+      # Differs from the reference: momentum is momentum; because the code that it grew from passes
+      # the weight decay in the place of torch's momentum.
+      trace = optax.trace(momentum, descent.nesterov) if momentum else optax.identity()
+      steps = [decay, trace]
     case Rule.ADAM:
       steps = [decay, optax.scale_by_adam()]
     case Rule.ADAMW:
@@ -151,4 +175,8 @@ def _group_transform(
       steps = [optax.scale_by_lion(), decay]
     case Rule.LAMB:
       steps = [optax.scale_by_adam(eps=1e-6), decay, optax.scale_by_trust_ratio()]
-  return optax.chain(*steps, optax.scale_by_learning_rate(lambda step: group.lr * schedule(step)))
+
+  def rate(step: Any) -> Any:
+    return group.lr * schedule(step)
+
+  return optax.chain(*steps, optax.scale_by_learning_rate(rate))

@@ -1,4 +1,4 @@
-"""Numbers that change with the step: ramps for loss coefficients, decays for learning rates."""
+"""Schedules, functions of the step: ramps for loss coefficients, decays for learning rates."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def ramp(start: float, end: float, total: int, portion: float = 1.0) -> Schedule
     start: Value at step 0.
     end: Value from step `portion * total` on.
     total: Number of (micro-)steps of the run.
-    portion: Which part of the run the ramp takes; 0 gives `end` from the first step.
+    portion: The part of the run that the ramp takes; 0 gives `end` from the first step on.
 
   Returns:
     A function from a step (int or i32[]) to f32[].
@@ -33,9 +33,9 @@ def ramp(start: float, end: float, total: int, portion: float = 1.0) -> Schedule
   if portion == 0:
     return constant(end)
 
-  # Differs from the reference: a decreasing ramp descends; because its min(value, end) jumps to
-  # the end at once when start > end.
-  def schedule(step):
+  # Differs from the reference: a ramp may decrease; because its min(value, end) is the end from the
+  # first step on where start > end.
+  def schedule(step: int | types.Array) -> types.Array:
     fraction = jnp.clip(jnp.asarray(step, jnp.float32) / (total * portion), 0.0, 1.0)
     return start + (end - start) * fraction
 
@@ -57,19 +57,14 @@ def polynomial(peak: float, total: int, power: float = 0.9, warmup: int = 0) -> 
   if total <= 0 or warmup < 0:
     raise ValueError(f'total is {total} and warmup {warmup}, expected total > 0, warmup >= 0')
 
-  # Differs from the reference: 0 after the last step; because it keeps its last rate there, which
-  # no training run should use.
-  def schedule(step):
+  # Differs from the reference: the rate is 0 after the last step; because there it keeps its last
+  # value, which no training should use.
+  def schedule(step: int | types.Array) -> types.Array:
     step = jnp.asarray(step, jnp.float32)
     decay = jnp.clip(1.0 - step / total, 0.0, 1.0) ** power
     return peak * decay * jnp.minimum((step + 1.0) / max(warmup, 1), 1.0)
 
   return schedule
-
-
-def linear(peak: float, total: int, warmup: int = 0) -> Schedule:
-  """Decays linearly from `peak` to 0: the schedule of the paper's text."""
-  return polynomial(peak, total, power=1.0, warmup=warmup)
 
 
 def product(first: Schedule, second: Schedule) -> Schedule:

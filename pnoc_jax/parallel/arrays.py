@@ -65,8 +65,8 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
       if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = place(jax.random.key_data(x))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    # By way of numpy: a `device_put` of a local array to a sharding over several processes makes
-    # an array that orbax cannot save.
+    # Through numpy, because a `device_put` of a local array to a sharding over several processes
+    # makes an array that orbax cannot save.
     x = np.asarray(x)
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
     return jax.make_array_from_process_local_data(layout, x, x.shape)
@@ -75,15 +75,15 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-  """Fetches arrays as numpy, whole, in every process.
+  """Fetches whole arrays as numpy in every process.
 
-  All processes must call it together when an array is split over processes.
+  If an array is split over processes, all of them must call this together.
 
   Args:
     tree: arrays.
 
   Returns:
-    The tree with numpy arrays; rows of all processes where an array was split over them.
+    The tree with numpy arrays. Of an array that was split over processes, the rows of all of them.
   """
 
   def fetch(x: Any) -> np.ndarray:

@@ -8,7 +8,9 @@ import jax
 
 from pnoc_jax.parallel import sharding
 
-REPLICATED, BATCH = sharding.Layout.REPLICATED, sharding.Layout.BATCH
+# They stand in trees for what they lay out, whatever its type.
+REPLICATED: Any = sharding.Layout.REPLICATED
+BATCH: Any = sharding.Layout.BATCH
 
 
 def jit(

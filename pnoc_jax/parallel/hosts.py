@@ -13,8 +13,11 @@ from pnoc_jax import errors
 class Distributed(enum.Enum):
   """Whether to join other processes.
 
-  `AUTO` joins when a coordinator is given, in a SLURM step of several tasks, and on a TPU slice of
-  several hosts. `ON` always asks the cluster. `OFF` never joins.
+  Attributes:
+    AUTO: if a coordinator is given, in a SLURM step of several tasks, and on a TPU slice of several
+      hosts.
+    ON: always; the cluster tells the rest.
+    OFF: never.
   """
 
   AUTO = 'auto'
@@ -33,7 +36,8 @@ def initialize(
 
   Args:
     distributed: whether to join.
-    coordinator: `host:port` of process 0; with the two numbers below where no cluster tells them.
+    coordinator: `host:port` of process 0. It and the two numbers below are for processes that no
+      cluster manages.
     num_processes: how many processes the run has.
     process_id: which of them this is, from 0.
 
@@ -54,7 +58,7 @@ def initialize(
     )
   if not explicit and distributed is Distributed.AUTO and not _in_cluster():
     return False
-  # Ignored by other backends; without it several CPU processes cannot exchange arrays.
+  # CPU processes cannot exchange arrays without it; other backends ignore it.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   if explicit:
     jax.distributed.initialize(coordinator, num_processes, process_id)

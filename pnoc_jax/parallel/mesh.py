@@ -20,8 +20,8 @@ def make_mesh(
     A mesh of shape `(len(devices),)` with the axis `data`.
   """
   devices = jax.devices() if devices is None else list(devices)
-  # Under the default of recent versions, AxisType.Explicit, the reshape of the puzzle's tiles
-  # does not trace: the compiler, not the types, decides how intermediate arrays are laid out.
+  # Auto: the compiler decides how intermediate arrays are laid out. With AxisType.Explicit, the
+  # default of recent versions of JAX, the reshape of the puzzle's tiles cannot be traced.
   return jax.make_mesh(
     (len(devices),), (DATA,), axis_types=(sharding.AxisType.Auto,), devices=devices
   )

@@ -8,7 +8,12 @@ from pnoc_jax.parallel import mesh as mesh_lib
 
 
 class Layout(enum.Enum):
-  """How an array lies on the mesh."""
+  """How an array lies on the mesh.
+
+  Attributes:
+    REPLICATED: every device holds all of it.
+    BATCH: axis 0 is split over the devices.
+  """
 
   REPLICATED = 'replicated'
   BATCH = 'batch'

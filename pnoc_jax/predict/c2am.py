@@ -6,18 +6,20 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
 
 class Activation(enum.Enum):
-  """What a logit contributes to the map."""
+  """What a logit contributes to the map.
+
+  Attributes:
+    RELU: its positive part, as in class activation maps.
+    SIGMOID: its probability.
+  """
 
   RELU = 'relu'
-  """Its positive part, as in class activation maps."""
   SIGMOID = 'sigmoid'
-  """Its probability."""
 
 
 def scale_map(
@@ -51,12 +53,12 @@ def scale_map(
     f32[B, h, w, 1], of which the first `ceil(size / output_stride)` cells count, zero elsewhere.
   """
 
-  def raw(image: Array, valid: Array) -> Array:
-    logits = forward.evaluate(model, variables, image, valid).logits
+  def forward(image: Array, valid: Array) -> Array:
+    logits = multi_scale.forward(model, variables, image, valid).logits
     return -logits if inverted else logits
 
   maps, _ = multi_scale.with_mirror(
-    raw,
+    forward,
     image,
     size,
     output_stride=output_stride,
@@ -72,7 +74,7 @@ def fuse_maps(
   native: Array,
   *,
   output_stride: int,
-  shape: Sequence[int],
+  shape: tuple[int, int],
   eps: float = 1e-5,
 ) -> Array:
   """Averages the maps of all scales at the images' own sizes and divides by the maximum.

@@ -1,11 +1,11 @@
 """Class activation maps at inference: multi-scale, flipped, in padded buckets, normalised."""
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
@@ -14,7 +14,7 @@ from pnoc_jax.types import Array, Variables
 
 def raw_cams(model: nn.Module, variables: Variables, image: Array) -> Array:
   """Maps of whole images in evaluation mode: f32[B, H, W, C] normalised to f32[B, h, w, K]."""
-  return forward.evaluate(model, variables, image)
+  return multi_scale.forward(model, variables, image)
 
 
 def scale_cams(
@@ -41,7 +41,7 @@ def scale_cams(
     elsewhere; and the logits f32[B, K] of the unflipped image.
   """
   maps, cam = multi_scale.with_mirror(
-    lambda image, valid: forward.evaluate(model, variables, image, valid),
+    functools.partial(multi_scale.forward, model, variables),
     image,
     size,
     output_stride=output_stride,
@@ -58,7 +58,7 @@ def fuse_cams(
   classes: Array,
   *,
   output_stride: int,
-  shape: Sequence[int],
+  shape: tuple[int, int],
   eps: float = 1e-5,
 ) -> tuple[Array, Array]:
   """Sums the maps of all scales on two grids and divides each class by its maximum.
@@ -81,13 +81,13 @@ def fuse_cams(
   stride = multi_scale.PRIOR_STRIDE
   low_size, low_shape = -(-native // stride), tuple(-(-n // stride) for n in shape)
   picked = [jnp.take_along_axis(grid, classes[:, None, None, :], axis=3) for grid in maps]
-  scales = list(zip(picked, sizes, strict=True))
   low = multi_scale.total(
-    multi_scale.place(x, -(-size // output_stride), low_size, low_shape) for x, size in scales
+    multi_scale.place(grid, -(-size // output_stride), low_size, low_shape)
+    for grid, size in zip(picked, sizes, strict=True)
   )
   high = multi_scale.total(
-    multi_scale.enlarge(x, size, native, output_stride=output_stride, shape=shape)
-    for x, size in scales
+    multi_scale.enlarge(grid, size, native, output_stride=output_stride, shape=shape)
+    for grid, size in zip(picked, sizes, strict=True)
   )
   # The maximum is over the image alone: cells that only the rounding up to 16 adds do not count.
   high = multi_scale.crop(high, native, shape=shape)

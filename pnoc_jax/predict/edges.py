@@ -1,13 +1,10 @@
 """Edges of whole images, and the walk of their priors within them, in padded buckets."""
 
-from collections.abc import Sequence
-
 import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import normalize, pseudo_labels, random_walk
 from pnoc_jax.predict import multi_scale
@@ -41,10 +38,10 @@ def edges(
   """
   chex.assert_rank(image, 4)
   valid = normalize.size_valid(size, image.shape[1:3])
-  logits = forward.evaluate(model, variables, image, valid)
+  logits = multi_scale.forward(model, variables, image, valid)
   cells = -(-size // stride)
   if flip:
-    mirrored = forward.evaluate(model, variables, cam_ops.flip(image, size[:, 1]), valid)
+    mirrored = multi_scale.forward(model, variables, cam_ops.flip(image, size[:, 1]), valid)
     logits = (logits + cam_ops.flip(mirrored[..., None], cells[:, 1])[..., 0]) / 2
   return jnp.where(normalize.size_valid(cells, logits.shape[1:]), jax.nn.sigmoid(logits), 1.0)
 
@@ -55,7 +52,7 @@ def walk(
   size: Array,
   *,
   stride: int,
-  shape: Sequence[int],
+  shape: tuple[int, int],
   radius: int = 5,
   beta: float = 10.0,
   exp_times: int = 8,

@@ -5,7 +5,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import lpcam, normalize
 from pnoc_jax.predict import multi_scale
@@ -20,13 +19,15 @@ def classifier_kernel(variables: Variables) -> Array:
 
 def features(model: nn.Module, variables: Variables, image: Array, valid: Array) -> Array:
   """The backbone's last features: f32[B, h, w, D], 0 where `valid` bool[B, H, W] is not."""
-  found, valids = forward.evaluate(model, variables, image, valid, method=_backbone)
+  # Typed by hand: flax says that a tuple may hold variables.
+  outputs: Any = model.apply(variables, image, valid, method=_backbone)
+  found, valids = outputs
   name = list(found)[-1]
   return jnp.where(valids[name][..., None], found[name].astype(jnp.float32), 0.0)
 
 
-def _backbone(module: nn.Module, image: Array, valid: Array, *, train: bool) -> Any:
-  return module.backbone(image, valid, train=train)  # pyright: ignore[reportAttributeAccessIssue]
+def _backbone(module: Any, image: Array, valid: Array) -> Any:
+  return module.backbone(image, valid, train=False)
 
 
 def features_and_cams(
@@ -54,13 +55,11 @@ def features_and_cams(
   """
   kernel = classifier_kernel(variables)
 
-  def features_and_maps(image: Array, valid: Array) -> Array:
+  def forward(image: Array, valid: Array) -> Array:
     found = features(model, variables, image, valid)
     return jnp.concatenate([found @ kernel, found], axis=-1)
 
-  maps, raw = multi_scale.with_mirror(
-    features_and_maps, image, size, output_stride=output_stride, flip=flip
-  )
+  maps, raw = multi_scale.with_mirror(forward, image, size, output_stride=output_stride, flip=flip)
   classes = kernel.shape[1]
   return raw[..., classes:], maps[..., :classes]
 

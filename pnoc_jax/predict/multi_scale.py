@@ -3,17 +3,32 @@
 import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import normalize, resize
-from pnoc_jax.types import Array
+from pnoc_jax.types import Array, Variables
 
-PRIOR_STRIDE = 4
-"""Pixels to a cell of the priors' low maps."""
+PRIOR_STRIDE = 4  # Pixels to a cell of the priors' low maps.
+
+
+def forward(
+  model: nn.Module, variables: Variables, image: Array, valid: Array | None = None
+) -> Any:
+  """What a network gives in evaluation mode.
+
+  Args:
+    model: the network.
+    variables: its variables.
+    image: f32[B, H, W, C], normalised.
+    valid: bool[B, H, W], the pixels that exist; None: all.
+  """
+  return model.apply(variables, image, valid, train=False)
 
 
 def with_mirror(
@@ -51,7 +66,7 @@ def with_mirror(
 
 
 def enlarge(
-  maps: Array, size: Array, native: Array, *, output_stride: int, shape: Sequence[int]
+  maps: Array, size: Array, native: Array, *, output_stride: int, shape: tuple[int, int]
 ) -> Array:
   """Maps of one scale at the original images' sizes, rounded up to multiples of 16.
 
@@ -68,7 +83,7 @@ def enlarge(
   return place(maps, -(-size // output_stride), _up16(native), tuple(_up16(n) for n in shape))
 
 
-def _up16(n):
+def _up16(n: Any) -> Any:
   return 16 * ((n - 1) // 16 + 1)
 
 
@@ -80,11 +95,11 @@ def place(grid: Array, in_size: Array, out_size: Array, shape: Sequence[int]) ->
 
 
 def total(parts: Iterable[Array]) -> Array:
-  """The sum of what all scales give."""
+  """The sum of the maps of all scales."""
   return functools.reduce(operator.add, parts)
 
 
-def crop(maps: Array, native: Array, *, shape: Sequence[int]) -> Array:
+def crop(maps: Array, native: Array, *, shape: tuple[int, int]) -> Array:
   """Cuts `enlarge`d maps to the bucket, zero outside of the images: f32[B, *shape, P]."""
   maps = maps[:, : shape[0], : shape[1]]
   return jnp.where(normalize.size_valid(native, shape)[..., None], maps, 0.0)

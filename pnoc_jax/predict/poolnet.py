@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.ops import normalize
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
@@ -15,7 +14,7 @@ def scale_map(model: nn.Module, variables: Variables, image: Array, size: Array)
   """The probability that a pixel is salient.
 
   Args:
-    model: a network with the call and the result of `nn.saliency_net.PoolNet`.
+    model: a network with the call and the result of `nn.poolnet.PoolNet`.
     variables: its variables.
     image: f32[B, H, W, C], normalised, content in the top-left corner, zero elsewhere.
     size: i32[B, 2], height and width of the content.
@@ -24,11 +23,11 @@ def scale_map(model: nn.Module, variables: Variables, image: Array, size: Array)
     f32[B, H, W, 1], of which the first `size` pixels count.
   """
   valid = normalize.size_valid(size, image.shape[1:3])
-  return jax.nn.sigmoid(forward.evaluate(model, variables, image, valid))[..., None]
+  return jax.nn.sigmoid(multi_scale.forward(model, variables, image, valid))[..., None]
 
 
 def fuse_maps(
-  maps: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: Sequence[int]
+  maps: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: tuple[int, int]
 ) -> Array:
   """Averages the maps of all scales at the images' own sizes.
 
@@ -41,5 +40,7 @@ def fuse_maps(
   Returns:
     f32[B, H, W], of which `native` pixels count, zero elsewhere.
   """
-  placed = (multi_scale.place(x, size, native, shape) for x, size in zip(maps, sizes, strict=True))
-  return (multi_scale.total(placed) / len(maps))[..., 0]
+  total = multi_scale.total(
+    multi_scale.place(x, size, native, shape) for x, size in zip(maps, sizes, strict=True)
+  )
+  return (total / len(maps))[..., 0]

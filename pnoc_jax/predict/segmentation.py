@@ -1,18 +1,18 @@
 """Semantic segmentation of images: multi-scale, flipped, in padded buckets."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
 
-from pnoc_jax.losses import forward
 from pnoc_jax.predict import multi_scale
 from pnoc_jax.types import Array, Variables
 
 
 def logits(model: nn.Module, variables: Variables, image: Array) -> Array:
   """Logits of whole images: f32[B, H, W, C] normalised to f32[B, H, W, labels]."""
-  return forward.evaluate(model, variables, image)
+  return multi_scale.forward(model, variables, image)
 
 
 def scale_logits(
@@ -31,7 +31,7 @@ def scale_logits(
     f32[B, H, W, labels], zero outside of the content.
   """
   total, _ = multi_scale.with_mirror(
-    lambda image, valid: forward.evaluate(model, variables, image, valid),
+    functools.partial(multi_scale.forward, model, variables),
     image,
     size,
     output_stride=1,
@@ -42,7 +42,7 @@ def scale_logits(
 
 
 def fuse_logits(
-  parts: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: Sequence[int]
+  parts: Sequence[Array], sizes: Sequence[Array], native: Array, *, shape: tuple[int, int]
 ) -> Array:
   """Averages the logits of all scales at the images' own sizes.
 
@@ -57,8 +57,10 @@ def fuse_logits(
   Returns:
     f32[B, H, W, labels], of which `native` pixels count, zero elsewhere.
   """
-  placed = (multi_scale.place(x, size, native, shape) for x, size in zip(parts, sizes, strict=True))
-  return multi_scale.total(placed) / len(parts)
+  total = multi_scale.total(
+    multi_scale.place(part, size, native, shape) for part, size in zip(parts, sizes, strict=True)
+  )
+  return total / len(parts)
 
 
 def probabilities(
@@ -68,7 +70,7 @@ def probabilities(
   sizes: Sequence[Array],
   native: Array,
   *,
-  shape: Sequence[int],
+  shape: tuple[int, int],
   flip: bool = True,
 ) -> Array:
   """Segments images in one call: softmax of the mean over scales.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic, records
+from pnoc_jax.losses import forward
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.runs import trained as trained_lib
@@ -74,7 +75,7 @@ def export(run: str | Path, output: str | Path, *, size: tuple[int, int] | None 
   def segment(image: Array) -> Array:
     box = jnp.broadcast_to(jnp.array([0, 0, height, width]), (image.shape[0], 4))
     image = normalize.normalize(image, box, mean=dataset.mean, std=dataset.std)
-    return jax.nn.softmax(found.model.apply(variables, image, train=False))
+    return jax.nn.softmax(forward.evaluate(found.model, variables, image))
 
   (batch,) = jax.export.symbolic_shape('b')
   image = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)

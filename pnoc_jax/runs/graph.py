@@ -50,8 +50,9 @@ class Planned:
   @property
   def fingerprint(self) -> str:
     """Equal fingerprints made equal products."""
-    if self.status is Status.GRAFTED:
-      return records.read_done(self.directory).fingerprint
+    done = records.read_done(self.directory) if self.status is Status.GRAFTED else None
+    if done is not None:
+      return done.fingerprint
     return records.stage_fingerprint(self.settings, self.inputs)
 
   @property
@@ -60,7 +61,7 @@ class Planned:
     return self.status in (Status.RESUME, Status.RUN, Status.RERUN)
 
 
-def names(config: PipelineConfig) -> list[str]:
+def names(config: PipelineConfig | type[PipelineConfig]) -> list[str]:
   """The names of a config's stages, in order."""
   return [entry.name for entry in stage.stages(config)]
 

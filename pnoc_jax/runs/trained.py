@@ -205,7 +205,7 @@ def local_runtime(workdir: Path) -> Runtime:
 def _readable(named):
   """Splits files into those that decode and (file, why) of the others."""
   good, skipped = [], []
-  for name, file in log.track(named, 'reading images'):
+  for name, file in log.track(named, 'reading images', total=len(named)):
     try:
       images.read_image(file)
       good.append((name, file))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
 
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
@@ -14,9 +13,6 @@ from pnoc_jax.losses import affinity as losses
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages.common import stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 SCRATCH = ('edges',)
 
@@ -100,7 +96,7 @@ def _check(context: Context) -> None:
     joins.check(_target(context), source, pipeline.labelled(source))
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.affinity
   found = settings.training_faults('affinity', ours)
   if ours.model.backbone not in backbones.names():
@@ -123,7 +119,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.affinity
   epoch = pipeline.Examples(source).steps_per_epoch(ours.batch_size)
   what = ours.model.backbone

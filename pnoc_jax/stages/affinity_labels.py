@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.ops import pseudo_labels
 from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, scores, stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -130,7 +127,7 @@ def _check(context: Context) -> None:
   evidence.check(evidence.labelled)
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.affinity_labels
   found = crf_lib.faults('affinity_labels.crf', ours.crf)
   for name in ('foreground', 'background'):
@@ -144,7 +141,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.affinity_labels
   return (
     f'{len(pipeline.labelled(source))} images, thresholds {ours.foreground:g} and '

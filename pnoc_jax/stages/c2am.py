@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -21,9 +21,6 @@ from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.stages.common import meters, stage
 from pnoc_jax.stages.common.polarity import polarity
 from pnoc_jax.types import Batch, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 SCRATCH = ('head',)
 
@@ -155,12 +152,12 @@ def _hints(context: Context, source: info.Source) -> joins.Maps | None:
   return joins.prior_hints(source, context.inputs['priors'] / source.split)
 
 
-def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
+def _needs(config: stage.PipelineConfig) -> tuple[str, ...]:
   hints = ('priors',) if config.c2am.method is Hints.C2AMH else ()
   return (*networks.start_needs(config.c2am), *hints)
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.c2am
   epoch = pipeline.Examples(source).steps_per_epoch(ours.batch_size)
   what = f'{ours.method.value}, {ours.model.backbone}'
@@ -178,7 +175,7 @@ def _check(context: Context) -> None:
     joins.check(hints, source, pipeline.labelled(source))
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.c2am
   found = settings.training_faults('c2am', ours)
   if not ours.features:

@@ -1,16 +1,12 @@
 """Stage `classifier`: the ordinary classifier, from image labels."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import memory, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.stages import generator
 from pnoc_jax.stages.common import stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,12 +26,12 @@ def _as_generator(config: ClassifierConfig) -> generator.GeneratorConfig:
   return generator.GeneratorConfig(method='vanilla', **same)
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   return generator.describe(_as_generator(config.classifier), source)
 
 
 def _memory(
-  config: 'PipelineConfig', dataset: info.DatasetInfo, load: memory.Load
+  config: stage.PipelineConfig, dataset: info.DatasetInfo, load: memory.Load
 ) -> memory.Memory:
   return generator.training_memory(_as_generator(config.classifier), None, dataset, load)
 

@@ -7,7 +7,7 @@ end of a run does what is left.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import settings
@@ -16,9 +16,6 @@ from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
 from pnoc_jax.stages.common import scores, stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,14 +38,14 @@ class EvaluationConfig:
   )
 
 
-def scored(config: 'type[PipelineConfig] | PipelineConfig') -> tuple[str, ...]:
+def scored(config: type[stage.PipelineConfig] | stage.PipelineConfig) -> tuple[str, ...]:
   """Names of the stages whose products can be scored, in order."""
   return tuple(entry.name for entry in stage.stages(config) if entry.scores)
 
 
 def run(context: Context) -> None:
   """Writes `<out>/<score>_<split>.json` of all stages and prints their tables."""
-  config: PipelineConfig = context.config
+  config = context.config
   wanted = [entry for entry in stage.stages(config) if entry.name in config.evaluation.of]
   if hosts.is_main():
     splits = (
@@ -63,7 +60,7 @@ def run(context: Context) -> None:
 
 
 def score_stage(
-  config: 'PipelineConfig',
+  config: stage.PipelineConfig,
   entry: stage.Stage,
   directories: Mapping[str, Path],
   out: Path,
@@ -96,7 +93,9 @@ def score_stage(
         print(tables.score(records.read_json(path)), flush=True)
 
 
-def _splits(config: 'PipelineConfig', entry: stage.Stage, score: stage.Score) -> tuple[str, ...]:
+def _splits(
+  config: stage.PipelineConfig, entry: stage.Stage, score: stage.Score
+) -> tuple[str, ...]:
   """The splits on which a score is taken."""
   if score.splits is not None:
     return score.splits(config)
@@ -105,7 +104,7 @@ def _splits(config: 'PipelineConfig', entry: stage.Stage, score: stage.Score) ->
 
 
 def _made_from(
-  config: 'PipelineConfig', entry: stage.Stage, score: stage.Score, inputs: Mapping[str, Path]
+  config: stage.PipelineConfig, entry: stage.Stage, score: stage.Score, inputs: Mapping[str, Path]
 ) -> dict[str, Any]:
   """What a score depends on beside the data: the record of its product, and what it reads more."""
   more: dict[str, Any] = {'seed': config.seed}
@@ -129,7 +128,7 @@ def _is_current(path: Path, made_from: Mapping[str, Any]) -> bool:
   return all(found.get(key) == value for key, value in made_from.items())
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours, known, found = config.evaluation, scored(config), []
   unknown = [name for name in ours.of if name not in known]
   if unknown:
@@ -148,7 +147,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _reads(config: 'PipelineConfig') -> tuple[str, ...]:
+def _reads(config: stage.PipelineConfig) -> tuple[str, ...]:
   refined = ('evaluation.crf_splits', 'evaluation.crf') if config.evaluation.crf_splits else ()
   return ('evaluation', *refined)
 

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 
@@ -20,9 +19,6 @@ from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
 from pnoc_jax.stages.common import cam_program, meters, stage
 from pnoc_jax.updates import pnoc
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 class NetworkStart(enum.Enum):
@@ -96,7 +92,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
   level: puzzle.Level = puzzle.Level.FEATURE
-  distance: puzzle.Norm = puzzle.Norm.L1
+  distance: puzzle.Distance = puzzle.Distance.L1
   selection: puzzle.Selection = puzzle.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0
@@ -198,31 +194,31 @@ def training_memory(
   )
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.generator
   start = 'classifier' if ours.start is NetworkStart.CLASSIFIER else ''
   return f'{ours.method}, {describe(ours, source, start=start)}'
 
 
 def _memory(
-  config: 'PipelineConfig', dataset: info.DatasetInfo, load: memory.Load
+  config: stage.PipelineConfig, dataset: info.DatasetInfo, load: memory.Load
 ) -> memory.Memory:
   judge = config.classifier.model if config.generator.parts.judge else None
   return training_memory(config.generator, judge, dataset, load)
 
 
-def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
+def _needs(config: stage.PipelineConfig) -> tuple[str, ...]:
   ours = config.generator
   starts_there = ours.start is NetworkStart.CLASSIFIER
   return ('classifier',) if starts_there or ours.parts.judge else ()
 
 
-def _reads(config: 'PipelineConfig') -> tuple[str, ...]:
+def _reads(config: stage.PipelineConfig) -> tuple[str, ...]:
   judged = config.generator.parts.judge
   return ('generator', *(('classifier.model',) if judged else ()))
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.generator
   faults = settings.training_faults('generator', ours)
   if ours.method not in pnoc.METHODS:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,6 @@ from pnoc_jax.report import label_maps
 from pnoc_jax.stages import segmentation
 from pnoc_jax.stages.common import maps, scores, stage
 from pnoc_jax.types import Array, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 SERVER_PATH = 'results/VOC2012/Segmentation/comp5_test_cls'
 """Where the VOC evaluation server looks for label maps, in an archive."""
@@ -115,16 +111,8 @@ class Segmenter:
     def scale(variables: Variables, image: Array, size: Array) -> Array:
       return predict.scale_logits(model, variables, image, size, flip=config.flip)
 
-    def fuse(
-      parts: list[Array],
-      sizes: list[Array],
-      native: Array,
-      context: dict[str, Array],
-      *,
-      shape: tuple[int, int],
-    ) -> Array:
-      del context
-      logits = predict.fuse_logits(parts, sizes, native, shape=shape)
+    def fuse(parts: list[Array], grid: infer.Grid) -> Array:
+      logits = predict.fuse_logits(parts, grid.scaled, grid.native, shape=grid.shape)
       if config.crf.steps:
         return jax.nn.softmax(logits)
       return jnp.argmax(logits, -1).astype(jnp.uint8)
@@ -163,7 +151,7 @@ def _check(context: Context) -> None:
     networks.load(model, dataset, context.inputs['segmentation'])
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.predictions
   found = crf_lib.faults('predictions.crf', ours.crf)
   found += settings.inference_faults('predictions', ours)
@@ -172,7 +160,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   del source
   ours = config.predictions
   refined = f', CRF of {ours.crf.steps} steps' if ours.crf.steps else ''

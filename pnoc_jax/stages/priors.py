@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from flax import linen as nn
@@ -19,9 +18,6 @@ from pnoc_jax.report import sections
 from pnoc_jax.stages.common import lpcam as lpcam_lib
 from pnoc_jax.stages.common import scores, stage
 from pnoc_jax.types import Array, PyTree, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 class PriorMaps(enum.Enum):
@@ -101,17 +97,15 @@ def _network(
   def scale(variables: Variables, image: Array, size: Array) -> tuple[Array, Array]:
     return one(model, variables, image, size, output_stride=output_stride, flip=config.flip)
 
-  def fuse(
-    results: list[tuple[Array, Array]],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> PyTree:
+  def fuse(results: list[tuple[Array, Array]], grid: infer.Grid) -> PyTree:
     found, logits = zip(*results, strict=True)
     low, high = cams.fuse_cams(
-      found, sizes, native, context['classes'], output_stride=output_stride, shape=shape
+      found,
+      grid.scaled,
+      grid.native,
+      grid.context['classes'],
+      output_stride=output_stride,
+      shape=grid.shape,
     )
     return low, high, logits[unscaled]
 
@@ -140,7 +134,7 @@ def _check(context: Context) -> None:
     networks.load(model, dataset, context.inputs['generator'])
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.priors
   found = settings.inference_faults('priors', ours) + lpcam_lib.faults(ours.lpcam)
   if not ours.splits:
@@ -148,7 +142,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.priors
   scales = ', '.join(f'{scale:g}' for scale in ours.scales)
   return f'{" and ".join(ours.splits)}, scales {scales}'

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.ops import pseudo_labels
 from pnoc_jax.report import label_maps
 from pnoc_jax.stages.common import maps, scores, stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -82,14 +79,14 @@ def _labels(
   config: PseudoMasksConfig, evidence: maps.Evidence, refine: crf_lib.LabelCrf, indices: list[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (index, labels i32[H, W]); without classes an image is background."""
-  labelled = evidence.source.labels.any(axis=1)
+  labelled = set(evidence.labelled)
   for index in indices:
-    if not labelled[index]:
+    if index not in labelled:
       yield index, np.zeros(evidence.source.size(index), np.int32)
 
   def items() -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
     for index in indices:
-      if labelled[index]:
+      if index in labelled:
         keys, found = evidence.scores(index)
         background = config.threshold
         if config.saliency is not maps.Saliency.NONE:
@@ -106,7 +103,7 @@ def _check(context: Context) -> None:
     evidence.check(evidence.labelled)
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.pseudo_masks
   found = crf_lib.faults('pseudo_masks.crf', ours.crf)
   if not 0 < ours.threshold < 1:
@@ -114,7 +111,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   del source
   ours = config.pseudo_masks
   background = f'background {ours.threshold:g}'

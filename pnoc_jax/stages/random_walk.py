@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from pnoc_jax.report import refinement
 from pnoc_jax.stages import affinity
 from pnoc_jax.stages.common import maps, scores, stage
 from pnoc_jax.types import Array, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 @dataclasses.dataclass(slots=True)
@@ -61,21 +58,13 @@ def _network(context: Context) -> infer.Network:
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return edges.edges(model, variables, image, size, stride=stride, flip=ours.flip)
 
-  def fuse(
-    found: list[Array],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> tuple[Array, Array]:
-    del sizes
+  def fuse(found: list[Array], grid: infer.Grid) -> tuple[Array, Array]:
     walk = edges.walk(
-      context['low'],
+      grid.context['low'],
       found[0],
-      native,
+      grid.native,
       stride=stride,
-      shape=shape,
+      shape=grid.shape,
       radius=ours.radius,
       beta=ours.beta,
       exp_times=ours.exp_times,
@@ -160,7 +149,7 @@ def _check(context: Context) -> None:
     priors.check(priors.labelled)
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.random_walk
   found = settings.inference_faults('random_walk', ours)
   if ours.radius < 2:
@@ -172,7 +161,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   del source
   ours = config.random_walk
   return (

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +24,6 @@ from pnoc_jax.predict import poolnet as predict
 from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, meters, saliency_scores, stage
 from pnoc_jax.types import Array, Batch, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 SCRATCH = ('decoder',)
 
@@ -193,16 +190,8 @@ def _make_inferences(
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return predict.scale_map(model, variables, image, size)
 
-  def fuse(
-    found: list[Array],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> Array:
-    del context
-    return predict.fuse_maps(found, sizes, native, shape=shape)
+  def fuse(found: list[Array], grid: infer.Grid) -> Array:
+    return predict.fuse_maps(found, grid.scaled, grid.native, shape=grid.shape)
 
   network = infer.Network(scale, fuse, variables, colours(ours, context.train.info))
   return {
@@ -235,7 +224,7 @@ def _job(
   )
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.saliency
   left_out = set(tiny_images(ours, source))
   epoch = len(set(pipeline.labelled(source).tolist()) - left_out) // ours.batch_size
@@ -269,7 +258,7 @@ def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
     )
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.saliency
   found = settings.training_faults('saliency', ours)
   found += settings.inference_faults('saliency.inference', ours.inference)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from pnoc_jax.predict import c2am as predict
 from pnoc_jax.stages import c2am
 from pnoc_jax.stages.common import maps, saliency_scores, stage
 from pnoc_jax.types import Array, Variables
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 MAPS = 'maps'
 """The directory, within the stage's, of the maps before they are masks."""
@@ -80,16 +76,10 @@ def _make_inference(context: Context) -> infer.Inference:
       flip=ours.flip,
     )
 
-  def fuse(
-    found: list[Array],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> Array:
-    del context
-    return predict.fuse_maps(found, sizes, native, output_stride=output_stride, shape=shape)
+  def fuse(found: list[Array], grid: infer.Grid) -> Array:
+    return predict.fuse_maps(
+      found, grid.scaled, grid.native, output_stride=output_stride, shape=grid.shape
+    )
 
   network = infer.Network(scale, fuse, variables, dataset)
   return infer.Inference(network, ours, context.runtime)
@@ -152,7 +142,7 @@ def _check(context: Context) -> None:
     c2am.load(context.config.c2am, context.train.info, context.inputs['c2am'])
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.saliency_priors
   found = crf_lib.faults('saliency_priors.crf', ours.crf)
   found += settings.inference_faults('saliency_priors', ours)
@@ -161,7 +151,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   del source
   ours = config.saliency_priors
   scales = ', '.join(f'{scale:g}' for scale in ours.scales)

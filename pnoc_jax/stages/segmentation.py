@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import functools
-from typing import TYPE_CHECKING
 
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
@@ -15,9 +14,6 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.losses import segmentation as losses
 from pnoc_jax.nn import deeplab
 from pnoc_jax.stages.common import meters, stage
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 
 class Labels(enum.Enum):
@@ -88,7 +84,7 @@ def build(config: SegmentationConfig, num_classes: int) -> deeplab.DeepLab:
     norm=head.norm,
     width=head.width,
     low_width=head.low_width,
-    dropout=tuple(head.dropout),
+    dropout=head.dropout,
   )
 
 
@@ -146,7 +142,7 @@ def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None
   return measure.make_measure(meter, source, ours, context.runtime, targets=tuple(targets.values()))
 
 
-def _describe(config: 'PipelineConfig', source: info.Source) -> str:
+def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.segmentation
   epoch = pipeline.Examples(source, images=pipeline.Images.ALL).steps_per_epoch(ours.batch_size)
   model = build(ours, source.info.num_classes)
@@ -182,7 +178,7 @@ def _check(context: Context) -> None:
       joins.check(target, images, range(len(images)))
 
 
-def _faults(config: 'PipelineConfig') -> list[str]:
+def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.segmentation
   head, found = ours.head, settings.training_faults('segmentation', ours)
   if len(head.dropout) != 3 or not all(0 <= rate < 1 for rate in head.dropout):
@@ -197,7 +193,7 @@ def _faults(config: 'PipelineConfig') -> list[str]:
   return found
 
 
-def _needs(config: 'PipelineConfig') -> tuple[str, ...]:
+def _needs(config: stage.PipelineConfig) -> tuple[str, ...]:
   learnt = ('pseudo_masks',) if config.segmentation.labels is Labels.PSEUDO else ()
   return (*networks.start_needs(config.segmentation), *learnt)
 

@@ -116,7 +116,7 @@ def make_generator_update(
     weights, picked = {}, None
     if lambda_re is not None:
       weights['re'] = lambda_re(generator.step)
-    if lambda_cse is not None:
+    if lambda_cse is not None and split is not None:
       weights['cse'] = lambda_cse(generator.step)
       example_keys = keys.example_keys(key, batch['index'])
       picked, split = label_split.split_label(example_keys, label, split, strategy=terms.strategy)
@@ -146,7 +146,7 @@ def make_generator_update(
     new = states.apply_gradients(generator, grads, batch_stats, tx, update_ema=update_ema)
     coefficients = {f'schedule/lambda_{name}': value for name, value in weights.items()}
     metrics = {**metrics, 'loss/total': total, **coefficients}
-    if picked is None:
+    if picked is None or split is None:
       return Generated(new, split, None, metrics)
     rest = jnp.maximum(label - picked, 0.0)
     split = label_split.update_focal(split, jax.lax.stop_gradient(seen.judged), rest, label)

@@ -56,6 +56,7 @@ def test_the_smaller_region_lies_on_top():
     ([BOX[:7]], 'an outline of 7 numbers'),
     ([BOX * np.nan], 'not near its image of 5x7 px'),
     ([BOX * 1e30], 'not near its image'),
+    ([np.tile([-50.0, -50, 50, 50], 30_000)], 'an outline that is longer than'),
     ({'counts': [2, 3]}, 'runs of 5 px in all, not 35'),
     ({'counts': [40, -5]}, 'a run of negative length'),
     ({'counts': [1.5, 33.5]}, 'run lengths that are no whole numbers'),

@@ -14,7 +14,7 @@ from pnoc_jax.io import images
 CLASSES = ('dark', 'bright')
 
 
-def _open_toy(config, split, *, exclude=frozenset()):
+def _open_toy(config, split, exclude):
   """Grey images `<root>/<split>/<class>_<number>.png`."""
   root = files.find_root(config, (split,), ())
   paths = [x for x in sorted((root / split).iterdir()) if x.stem not in exclude]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from pnoc_jax import keys, states
+from pnoc_jax.data import info
 from pnoc_jax.data.readers import shapes
 from pnoc_jax.engine import settings
 from pnoc_jax.io import weights
@@ -20,7 +21,7 @@ def write(directory: pathlib.Path) -> pathlib.Path:
   config.model.backbone, config.model.last_stage = 'resnest_tiny', 'layer1'
   config.model.output_stride = 8
   config.head.width, config.head.low_width = 8, 4
-  dataset = shapes.ShapesSource(shapes.ShapesConfig(train=1, val=1), 'val').info
+  dataset = shapes.ShapesSource(info.ShapesConfig(train=1, val=1), 'val').info
   model = segmentation.build(config, dataset.num_classes)
   variables = jax.jit(lambda key: states.init_variables(model, key, (32, 32, 3)))(keys.root_key(1))
   # Labels of an untrained network hardly differ from pixel to pixel.

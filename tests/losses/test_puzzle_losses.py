@@ -15,26 +15,29 @@ def _normalized(x):
 
 
 @pytest.mark.parametrize('level', list(puzzle.Level))
-@pytest.mark.parametrize('norm', list(puzzle.Norm))
-def test_reconstruction_matches_a_loop(level, norm):
+@pytest.mark.parametrize('distance', list(puzzle.Distance))
+def test_reconstruction_matches_a_loop(level, distance):
   a, b = _CAM, _CAM_RE
   if level is puzzle.Level.CAM:
     a, b = _normalized(a), _normalized(b)
-  distance = np.abs(a - b) if norm is puzzle.Norm.L1 else (a - b) ** 2
+  apart = np.abs(a - b) if distance is puzzle.Distance.L1 else (a - b) ** 2
   masked, selected = 0.0, []
   for i, row in enumerate(_LABEL):
     present = np.flatnonzero(row)
-    masked += distance[i][..., present].sum()
-    selected.append(distance[i][..., present].mean() if len(present) else 0.0)
+    masked += apart[i][..., present].sum()
+    selected.append(apart[i][..., present].mean() if len(present) else 0.0)
   expected = {
     # The mean counts the zeros of absent classes.
-    puzzle.Selection.MASK: masked / distance.size,
+    puzzle.Selection.MASK: masked / apart.size,
     puzzle.Selection.SELECTION: np.mean(selected),
-    puzzle.Selection.NONE: distance.mean(),
+    puzzle.Selection.NONE: apart.mean(),
   }
   for selection, value in expected.items():
     loss = puzzle.reconstruction_loss(
-      *map(jnp.asarray, (_CAM, _CAM_RE, _LABEL)), level=level, norm=norm, selection=selection
+      *map(jnp.asarray, (_CAM, _CAM_RE, _LABEL)),
+      level=level,
+      distance=distance,
+      selection=selection,
     )
     np.testing.assert_allclose(loss, value, rtol=1e-5, err_msg=str(selection))
 

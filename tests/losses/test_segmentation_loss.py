@@ -47,8 +47,7 @@ def test_nesterov_with_groups_and_decay_equals_torch(recorded):
     params[0],
     schedule=schedules.constant(0.007),
     groups=groups,
-    momentum=0.9,
-    nesterov=True,
+    descent=optimizer.Descent(momentum=0.9, nesterov=True),
   )
   state, found = tx.init(params[0]), params[0]
   for step in range(2):

@@ -72,12 +72,10 @@ def test_images_merge_by_adding_and_the_best_threshold_is_reported():
     total + thresholds.init_sums(4)
 
 
-def test_a_map_of_another_size_is_resized_only_by_request():
+def test_a_map_of_another_size_is_refused():
   keys, high, target = np.array([0, 2]), np.ones((1, 4, 4), np.float16), np.full((8, 8), 2)
-  with pytest.raises(ValueError, match='resize=True'):
+  with pytest.raises(ValueError, match='but the mask is'):
     thresholds.sweep(keys, high, target, num_classes=3)
-  sums = thresholds.sweep(keys, high, target, num_classes=3, resize=True)
-  assert thresholds.counts(sums).hit[0].tolist() == [0, 0, 64]
 
 
 def test_grid_sweep_equals_the_definition():

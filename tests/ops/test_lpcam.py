@@ -64,15 +64,18 @@ def test_prototypes_are_chosen_by_their_probability(scale):
   counts, others = np.array([3, 0, 1, 1, 1, 0, 2, 4]), np.array([0, 5, 1, 1, 1, 1, 1, 1])
   for index in range(3):
     expected, (own, other) = _vector(foreground, counts, context, others, kernel, index)
-    vector, number = lpcam.class_vector(foreground, counts, context, others, kernel, index)
+    vector, number = lpcam.class_vector(
+      lpcam.Clusters(foreground, counts), lpcam.Clusters(context, others), kernel, index
+    )
     np.testing.assert_allclose(vector, expected, atol=1e-6)
     assert number.tolist() == [len(own), len(other)]
     assert scale > 1 or len(own) == 1
 
 
 def test_a_class_without_points_has_no_vector():
-  centres, none = jnp.ones((4, 3)), jnp.zeros(4, jnp.int32)
-  vector, number = lpcam.class_vector(centres, none, centres, none + 1, jnp.eye(3), 0)
+  none = lpcam.Clusters(jnp.ones((4, 3)), jnp.zeros(4, jnp.int32))
+  context = none._replace(counts=none.counts + 1)
+  vector, number = lpcam.class_vector(none, context, jnp.eye(3), 0)
   assert not np.asarray(vector).any() and not np.asarray(number).any()
 
 

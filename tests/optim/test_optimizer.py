@@ -65,8 +65,7 @@ def test_momentum_is_that_of_torch(nesterov):
     params,
     schedule=schedules.polynomial(0.1, 4),
     groups=[optimizer.Group('.*', weight_decay=0.01)],
-    momentum=0.9,
-    nesterov=nesterov,
+    descent=optimizer.Descent(momentum=0.9, nesterov=nesterov),
   )
   path = _walk(tx, params, grads)
   w, velocity = np.ones(3), np.zeros(3)
@@ -82,7 +81,7 @@ def test_accumulation_sums_or_averages_and_counts_optimiser_steps(grad_mean):
   params, grads = {'w': jnp.ones(2)}, [{'w': jnp.full(2, float(i))} for i in range(1, 8)]
   tx = optimizer.make_optimizer(
     params,
-    schedule=schedules.linear(0.1, 10),
+    schedule=schedules.polynomial(0.1, 10, power=1.0),
     groups=[optimizer.Group('.*', weight_decay=0.1)],
     accumulate=3,
     grad_mean=grad_mean,
@@ -135,7 +134,7 @@ def test_other_rules_are_those_of_optax_with_the_rate_of_the_group(rule, oracle)
   decay = 0.0 if rule is optimizer.Rule.ADAM else 0.1
   tx = optimizer.make_optimizer(
     params,
-    rule=rule,
+    descent=optimizer.Descent(rule),
     schedule=schedules.constant(0.01),
     groups=[optimizer.Group('w', lr=50.0, weight_decay=decay), optimizer.Group('v', frozen=True)],
   )

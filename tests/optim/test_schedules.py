@@ -32,11 +32,13 @@ def test_polynomial_decay_by_hand():
   multiplier = [schedule(k) / 0.1 for k in (0, total / 2, 0.9 * total, total, total + 9)]
   np.testing.assert_allclose(multiplier, [1, 0.5359, 0.1259, 0, 0], atol=1e-4)
   assert schedule(total - 1) > 0
-  np.testing.assert_allclose(schedules.linear(0.1, total)(total / 4), 0.075, rtol=1e-6)
+  np.testing.assert_allclose(
+    schedules.polynomial(0.1, total, power=1.0)(total / 4), 0.075, rtol=1e-6
+  )
 
 
 def test_warmup_scales_the_first_steps():
-  schedule = schedules.linear(1.0, 100, warmup=4)
+  schedule = schedules.polynomial(1.0, 100, power=1.0, warmup=4)
   expected = [0.25, 0.5 * 0.99, 0.75 * 0.98, 0.97, 0.96]
   np.testing.assert_allclose([schedule(k) for k in range(5)], expected, rtol=1e-6)
 

@@ -20,7 +20,8 @@ from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
 from pnoc_jax.io import images, records
-from pnoc_jax.runs import doctor
+from pnoc_jax.runs import doctor, graph
+from pnoc_jax.stages.common import stage
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAULT, WARNING, FACT = findings.Level.FAULT, findings.Level.WARNING, findings.Level.FACT
@@ -241,6 +242,43 @@ def test_scored_priors_stand_beside_the_statistics(root, tmp_path):
   )
   rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[2:]}
   assert rows['dog'][-1] == '60.0' and rows['horse'][-1] == '-' and rows['100'][0] == 'r'
+
+
+def test_room_on_the_disk_counts_maps_of_the_splits_that_have_them(tmp_path):
+  stages = {entry.name: entry for entry in stage.stages(config_lib.PipelineConfig)}
+  labels, sizes = np.array([[1, 1, 0], [0, 0, 1]]), np.array([[10, 20], [30, 10]])
+  maps = 2 * 200 + 300
+  expected = {
+    'priors': int(maps * 2.25 * 0.55),
+    'saliency_priors': int(500 * 0.28),
+    'affinity_labels': int(500 * 0.03),
+    'random_walk': int(maps * 2 * 0.67),
+    'pseudo_masks': int(500 * 0.03),
+    'predictions': int(500 * 0.03),
+    'classifier': 0,
+  }
+  found = {name: doctor.product_bytes(stages[name], labels, sizes) for name in expected}
+  assert found == expected
+  # All but two have the splits of the priors; none has a third one that was looked at.
+  split = types.SimpleNamespace(labels=labels), types.SimpleNamespace(sizes=sizes)
+  looked = dict.fromkeys(('train', 'val', 'test'), split)
+  plan = [
+    graph.Planned(stages[name], tmp_path / name, graph.Status.RUN, {}, {}) for name in expected
+  ]
+  report = findings.Report()
+  doctor._disk(tiny.get_config(), tmp_path, plan, looked, {}, report)
+  (finding,) = report.findings
+  once = ('affinity_labels', 'predictions')
+  rooms = {name: size * (1 if name in once else 2) for name, size in expected.items() if size}
+  parts = ', '.join(f'{name} {doctor.readable(size)}' for name, size in rooms.items())
+  assert f'about {doctor.readable(sum(rooms.values()))} for products' in finding.what
+  assert f'({parts})' in finding.what
+
+
+def test_bytes_are_written_for_people():
+  assert [doctor.readable(x) for x in (900, 1536, 5 << 30, 3e12)] == [
+    '900 bytes', '1.5 KiB', '5 GiB', '2.73 TiB'
+  ]  # fmt: skip
 
 
 def test_the_launcher_tells_and_exits_by_what_it_found(root, tmp_path):

@@ -44,8 +44,8 @@ class Memory:
 class Runtime(Runtime):
   """A runtime whose data set is `Memory`."""
 
-  def source(self, config, split):
-    del config
+  def source(self, config, split, *, without=frozenset()):
+    del config, without
     return Memory(split)
 
 

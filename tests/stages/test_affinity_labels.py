@@ -15,7 +15,7 @@ from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.stages import affinity_labels
 from pnoc_jax.stages.common import maps
-from tests.stages import label_maps
+from tests.stages import contexts, label_maps
 
 PRIORS, NETWORK = maps.Saliency.PRIORS, maps.Saliency.NETWORK
 
@@ -34,8 +34,12 @@ def _config(saliency=maps.Saliency.NONE, steps=0):
 
 
 def _run(config, inputs, out, **keywords):
-  facts = affinity_labels.run(config, inputs, out, label_maps.make_runtime(out, **keywords))
-  return facts['images']
+  runtime = label_maps.make_runtime(out, **keywords)
+  return contexts.run(affinity_labels.STAGE, config, inputs, out, runtime)['images']
+
+
+def _check(config, inputs, out):
+  contexts.check(affinity_labels.STAGE, config, inputs, out, label_maps.make_runtime(out))
 
 
 def _labels(out):
@@ -138,10 +142,9 @@ def test_files_that_do_not_fit_are_named_before_anything_is_written(inputs, tmp_
   with pytest.raises(UserError, match=r'train_1.*25x32 px.*26x32'):
     _run(_config(NETWORK), made, out)
   # The check before the run says so, too, and passes over what is not there yet.
-  source = label_maps.Memory()
   with pytest.raises(UserError, match='train_1'):
-    affinity_labels.STAGE.check(_config(NETWORK), {'saliency': made['saliency']}, source, None)
-  affinity_labels.STAGE.check(_config(PRIORS), {'saliency': made['saliency']}, source, None)
+    _check(_config(NETWORK), {'saliency': made['saliency']}, out)
+  _check(_config(PRIORS), {'saliency': made['saliency']}, out)
   assert not out.exists()
 
 
@@ -149,12 +152,16 @@ def test_needs_and_faults_follow_the_saliency():
   assert affinity_labels.STAGE.needs(_config()) == ('priors',)
   assert affinity_labels.STAGE.needs(_config(PRIORS)) == ('priors', 'saliency_priors')
   assert affinity_labels.STAGE.needs(_config(NETWORK)) == ('priors', 'saliency')
-  ours = _config().affinity_labels
+  config = _config()
+  ours = config.affinity_labels
   ours.background, ours.crf.confidence = 0.5, 0.0
-  assert len(affinity_labels.faults(ours)) == 2
+  assert len(affinity_labels.STAGE.faults(config)) == 2
   ours.saliency = NETWORK
-  assert len(affinity_labels.faults(ours)) == 1
+  assert len(affinity_labels.STAGE.faults(config)) == 1
+
+
+def test_the_split_that_is_learnt_from_must_have_priors(tmp_path):
   config = _config()
   config.priors.splits = ('val',)
   with pytest.raises(UserError, match=r'priors\.splits'):
-    affinity_labels.STAGE.check(config, {}, label_maps.Memory(), None)
+    _check(config, {}, tmp_path)

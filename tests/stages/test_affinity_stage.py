@@ -1,25 +1,23 @@
 """What the stage `affinity` refuses, and what of its network learns."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pnoc_jax import config as config_lib
 from pnoc_jax import errors, trees
-from pnoc_jax.data import info
-from pnoc_jax.engine import networks, trainer
+from pnoc_jax.engine import networks, programs
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.ops import affinity as affinity_ops
 from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.stages import affinity
+from tests.stages import contexts
 
 
 def _config():
-  dataset = info.DatasetConfig()
-  dataset.shapes.size, dataset.shapes.train = 32, 8
-  config = types.SimpleNamespace(seed=0, dataset=dataset, affinity=affinity.AffinityConfig())
+  config = config_lib.PipelineConfig()
+  config.dataset.shapes.size, config.dataset.shapes.train = 32, 8
   config.affinity.model.backbone = 'resnest_tiny'
   config.affinity.model.last_stage = 'layer1'
   config.affinity.batch_size = 4
@@ -27,18 +25,19 @@ def _config():
 
 
 def test_crops_whose_grid_holds_no_pair_are_refused():
-  config = _config().affinity
-  config.radius = 4
+  config = _config()
+  ours = config.affinity
+  ours.radius = 4
 
   def pairs(cells):
     edge = jax.ShapeDtypeStruct((1, cells, cells), jnp.float32)
     return jax.eval_shape(lambda x: affinity_ops.affinities(x, radius=4), edge)
 
-  config.transform.crop = 14
-  assert not affinity.faults(config)
+  ours.transform.crop = 14
+  assert not affinity.STAGE.faults(config)
   pairs(7)
-  config.transform.crop = 12
-  assert 'a radius of at most 3' in affinity.faults(config)[0]
+  ours.transform.crop = 12
+  assert 'a radius of at most 3' in affinity.STAGE.faults(config)[0]
   with pytest.raises(ValueError, match='has no pairs in radius 4'):
     pairs(6)
 
@@ -50,7 +49,7 @@ def test_labels_that_are_missing_are_named_before_any_work(tmp_path):
   source = runtime.source(config.dataset, 'train')
   inputs = {'affinity_labels': tmp_path / 'affinity_labels'}
   with pytest.raises(errors.UserError, match=f'{source.ids[0]}.png: missing'):
-    affinity.STAGE.check(config, inputs, source, runtime)
+    contexts.check(affinity.STAGE, config, inputs, tmp_path / 'affinity', runtime)
 
 
 def test_the_branch_learns_at_one_rate_and_decays_and_the_backbone_does_neither():
@@ -59,7 +58,7 @@ def test_the_branch_learns_at_one_rate_and_decays_and_the_backbone_does_neither(
   source = Runtime(None, mesh, mesh, RuntimeConfig()).source(config.dataset, 'train')
   template = networks.abstract_variables(affinity.build(config.affinity), source.info)
   params = jax.tree.map(lambda x: np.ones(1, x.dtype), template['params'])
-  tx, rate = trainer.make_optimizer(
+  tx, rate = programs.make_optimizer(
     config.affinity.optim, params, 100, groups=affinity.groups(config.affinity.optim)
   )
   updates, _ = tx.update(params, tx.init(params), params)

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data.augment import transforms
+from pnoc_jax.data.streams import joins, pipeline
 from pnoc_jax.engine import loop, networks
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
@@ -18,7 +19,9 @@ from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.optim import optimizer
-from pnoc_jax.stages import c2am, c2am_measure, saliency_priors
+from pnoc_jax.stages import c2am, saliency_priors
+from pnoc_jax.stages.common.polarity import polarity
+from tests.stages import contexts
 from tests.updates import full_step
 
 SPLIT = 'train'
@@ -27,8 +30,8 @@ SPLIT = 'train'
 class Runtime(Runtime):
   """Its sources' first image has no label."""
 
-  def source(self, config, split):
-    source = super().source(config, split)
+  def source(self, config, split, *, without=frozenset()):
+    source = super().source(config, split, without=without)
     source.labels = source.labels.copy()
     source.labels[0] = 0
     return source
@@ -96,11 +99,13 @@ def run(tmp_path_factory, one_device):
       logits=np.zeros(source.labels.shape[1], np.float32),
     )
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(networks, 'first_variables', full_step.drawn)
-    c2am.STAGE.check(config, {'priors': root / 'priors'}, source, runtime)
-    facts = c2am.run(config, {'priors': root / 'priors'}, root / 'c2am', runtime)
-    saliency_priors.STAGE.check(config, {'c2am': root / 'c2am'}, source, runtime)
-    saliency_priors.run(config, {'c2am': root / 'c2am'}, root / 'saliency_priors', runtime)
+    patch.setattr(networks, 'first_variables', full_step.first_variables)
+    where = config, {'priors': root / 'priors'}, root / 'c2am', runtime
+    contexts.check(c2am.STAGE, *where)
+    facts = contexts.run(c2am.STAGE, *where)
+    where = config, {'c2am': root / 'c2am'}, root / 'saliency_priors', runtime
+    contexts.check(saliency_priors.STAGE, *where)
+    contexts.run(saliency_priors.STAGE, *where)
   return config, root, facts
 
 
@@ -139,7 +144,7 @@ def test_masks_are_the_maps_above_the_threshold(run, one_device, tmp_path):
   shutil.copytree(directory / 'maps', tmp_path / 'maps')
   plain = _config()
   plain.saliency_priors.crf.steps, plain.saliency_priors.threshold = 0, 0.6
-  saliency_priors.run(plain, {'c2am': root / 'c2am'}, tmp_path, runtime)
+  contexts.run(saliency_priors.STAGE, plain, {'c2am': root / 'c2am'}, tmp_path, runtime)
   for name in source.ids[1:]:
     found = images.read_mask(saliency_priors.map_path(tmp_path, SPLIT, name))
     expected = np.where(found > 0.6 * 255, 255, 0)
@@ -150,25 +155,25 @@ def test_a_run_that_is_stopped_twice_ends_as_one_that_is_not(
   run, one_device, tmp_path, monkeypatch
 ):
   config, root, facts = run
-  monkeypatch.setattr(networks, 'first_variables', full_step.drawn)
+  monkeypatch.setattr(networks, 'first_variables', full_step.first_variables)
   inputs = {'priors': root / 'priors', 'c2am': tmp_path / 'c2am'}
   out = tmp_path / 'saliency_priors'
   with pytest.raises(loop.Interrupted, match='3'):
-    c2am.run(config, inputs, inputs['c2am'], _runtime(root, one_device, config, stop=_stops(3)))
+    runtime = _runtime(root, one_device, config, stop=_stops(3))
+    contexts.run(c2am.STAGE, config, inputs, inputs['c2am'], runtime)
   assert not (inputs['c2am'] / weights.FILE).exists()
   runtime = _runtime(root, one_device, config)
-  assert c2am.run(config, inputs, inputs['c2am'], runtime) == facts
+  assert contexts.run(c2am.STAGE, config, inputs, inputs['c2am'], runtime) == facts
   found, expected = (weights.load(d / 'c2am')[0] for d in (tmp_path, root))
   assert str(found) == str(expected)
   assert _products(inputs['c2am']) == _products(root / 'c2am')
   # Among the maps, then among the masks.
   for count in (5, 14):
+    stopped = _runtime(root, one_device, config, stop=_stops(count))
     with pytest.raises(loop.Interrupted, match='every image so far is kept'):
-      saliency_priors.run(
-        config, inputs, out, _runtime(root, one_device, config, stop=_stops(count))
-      )
+      contexts.run(saliency_priors.STAGE, config, inputs, out, stopped)
   assert 0 < len(list((out / SPLIT).glob('*.png'))) < 17
-  saliency_priors.run(config, inputs, out, runtime)
+  contexts.run(saliency_priors.STAGE, config, inputs, out, runtime)
   assert _products(out) == _products(root / 'saliency_priors')
 
 
@@ -179,12 +184,12 @@ def test_missing_priors_and_foreign_weights_are_refused(run, one_device, tmp_pat
   shutil.copytree(root / 'priors', tmp_path / 'priors')
   (tmp_path / 'priors' / SPLIT / f'{source.ids[3]}.npz').unlink()
   with pytest.raises(UserError, match=f'{source.ids[3]}.npz: missing'):
-    c2am.STAGE.check(config, {'priors': tmp_path / 'priors'}, source, runtime)
+    contexts.check(c2am.STAGE, config, {'priors': tmp_path / 'priors'}, tmp_path, runtime)
   variables, meta = weights.load(root / 'c2am')
   del meta['inverted']
   weights.save(tmp_path / 'c2am', variables, meta=meta)
   with pytest.raises(UserError, match='does not say whether its map is inverted'):
-    saliency_priors.STAGE.check(config, {'c2am': tmp_path / 'c2am'}, source, runtime)
+    contexts.check(saliency_priors.STAGE, config, {'c2am': tmp_path / 'c2am'}, tmp_path, runtime)
 
 
 class Radial(nn.Module):
@@ -205,10 +210,11 @@ def _polarity(run, mesh, sign, *, hinted, **fields):
   ours = _config().c2am
   for name, value in fields.items():
     setattr(ours, name, value)
-  runtime = _runtime(root, mesh, config)
-  source = runtime.source(config.dataset, SPLIT)
-  hints = c2am.make_hints(ours, {'priors': root / 'priors'}, source) if hinted else None
-  return c2am_measure.polarity(Radial(sign), {}, ours, source, hints, runtime, seed=0)
+  context = contexts.make(c2am.STAGE, config, {}, root, _runtime(root, mesh, config))
+  source = context.train
+  hints = joins.prior_hints(source, root / 'priors' / SPLIT) if hinted else None
+  examples, prepare = pipeline.Examples(source, target=hints), c2am.make_prepare(source.info)
+  return polarity(Radial(sign), {}, ours, examples, prepare, context)
 
 
 @pytest.mark.parametrize('sign', [1, -1], ids=['upright', 'inverted'])

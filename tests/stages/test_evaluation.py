@@ -15,8 +15,10 @@ from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.runs import graph, runner
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import saliency_scores, scores, stage
+from tests.stages import contexts
 
 SIZE = 24
+STAGES = {entry.name: entry for entry in stage.stages(config_lib.PipelineConfig)}
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_every_product_has_its_score_in_a_file(config, runtime, directories, tmp
   config.evaluation.crf_splits = ('val',)
   config.evaluation.crf.steps = 0
   out = tmp_path / 'evaluation'
-  evaluation.run(config, directories, out, runtime)
+  contexts.run(evaluation.STAGE, config, directories, out, runtime)
   results = {path.stem: records.read_json(path) for path in out.glob('*.json')}
   both = ('priors', 'saliency_priors', 'saliency', 'random_walk', 'pseudo_masks')
   expected = {f'{name}_{split}' for name in both for split in ('train', 'val')}
@@ -102,22 +104,22 @@ def test_splits_of_products_that_are_not_scored_are_not_opened(
   config, runtime, directories, tmp_path
 ):
   config.evaluation.of, config.predictions.splits = ('priors',), ('nowhere',)
-  evaluation.run(config, directories, tmp_path / 'out', runtime)
+  contexts.run(evaluation.STAGE, config, directories, tmp_path / 'out', runtime)
   assert len(list((tmp_path / 'out').iterdir())) == 2
 
 
 def test_scores_that_are_up_to_date_stay(config, runtime, directories, tmp_path):
   out = tmp_path / 'evaluation'
-  evaluation.run(config, directories, out, runtime)
+  contexts.run(evaluation.STAGE, config, directories, out, runtime)
   for path in out.iterdir():
     path.write_text(json.dumps({**records.read_json(path), 'mark': True}))
   records.write_done(directories['saliency'], {'of': 'another'}, {}, {})
-  evaluation.run(config, directories, out, runtime)
+  contexts.run(evaluation.STAGE, config, directories, out, runtime)
   anew = {path.stem for path in out.iterdir() if 'mark' not in records.read_json(path)}
   assert anew == {'saliency_train', 'saliency_val'}
   # What is combined with the priors follows them too.
   records.write_done(directories['priors'], {'of': 'another'}, {}, {})
-  evaluation.score_stage(config, 'saliency_priors', directories, out, runtime)
+  evaluation.score_stage(config, STAGES['saliency_priors'], directories, out, runtime)
   assert 'mark' not in records.read_json(out / 'saliency_priors_val.json')
 
 
@@ -172,10 +174,10 @@ def _damage_cut(path):
 )
 def test_a_foreign_product_is_named(config, runtime, directories, tmp_path, name, damage, message):
   damage(tmp_path / name / 'val' / 'val_00001.png')
-  out = tmp_path / 'evaluation'
+  out, entry = tmp_path / 'evaluation', STAGES[name.partition('/')[0]]
   with pytest.raises(UserError, match=message):
-    evaluation.score_stage(config, name.partition('/')[0], directories, out, runtime)
-  assert not (out / f'{name.partition("/")[0]}_val.json').exists()
+    evaluation.score_stage(config, entry, directories, out, runtime)
+  assert not (out / f'{entry.name}_val.json').exists()
 
 
 def test_the_score_of_a_stage_follows_it(config, runtime, directories, tmp_path):
@@ -183,37 +185,41 @@ def test_the_score_of_a_stage_follows_it(config, runtime, directories, tmp_path)
 
   def planned(status):
     stages = [
-      graph.Planned(stage.Stage(name, None, None, None, None), directory, status, {}, {})
+      graph.Planned(STAGES[name], directory, status, {}, {})
       for name, directory in directories.items()
     ]
     return [*stages, graph.Planned(evaluation.STAGE, out, status, {}, {})]
 
   config.evaluation.of = ('priors', 'pseudo_masks')
-  runner._score(config, 'saliency', planned(graph.Status.RUN), runtime)
+  runner._score(config, STAGES['saliency'], planned(graph.Status.RUN), runtime)
   assert not out.exists()
-  runner._score(config, 'priors', planned(graph.Status.RUN), runtime)
+  runner._score(config, STAGES['priors'], planned(graph.Status.RUN), runtime)
   assert sorted(path.name for path in out.iterdir()) == ['priors_train.json', 'priors_val.json']
   # Of an evaluation that will run again, the old scores are kept elsewhere, once.
   again = planned(graph.Status.RERUN)
   for name in ('priors', 'pseudo_masks'):
-    runner._score(config, name, again, runtime)
+    runner._score(config, STAGES[name], again, runtime)
   assert len(list(out.iterdir())) == 4
   assert len(list((tmp_path / 'evaluation.old1').iterdir())) == 2
   assert not (tmp_path / 'evaluation.old2').exists()
   # One that is no part of this call keeps what it has.
   records.write_done(out, {}, {}, {})
   (out / 'priors_train.json').unlink()
-  runner._score(config, 'priors', planned(graph.Status.DONE), runtime)
+  runner._score(config, STAGES['priors'], planned(graph.Status.DONE), runtime)
   assert not (out / 'priors_train.json').exists()
 
 
 def test_a_product_is_scored_on_those_of_its_splits_that_are_wanted(config):
+  def splits(name):
+    entry = STAGES[name]
+    return evaluation._splits(config, entry, entry.scores[0])
+
   config.predictions.splits = ('val', 'test')
-  assert evaluation._splits(config, 'priors') == ('train', 'val')
+  assert splits('priors') == ('train', 'val')
   config.evaluation.splits = ('test', 'val')
   config_lib.validate(config)
-  assert evaluation._splits(config, 'priors') == ('val',)
-  assert evaluation._splits(config, 'predictions') == ('val', 'test')
+  assert splits('priors') == ('val',)
+  assert splits('predictions') == ('val', 'test')
 
 
 def test_an_unknown_stage_is_refused(config):

@@ -10,7 +10,7 @@ T = full_step.TOTAL
 
 @pytest.fixture
 def make(one_device, monkeypatch):
-  """Makes a trainer that compiles nothing, and the keywords of its noc's update."""
+  """Makes a program that compiles nothing, and the keywords of its noc's update."""
   keywords = {}
   original = pnoc.make_noc_update
 
@@ -26,7 +26,7 @@ def make(one_device, monkeypatch):
     for name, value in fields.items():
       holder = config.generator if hasattr(config.generator, name) else config.generator.optim
       setattr(holder, name, value)
-    return full_step.make_trainer(one_device, config).rates(), keywords
+    return full_step.make_program(one_device, config).rates, keywords
 
   return build
 
@@ -40,7 +40,7 @@ def test_with_sgd_lambda_noc_is_a_factor_of_the_loss(make):
   decay = 0.1 * (1 - np.arange(T) / T) ** 0.9
   np.testing.assert_allclose(_values(rates['lr']), decay, rtol=1e-5)
   np.testing.assert_allclose(_values(rates['lr_noc']), decay, rtol=1e-5)
-  np.testing.assert_allclose(_values(keywords['w_noc']), np.arange(T) / T, rtol=1e-5)
+  np.testing.assert_allclose(_values(keywords['lambda_noc']), np.arange(T) / T, rtol=1e-5)
   np.testing.assert_allclose(_values(rates['lambda_noc']), np.arange(T) / T, rtol=1e-5)
 
 
@@ -50,7 +50,7 @@ def test_with_adaptive_rules_lambda_noc_is_a_factor_of_the_rate(make, rule):
   decay = 0.1 * (1 - np.arange(T) / T) ** 0.9
   np.testing.assert_allclose(_values(rates['lr']), decay, rtol=1e-5)
   np.testing.assert_allclose(_values(rates['lr_noc']), 0.5 * decay * np.arange(T) / T, rtol=1e-5)
-  np.testing.assert_array_equal(_values(keywords['w_noc']), 1)
+  np.testing.assert_array_equal(_values(keywords['lambda_noc']), 1)
   np.testing.assert_allclose(_values(rates['lambda_noc']), np.arange(T) / T, rtol=1e-5)
 
 
@@ -59,7 +59,7 @@ def test_noc_every_stretches_the_nocs_schedules(make):
   rates, keywords = make(noc_every=2, lr=0.1, power=1.0)
   updates = T // 2
   np.testing.assert_allclose(
-    _values(keywords['w_noc'], updates), np.arange(updates) / updates, rtol=1e-5
+    _values(keywords['lambda_noc'], updates), np.arange(updates) / updates, rtol=1e-5
   )
   expected = 0.1 * (1 - np.repeat(np.arange(updates) / updates, 2))
   np.testing.assert_allclose(_values(rates['lr_noc']), expected, rtol=1e-5)
@@ -70,4 +70,4 @@ def test_accumulation_counts_optimiser_steps_in_rates_and_micro_steps_in_ramps(m
   decay = 0.1 * (1 - np.repeat(np.arange(T // 2) / (T // 2), 2))
   np.testing.assert_allclose(_values(rates['lr']), decay, rtol=1e-5)
   np.testing.assert_allclose(_values(rates['lr_noc']), decay, rtol=1e-5)
-  np.testing.assert_allclose(_values(keywords['w_noc']), np.arange(T) / T, rtol=1e-5)
+  np.testing.assert_allclose(_values(keywords['lambda_noc']), np.arange(T) / T, rtol=1e-5)

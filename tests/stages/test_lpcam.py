@@ -1,7 +1,5 @@
 """The stage `priors` with LPCAM, on a network of one convolution, against plain NumPy."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,13 +9,15 @@ import pytest
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
 from pnoc_jax.data.readers import shapes
-from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine import loop, networks, per_image
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.io import images, products, weights
 from pnoc_jax.nn import classifier
 from pnoc_jax.ops import resize
 from pnoc_jax.predict import lpcam as inference
-from pnoc_jax.stages import lpcam, priors
+from pnoc_jax.stages import priors
+from pnoc_jax.stages.common import lpcam
+from tests.stages import contexts
 
 STRIDE, WIDTH, SIZE = 4, 5, 18
 SCALES = (1.0, 1.5)
@@ -49,7 +49,7 @@ def network(source):
 
 @pytest.fixture
 def made(network, source, one_device, monkeypatch, tmp_path):
-  """The stage's config, and a function that runs it."""
+  """The stage's context."""
   model, variables = network
   monkeypatch.setattr(networks, 'build', lambda *_: model)
   monkeypatch.setattr(networks, 'load', lambda *_: dict(variables))
@@ -61,7 +61,7 @@ def made(network, source, one_device, monkeypatch, tmp_path):
   config.priors.lpcam = lpcam.LpcamConfig(clusters=3, positions=500, steps=4)
   runtime = Runtime(tmp_path, one_device, one_device, RuntimeConfig())
   monkeypatch.setattr(runtime, 'source', lambda *_: source)
-  return config, runtime, lambda: priors.run(config, {'generator': tmp_path}, tmp_path, runtime)
+  return contexts.make(priors.STAGE, config, {'generator': tmp_path}, tmp_path, runtime)
 
 
 def _features(network, image):
@@ -75,10 +75,10 @@ def _features(network, image):
 
 
 def test_the_sample_has_the_cells_of_both_sides(made, network, source, tmp_path):
-  config, runtime, _ = made
+  config = made.config
   kernel = np.asarray(inference.classifier_kernel(network[1]))
   share = tmp_path / 'share.safetensors'
-  assert lpcam._sample(*network, config.priors, source, share, runtime, STRIDE, seed=0)
+  assert lpcam._sample(lpcam._Look(*network, config.priors, made, STRIDE), share)
   found, _ = weights.load(share)
   wanted = {}
   for index in range(len(source)):
@@ -99,20 +99,16 @@ def test_the_sample_has_the_cells_of_both_sides(made, network, source, tmp_path)
     assert len(ours) == len(theirs)
 
 
-def test_a_signal_leaves_no_sample(made, network, source, tmp_path):
-  config, runtime, _ = made
-  runtime = dataclasses.replace(runtime, workdir=tmp_path, should_stop=lambda: True)
+def test_a_signal_leaves_no_sample(made, network, tmp_path):
+  made.runtime.should_stop = lambda: True
   with pytest.raises(loop.Interrupted, match='shares that are whole are kept'):
-    lpcam.make_vectors(
-      *network, config.priors, source, tmp_path, runtime, output_stride=STRIDE, seed=0
-    )
+    lpcam.make_vectors(*network, made.config.priors, made, output_stride=STRIDE)
   assert not list(tmp_path.iterdir())
 
 
 def test_priors_are_the_cosines_summed_over_scales_and_resume(made, network, source, monkeypatch):
-  _, runtime, run = made
-  out = runtime.workdir
-  run()
+  out = made.out
+  priors.run(made)
   assert sorted(x.name for x in out.iterdir()) == [lpcam.FILE, 'train']
   found, _ = weights.load(out / lpcam.FILE)
   assert found['vectors'].shape == (WIDTH, 6) and (found['prototypes'][:, 0] > 0).any()
@@ -127,14 +123,14 @@ def test_priors_are_the_cosines_summed_over_scales_and_resume(made, network, sou
     maps = np.maximum(unit @ found['vectors'], 0)[..., present]
     total = total + np.asarray(resize.bilinear(maps, (32, 32)))[:SIZE, :SIZE]
   expected = np.moveaxis(total / (total.max((0, 1)) + 1e-5), -1, 0)
-  path = priors.product_path(out, 'train', source.ids[index])
+  path = per_image.image_path(out, 'train', source.ids[index], '.npz')
   prior = products.read_prior(path, size=(SIZE, SIZE), num_classes=6)
   np.testing.assert_allclose(prior.high, expected, atol=2e-3)
 
   before = path.read_bytes()
   path.unlink()
   monkeypatch.setattr(lpcam, '_sample', None)
-  run()
+  priors.run(made)
   assert path.read_bytes() == before
 
 

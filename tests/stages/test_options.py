@@ -18,17 +18,19 @@ from pnoc_jax.data import info
 from pnoc_jax.data.augment import mixing, transforms
 from pnoc_jax.data.readers import shapes
 from pnoc_jax.data.streams import pipeline, sampling
-from pnoc_jax.engine import cam_training, networks, settings, trainer
-from pnoc_jax.engine.runtime import RuntimeConfig
+from pnoc_jax.engine import measure, networks, programs, settings
+from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import weights
-from pnoc_jax.losses import puzzle
-from pnoc_jax.metrics import classification
+from pnoc_jax.io import checkpoints, weights
+from pnoc_jax.losses import forward, puzzle
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.ops import erase
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages import classifier as classifier_stage
 from pnoc_jax.stages import generator as generator_stage
-from pnoc_jax.updates import classifier, pnoc
+from pnoc_jax.stages.common import cam_program, meters
+from pnoc_jax.updates import pnoc
+from tests.stages import contexts
 from tests.updates import full_step
 
 SOURCE = shapes.ShapesSource(info.ShapesConfig(size=16, train=12), 'train')
@@ -37,7 +39,6 @@ PARAMS = {
   'classifier': {'kernel': jnp.array([[0.1, 0.7]])},
 }
 GRADS = jax.tree.map(lambda x: 3 * jnp.cos(x), PARAMS)
-SCORES = ('map', 'precision', 'recall', 'f1', 'roc_auc')
 RATES = {'backbone': {'kernel': 0.01, 'bias': 0.02}, 'classifier': {'kernel': 0.1}}
 DECAYS = {'backbone': {'kernel': 0.1, 'bias': 0.0}, 'classifier': {'kernel': 0.1}}
 
@@ -71,8 +72,8 @@ def test_each_rule_is_a_flag_and_takes_the_step_of_optax(rule, oracle):
     'generator.optim.weight_decay=0.1',
     'generator.optim.clip_norm=0.5',
   )
-  optim = config.generator.optim
-  tx, _ = trainer.make_optimizer(optim, PARAMS, total=10)
+  groups = programs.field_groups(config.generator)
+  tx, _ = programs.make_optimizer(config.generator.optim, PARAMS, 10, groups=groups)
   updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
   norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(GRADS)))
   assert norm > 0.5
@@ -87,7 +88,7 @@ def test_each_rule_is_a_flag_and_takes_the_step_of_optax(rule, oracle):
 
 def test_the_moving_average_is_a_flag_and_moves_with_the_optimiser():
   config = _parsed('classifier.optim.ema=0.5', 'classifier.optim.accumulate=2')
-  update = trainer.make_update_ema(config.classifier.optim)
+  update = programs.make_update_ema(config.classifier.optim)
   average, params = {'w': jnp.zeros(2)}, {'w': jnp.ones(2)}
   path = []
   for step in range(4):
@@ -95,38 +96,60 @@ def test_the_moving_average_is_a_flag_and_moves_with_the_optimiser():
     path.append(float(average['w'][0]))
   first = 1 - 1 / 10
   np.testing.assert_allclose(path, [0, first, first, 1 - (1 - first) * 2 / 11], rtol=1e-6)
-  assert trainer.make_update_ema(settings.OptimConfig()) is None
+  assert programs.make_update_ema(settings.OptimConfig()) is None
 
 
-def test_mixing_drawing_and_tones_are_flags_that_reach_the_stream(monkeypatch):
+def _small(config: config_lib.PipelineConfig, mesh: jax.sharding.Mesh, workdir: pathlib.Path):
+  """Gives both classification networks a small net; returns a runtime whose images are SOURCE."""
+  for training in (config.classifier, config.generator):
+    training.model = full_step.config().classifier.model
+    training.batch_size = 4
+  runtime = Runtime(workdir, mesh, mesh, RuntimeConfig(tensorboard=False))
+  runtime.source = lambda *_: SOURCE
+  return runtime
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """Nothing is drawn by compiled programs, nor read: networks begin with NumPy's draws."""
+  monkeypatch.setattr(networks, 'first_variables', full_step.first_variables)
+  monkeypatch.setattr(
+    networks, 'load', lambda model, dataset, _: full_step.drawn(model, dataset, seed=0)
+  )
+
+
+def _interrupted(entry, config, runtime):
+  """Runs a stage that a spy ends."""
+  inputs = {'classifier': runtime.workdir}
+  with pytest.raises(InterruptedError):
+    contexts.run(entry, config, inputs, runtime.workdir, runtime)
+
+
+def test_mixing_drawing_and_tones_are_flags_that_reach_the_stream(
+  monkeypatch, drawn, one_device, tmp_path
+):
   config = _parsed(
+    'seed=5',
     'classifier.mix.kind=cut_or_mix',
     'classifier.mix.beta=0.4',
     'classifier.draw=balanced',
     'classifier.transform.tones=quantile_clahe',
   )
-  config.classifier.eval_every, config.classifier.batch_size = 0, 4
   seen = {}
-  monkeypatch.setattr(pipeline, 'train_batches', lambda *given, **options: (given, options))
-  # The batches' maker is the third argument; its argument the first step.
-  monkeypatch.setattr(trainer, 'run', lambda *given, **_: seen.update(stream=given[2](7)))
-  cam_training.train(
-    None,
-    None,
-    config.classifier,
-    SOURCE,
-    pathlib.Path(),
-    mock.Mock(config=RuntimeConfig()),
-    seed=5,
-    name='classifier',
-    model=None,
-    rates={},
-  )
-  (_, transform), options = seen['stream']
-  assert transform.tones is transforms.Tones.QUANTILE_CLAHE
-  assert options['mix'] == mixing.MixConfig(kind=mixing.Mix.CUT_OR_MIX, beta=0.4)
-  assert options['draw'] is sampling.Sampling.BALANCED
-  assert (options['seed'], options['start_step']) == (5, 7)
+
+  def spy(examples, transform, **options):
+    seen.update(options, examples=examples, transform=transform)
+    raise InterruptedError
+
+  monkeypatch.setattr(pipeline, 'train_batches', spy)
+  monkeypatch.setattr(compiler, 'jit', lambda *_, **__: lambda *_: None)
+  restored = checkpoints.Restored(7, None, {})
+  monkeypatch.setattr(checkpoints.Checkpoints, 'restore_latest', lambda *_: restored)
+  _interrupted(classifier_stage.STAGE, config, _small(config, one_device, tmp_path))
+  assert seen['transform'].tones is transforms.Tones.QUANTILE_CLAHE
+  assert seen['examples'].mix == mixing.MixConfig(kind=mixing.Mix.CUT_OR_MIX, beta=0.4)
+  assert seen['examples'].draw is sampling.Sampling.BALANCED
+  assert (seen['seed'], seen['start_step']) == (5, 7)
 
 
 def test_a_mixing_that_cannot_work_is_named():
@@ -136,94 +159,80 @@ def test_a_mixing_that_cannot_work_is_named():
     _parsed('classifier.mix.cutmix_probability=1.5')
 
 
-def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, one_device):
+def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, drawn, one_device, tmp_path):
   config = _parsed('classifier.class_weight=balanced', 'generator.class_weight=balanced')
   factors = sampling.class_weights(SOURCE.labels)
-  assert (
-    factors.min() < 0.9 and cam_training.class_weight(settings.CamTrainingConfig(), SOURCE) is None
-  )
+  plain = cam_program._terms(config_lib.PipelineConfig().generator, SOURCE)
+  assert factors.min() < 0.9 and plain.class_weight is None
   seen = []
 
-  def spy(*_, class_weight, **__):
-    seen.append(class_weight)
+  def spy(*_, terms, **__):
+    seen.append(terms.class_weight)
     raise InterruptedError
 
-  monkeypatch.setattr(networks, 'first_variables', full_step.drawn)
-  monkeypatch.setattr(networks, 'load', lambda *_: None)
-  monkeypatch.setattr(compiler, 'jit', lambda *_, **__: lambda *_: None)
-  monkeypatch.setattr(classifier, 'make_classifier_update', spy)
   monkeypatch.setattr(pnoc, 'make_generator_update', spy)
-  runtime = mock.Mock(mesh=one_device, source=lambda *_: SOURCE)
-  for training in (config.classifier, config.generator):
-    training.model = full_step.config().classifier.model
-    training.batch_size = 4
-  for run in (classifier_stage.run, generator_stage.run):
-    with pytest.raises(InterruptedError):
-      run(config, {'classifier': pathlib.Path()}, pathlib.Path(), runtime)
+  runtime = _small(config, one_device, tmp_path)
+  for entry in (classifier_stage.STAGE, generator_stage.STAGE):
+    _interrupted(entry, config, runtime)
   np.testing.assert_array_equal(seen, [factors, factors])
 
 
-def test_the_generators_losses_are_flags(monkeypatch, one_device):
+def test_the_generators_losses_are_flags(monkeypatch, drawn, one_device, tmp_path):
   flags = ('soft_mask=image', 'level=cam', 'distance=l2', 'selection=none', 'lambda_conf=0.5')
   config = _parsed(*(f'generator.{flag}' for flag in flags))
-  seen = {}
+  seen = []
 
-  def spy(*_, **options):
-    seen.update(options)
+  def spy(*_, terms, **__):
+    seen.append(terms)
     raise InterruptedError
 
-  monkeypatch.setattr(networks, 'first_variables', full_step.drawn)
-  monkeypatch.setattr(networks, 'load', lambda *_: None)
   monkeypatch.setattr(pnoc, 'make_generator_update', spy)
-  runtime = mock.Mock(mesh=one_device, source=lambda *_: SOURCE)
-  config.generator.model = full_step.config().classifier.model
-  config.generator.batch_size = 4
-  with pytest.raises(InterruptedError):
-    generator_stage.run(config, {'classifier': pathlib.Path()}, pathlib.Path(), runtime)
-  assert seen['soft_mask'] is erase.Over.IMAGE
-  assert seen['w_conf'] == 0.5
-  assert seen['reconstruct'].keywords == {
+  _interrupted(generator_stage.STAGE, config, _small(config, one_device, tmp_path))
+  (terms,) = seen
+  assert terms.soft_mask is erase.Over.IMAGE
+  assert terms.lambda_conf == 0.5
+  assert terms.reconstruct.keywords == {
     'level': puzzle.Level.CAM,
-    'norm': puzzle.Norm.L2,
+    'distance': puzzle.Distance.L2,
     'selection': puzzle.Selection.NONE,
   }
 
 
 @pytest.mark.parametrize('largest', [64, 96])
-def test_measurements_squeeze_images_where_the_training_does(monkeypatch, one_device, largest):
+def test_measurements_squeeze_images_where_the_training_does(
+  monkeypatch, one_device, tmp_path, largest
+):
   config = _parsed('generator.transform.min_size=64', f'generator.transform.max_size={largest}')
   seen = []
 
   def spy(*_, squeeze, **__):
     seen.append(squeeze)
-    return iter(())
+    raise InterruptedError
 
   monkeypatch.setattr(pipeline, 'valid_batches', spy)
-  monkeypatch.setattr(classification, 'score', lambda _: dict.fromkeys(SCORES))
-  runtime = mock.Mock(local_mesh=one_device)
-  cam_training.make_measure(None, SOURCE, config.generator, runtime)({})
+  runtime = _small(config, one_device, tmp_path)
+  meter = meters.CamMeter(None, SOURCE.info)
+  measured = measure.make_measure(meter, SOURCE, config.generator, runtime)
+  with pytest.raises(InterruptedError):
+    measured({})
   assert seen == [largest == 64]
 
 
 @pytest.mark.parametrize('method', ['vanilla', 'pnoc'])
 @pytest.mark.parametrize('start', ['classifier', 'pretrained'])
-def test_the_generator_starts_where_its_flag_says(monkeypatch, one_device, method, start):
+def test_the_generator_starts_where_its_flag_says(monkeypatch, one_device, tmp_path, method, start):
   config = _parsed(f'generator.method={method}', f'generator.start={start}')
   seen = []
 
-  def spy(*_, start, **__):
-    seen.append(start)
+  def spy(_, __, variables, *___):
+    seen.append(variables)
     raise InterruptedError
 
-  monkeypatch.setattr(cam_training, 'first_variables', spy)
-  monkeypatch.setattr(networks, 'load', lambda *_: None)
-  runtime = mock.Mock(mesh=one_device, source=lambda *_: SOURCE)
-  config.generator.model = full_step.config().classifier.model
-  config.generator.batch_size = 4
-  there = pathlib.Path('classifier')
-  with pytest.raises(InterruptedError):
-    generator_stage.run(config, {'classifier': there}, pathlib.Path(), runtime)
-  assert seen == [there if start == 'classifier' else None]
+  monkeypatch.setattr(networks, 'first_variables', lambda *_: None)
+  monkeypatch.setattr(networks, 'load', lambda _, __, directory: directory)
+  monkeypatch.setattr(cam_program, 'make_program', spy)
+  _interrupted(generator_stage.STAGE, config, _small(config, one_device, tmp_path))
+  assert seen == [tmp_path if start == 'classifier' else None]
   needed = (method, start) != ('vanilla', 'pretrained')
   assert generator_stage.STAGE.needs(config) == (('classifier',) if needed else ())
   assert ('from the classifier' in generator_stage.STAGE.describe(config, SOURCE)) == (
@@ -232,15 +241,23 @@ def test_the_generator_starts_where_its_flag_says(monkeypatch, one_device, metho
 
 
 def test_a_start_from_a_stage_takes_its_head_too(monkeypatch, one_device, tmp_path):
-  ours = full_step.config().generator
-  model = networks.build(ours.model, full_step.CLASSES)
-  variables = full_step.drawn(model, full_step.DATASET, one_device, seed=9)
-  weights.save(tmp_path, variables, meta={'arch': 'resnest_tiny'})
+  config, seen = config_lib.PipelineConfig(), []
+  runtime = _small(config, one_device, tmp_path)
+  model = networks.build(config.classifier.model, SOURCE.info.num_classes)
+  variables = full_step.drawn(model, SOURCE.info, seed=9)
+  weights.save(tmp_path / 'classifier', variables, meta={'arch': 'resnest_tiny'})
+
+  def spy(_, __, variables, *___):
+    seen.append(variables)
+    raise InterruptedError
+
   monkeypatch.setattr(networks, 'first_variables', None)
-  runtime = mock.Mock(mesh=one_device)
-  found = cam_training.first_variables(
-    model, full_step.DATASET, ours, runtime, seed=0, name='generator', start=tmp_path
-  )
+  monkeypatch.setattr(cam_program, 'make_program', spy)
+  inputs = {'classifier': tmp_path / 'classifier'}
+  config.generator.start = generator_stage.NetworkStart.CLASSIFIER
+  with pytest.raises(InterruptedError):
+    contexts.run(generator_stage.STAGE, config, inputs, tmp_path, runtime)
+  (found,) = seen
   jax.tree.map(np.testing.assert_array_equal, found, variables)
   assert np.abs(found['params']['classifier']['kernel']).max() > 0
 
@@ -249,10 +266,10 @@ def test_a_weighted_update_has_the_weighted_loss(monkeypatch):
   rng = np.random.default_rng(0)
   cam, weight = rng.normal(size=(2, 4, 4, 3)).astype(np.float32), jnp.array([0.5, 2.0, 0.5])
   label = np.array([[1, 0, 0], [0, 1, 1]], np.float32)
-  monkeypatch.setattr(classifier, 'train_forward', lambda _, params, stats, x: (x + params, stats))
-  tx = optax.sgd(0.1)
+  monkeypatch.setattr(forward, 'train', lambda _, params, stats, x: (x + params, stats))
+  tx, terms = optax.sgd(0.1), losses.Terms(class_weight=weight)
   state = states.init_state({'params': jnp.zeros(3), 'batch_stats': {}}, tx)
-  update = classifier.make_classifier_update(None, tx, class_weight=weight)
-  _, metrics = update(state, {'image': cam, 'label': label})
-  terms = np.logaddexp(0, cam.mean((1, 2)) * (1 - 2 * label))
-  np.testing.assert_allclose(metrics['loss/cls'], (terms * weight).mean(), rtol=1e-5)
+  update = pnoc.make_generator_update(None, None, tx, lambda_re=None, lambda_cse=None, terms=terms)
+  found = update(state, None, None, {'image': cam, 'label': label}, jax.random.key(0))
+  each = np.logaddexp(0, cam.mean((1, 2)) * (1 - 2 * label))
+  np.testing.assert_allclose(found.metrics['loss/cls'], (each * weight).mean(), rtol=1e-5)

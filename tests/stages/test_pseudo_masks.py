@@ -14,7 +14,7 @@ from pnoc_jax.io import images, products
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.stages import pseudo_masks
 from pnoc_jax.stages.common import maps
-from tests.stages import label_maps
+from tests.stages import contexts, label_maps
 
 PRIORS, WALK = maps.Scores.PRIORS, maps.Scores.RANDOM_WALK
 
@@ -33,8 +33,8 @@ def _config(source=WALK, saliency=maps.Saliency.NONE, steps=0):
 
 
 def _run(config, inputs, out, **keywords):
-  facts = pseudo_masks.run(config, inputs, out, label_maps.make_runtime(out, **keywords))
-  return facts['images']
+  runtime = label_maps.make_runtime(out, **keywords)
+  return contexts.run(pseudo_masks.STAGE, config, inputs, out, runtime)['images']
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,8 @@ def test_walks_that_do_not_fit_are_named_before_anything_is_written(inputs, tmp_
   shutil.copy(inputs['priors'] / 'val' / 'val_0.npz', cut)
   (folder / 'val_1.npz').unlink()
   with pytest.raises(UserError, match=r'(?s)3 walks.*val_0.*val_1'):
-    pseudo_masks.STAGE.check(_config(), made, None, label_maps.make_runtime(tmp_path))
+    runtime = label_maps.make_runtime(tmp_path)
+    contexts.check(pseudo_masks.STAGE, _config(), made, tmp_path / 'out', runtime)
   assert not (tmp_path / 'out').exists()
 
 
@@ -140,4 +141,4 @@ def test_needs_follow_the_sources():
   config = _config(PRIORS, maps.Saliency.NETWORK)
   assert pseudo_masks.STAGE.needs(config) == ('priors', 'saliency')
   config.pseudo_masks.threshold = 1.5
-  assert len(pseudo_masks.faults(config.pseudo_masks)) == 1
+  assert len(pseudo_masks.STAGE.faults(config)) == 1

@@ -1,15 +1,13 @@
 """Stage `random_walk` on fabricated edges: its files are the dense walk's, whatever stops it."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pnoc_jax import config as config_lib
 from pnoc_jax import errors
-from pnoc_jax.data import info
-from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine import loop, networks, per_image
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.io import images, products, weights
 from pnoc_jax.ops import normalize, resize
@@ -17,6 +15,7 @@ from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.predict import edges
 from pnoc_jax.stages import affinity, priors, random_walk
 from tests.ops import dense_walk
+from tests.stages import contexts
 
 SIZE, CELLS, QUARTERS = 27, 14, 7  # ResNeSt-tiny's edges are at stride 2, the priors at 4.
 
@@ -38,14 +37,11 @@ def _fake_edges(model, variables, image, size, *, stride, flip):
 def run(tmp_path, monkeypatch):
   """Runs the stage over three images into a directory, with priors and weights beside it."""
   monkeypatch.setattr(edges, 'edges', _fake_edges)
-  dataset = info.DatasetConfig()
-  dataset.shapes.size, dataset.shapes.train = SIZE, 3
-  config = types.SimpleNamespace(
-    dataset=dataset,
-    affinity=affinity.AffinityConfig(),
+  config = config_lib.PipelineConfig(
     random_walk=random_walk.RandomWalkConfig(radius=3, beta=4.0, exp_times=4, batch_size=2),
     priors=priors.PriorsConfig(splits=('train',)),
   )
+  config.dataset.shapes.size, config.dataset.shapes.train = SIZE, 3
   config.affinity.model.backbone = 'resnest_tiny'
   config.affinity.model.last_stage = 'layer1'
   mesh = mesh_lib.make_mesh(jax.devices()[:2])
@@ -53,7 +49,7 @@ def run(tmp_path, monkeypatch):
   def runtime(stop=lambda: False):
     return Runtime(tmp_path, mesh, mesh, RuntimeConfig(), should_stop=stop)
 
-  source = runtime().source(dataset, 'train')
+  source = runtime().source(config.dataset, 'train')
   rng = np.random.default_rng(0)
   for index, name in enumerate(source.ids):
     found = np.flatnonzero(source.labels[index])
@@ -72,7 +68,7 @@ def run(tmp_path, monkeypatch):
   inputs = {name: tmp_path / name for name in ('priors', 'affinity')}
 
   def start(out, stop=lambda: False):
-    return random_walk.run(config, inputs, tmp_path / out, runtime(stop))
+    return contexts.run(random_walk.STAGE, config, inputs, tmp_path / out, runtime(stop))
 
   return start, source, config, tmp_path
 
@@ -93,7 +89,7 @@ def test_walks_are_the_dense_ones_and_a_stopped_run_ends_with_the_same_bytes(run
   assert start('whole')['images'] == 3
   options = {name: getattr(config.random_walk, name) for name in ('radius', 'beta', 'exp_times')}
   for index, name in enumerate(source.ids):
-    path = random_walk.product_path(root / 'whole', 'train', name)
+    path = per_image.image_path(root / 'whole', 'train', name, '.npz')
     found = products.read_walk(path, size=(SIZE, SIZE), num_classes=source.info.num_classes)
     prior = products.read_prior(root / 'priors' / 'train' / f'{name}.npz')
     np.testing.assert_array_equal(found.keys, prior.keys)

@@ -8,14 +8,15 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
-from pnoc_jax.engine import loop, settings
+from pnoc_jax.engine import loop, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, weights
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.parallel import mesh as mesh_lib
-from pnoc_jax.stages import saliency, saliency_images
+from pnoc_jax.stages import saliency
 from pnoc_jax.stages.common import maps
+from tests.stages import contexts
 
 SIZES = {'one': (21, 30), 'two': (32, 26), 'bare': (20, 20), 'tiny': (9, 31), 'five': (13, 14)}
 
@@ -53,9 +54,9 @@ class Runtime(Runtime):
   stop_after = 10**6
   asked = 0
 
-  def source(self, config, split):
+  def source(self, config, split, *, without=frozenset()):
     del config
-    return Few(split, self.quarantined.get(split, frozenset()))
+    return Few(split, self.quarantined.get(split, frozenset()) | without)
 
 
 class Net(nn.Module):
@@ -109,7 +110,7 @@ def read(out):
 
 def test_maps_of_every_image_are_those_of_the_trained_network(config, tmp_path):
   inputs, out = write_masks(tmp_path / 'masks'), tmp_path / 'saliency'
-  facts = saliency.run(config, inputs, out, make_runtime(tmp_path))
+  facts = contexts.run(saliency.STAGE, config, inputs, out, make_runtime(tmp_path))
   assert facts['images'] == 10
   variables, meta = weights.load(out)
   assert meta['stage'] == 'saliency' and meta['width'] == 128
@@ -133,32 +134,32 @@ def test_maps_of_every_image_are_those_of_the_trained_network(config, tmp_path):
 
 
 def test_splits_share_their_programs(config, tmp_path, monkeypatch):
-  traced, scale_map = [], saliency_images.predict.scale_map
+  traced, scale_map = [], saliency.predict.scale_map
 
   def spy(model, variables, image, size):
     traced.append(image.shape)
     return scale_map(model, variables, image, size)
 
-  monkeypatch.setattr(saliency_images.predict, 'scale_map', spy)
-  runtime, ours = make_runtime(tmp_path), config.saliency
-  source, model = Few('train', ()), Net()
+  monkeypatch.setattr(saliency.predict, 'scale_map', spy)
+  context = contexts.make(saliency.STAGE, config, {}, tmp_path, make_runtime(tmp_path))
   variables = {'params': {'decoder': {'kernel': np.ones((3, 3, 3, 1), np.float32)}}}
-  inferences = saliency_images.make_inferences(ours, model, variables, source.info, runtime)
+  inferences = saliency._make_inferences(Net(), variables, context)
   for split in ('train', 'val'):
-    (tmp_path / split).mkdir()
-    assert saliency_images.infer(inferences, ours, Few(split, ()), tmp_path, runtime) == 5
+    job = saliency._job(inferences, Few(split, ()), context)
+    assert per_image.make(job, context.runtime) == 5
   assert len(traced) == len(set(traced)) > 0
 
 
 @pytest.mark.parametrize('stop_after', [5, 27])
 def test_stopped_anywhere_it_ends_with_the_same_files(config, tmp_path, stop_after):
   inputs = write_masks(tmp_path / 'masks')
-  saliency.run(config, inputs, tmp_path / 'whole', make_runtime(tmp_path))
+  contexts.run(saliency.STAGE, config, inputs, tmp_path / 'whole', make_runtime(tmp_path))
   out = tmp_path / 'parts'
+  stopped = make_runtime(tmp_path, stop_after=stop_after)
   with pytest.raises(loop.Interrupted):
-    saliency.run(config, inputs, out, make_runtime(tmp_path, stop_after=stop_after))
+    contexts.run(saliency.STAGE, config, inputs, out, stopped)
   assert not all(maps.exists_png(out / 'train' / f'{name}.png') for name in SIZES)
-  saliency.run(config, inputs, out, make_runtime(tmp_path))
+  contexts.run(saliency.STAGE, config, inputs, out, make_runtime(tmp_path))
   for split in ('train', 'val'):
     for name in SIZES:
       expected = (tmp_path / 'whole' / split / f'{name}.png').read_bytes()
@@ -177,11 +178,11 @@ def test_stopped_anywhere_it_ends_with_the_same_files(config, tmp_path, stop_aft
 def test_masks_that_do_not_fit_are_refused_before_work(config, tmp_path, spoil, message):
   inputs = write_masks(tmp_path / 'masks')
   spoil(tmp_path / 'masks' / 'train' / 'two.png')
-  runtime = make_runtime(tmp_path)
+  where = config, inputs, tmp_path / 'saliency', make_runtime(tmp_path)
   with pytest.raises(UserError, match=message):
-    saliency.STAGE.check(config, inputs, runtime.source(config.dataset, 'train'), runtime)
+    contexts.check(saliency.STAGE, *where)
   with pytest.raises(UserError, match=message):
-    saliency.run(config, inputs, tmp_path / 'saliency', runtime)
+    contexts.run(saliency.STAGE, *where)
   assert not (tmp_path / 'saliency' / 'train').exists()
 
 
@@ -192,7 +193,7 @@ def test_images_move_to_the_corner_with_their_targets():
   box = np.array([[1, 3, 8, 8], [0, 0, 8, 6]], np.int32)
   dataset = Few('train', ()).info
   batch = {'image': image, 'target': target, 'box': box}
-  found = saliency_images.make_prepare(dataset, whole=False)(jax.tree.map(jnp.asarray, batch))
+  found = saliency.make_prepare(dataset, whole=False)(jax.tree.map(jnp.asarray, batch))
   for i, (y0, x0, y1, x1) in enumerate(box):
     height, width = y1 - y0, x1 - x0
     content = (i, slice(height), slice(width))
@@ -208,9 +209,9 @@ def test_the_paper_network_sees_its_own_colours():
   config = config_lib.PipelineConfig().saliency
   dataset = Few('train', ()).info
   row = backbones.info('resnet50_caffe')
-  assert saliency_images.colours(config, dataset).mean == row.mean
+  assert saliency.colours(config, dataset).mean == row.mean
   # The mean is of red, green, blue in 0..255, and nothing is divided by a deviation.
   np.testing.assert_allclose(np.array(row.mean) * 255, [122.67892, 116.66877, 104.00699])
   config.model.backbone = 'resnest50'
-  assert saliency_images.colours(config, dataset) is dataset
+  assert saliency.colours(config, dataset) is dataset
   assert saliency.build(config_lib.PipelineConfig().saliency).backbone.options.before_pool

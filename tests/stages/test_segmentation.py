@@ -17,7 +17,7 @@ from pnoc_jax.io import images, records, weights
 from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import predictions, segmentation
 from pnoc_jax.stages.common import maps
-from tests.stages import label_maps
+from tests.stages import contexts, label_maps
 from tests.updates import full_step
 
 STEPS = 6
@@ -39,7 +39,8 @@ class Memory(label_maps.Memory):
 
 
 class Runtime(Runtime):
-  def source(self, config, split):
+  def source(self, config, split, *, without=frozenset()):
+    del config, without
     return Memory(split)
 
 
@@ -77,19 +78,24 @@ def trained(tmp_path_factory, one_device):
       maps.write_labels(path, source.mask(index), source.info)
   runtime = _runtime(root, one_device, config)
   _train(config, root / 'segmentation', runtime, root)
-  inputs = {'segmentation': root / 'segmentation'}
-  predictions.STAGE.check(config, inputs, Memory('train'), runtime)
-  facts = predictions.run(config, inputs, root / 'predictions', runtime)
+  where = config, {'segmentation': root / 'segmentation'}, root / 'predictions', runtime
+  contexts.check(predictions.STAGE, *where)
+  facts = contexts.run(predictions.STAGE, *where)
   assert facts['images'] == 4
   return config, root
 
 
 def _train(config, out, runtime, root):
-  inputs = {'pseudo_masks': root / 'pseudo_masks'}
+  where = config, {'pseudo_masks': root / 'pseudo_masks'}, out, runtime
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(networks, 'first_variables', full_step.drawn)
-    segmentation.STAGE.check(config, inputs, runtime.source(config.dataset, 'train'), runtime)
-    segmentation.run(config, inputs, out, runtime)
+    patch.setattr(networks, 'first_variables', full_step.first_variables)
+    contexts.check(segmentation.STAGE, *where)
+    contexts.run(segmentation.STAGE, *where)
+
+
+def _predict(config, out, runtime, root):
+  inputs = {'segmentation': root / 'segmentation'}
+  return contexts.run(predictions.STAGE, config, inputs, out, runtime)
 
 
 def _pngs(directory: pathlib.Path):
@@ -138,12 +144,11 @@ def test_every_image_has_a_label_map_in_colours(trained):
 
 def test_interrupted_predictions_are_completed(trained, one_device, tmp_path):
   config, root = trained
-  inputs = {'segmentation': root / 'segmentation'}
   with pytest.raises(loop.Interrupted):
-    predictions.run(config, inputs, tmp_path, _runtime(tmp_path, one_device, config, stop_after=1))
+    _predict(config, tmp_path, _runtime(tmp_path, one_device, config, stop_after=1), root)
   first = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.png')}
   assert 0 < len(first) < 4
-  facts = predictions.run(config, inputs, tmp_path, _runtime(tmp_path, one_device, config))
+  facts = _predict(config, tmp_path, _runtime(tmp_path, one_device, config), root)
   assert facts['images'] == 4 - len(first)
   assert _pngs(tmp_path / 'val') == _pngs(root / 'predictions' / 'val')
   assert all(path.stat().st_mtime_ns == time for path, time in first.items())
@@ -168,8 +173,7 @@ def test_the_crf_gets_the_probabilities(trained, one_device, tmp_path, monkeypat
         yield index, soft.argmax(-1).astype(np.int32)
 
   monkeypatch.setattr(crf_stage, 'SoftmaxCrf', Crf)
-  inputs = {'segmentation': root / 'segmentation'}
-  predictions.run(config, inputs, tmp_path, _runtime(tmp_path, one_device, config))
+  _predict(config, tmp_path, _runtime(tmp_path, one_device, config), root)
   assert sorted(seen) == [0, 1, 2, 3]
   assert _pngs(tmp_path / 'val') == _pngs(root / 'predictions' / 'val')
 
@@ -184,8 +188,7 @@ def test_the_server_s_archive_is_the_same_every_time(trained, one_device, tmp_pa
     (out / 'val').mkdir(parents=True)
     for name, content in _pngs(root / 'predictions' / 'val').items():
       (out / 'val' / f'{name}.png').write_bytes(content)
-    inputs = {'segmentation': root / 'segmentation'}
-    predictions.run(config, inputs, out, _runtime(out, one_device, config))
+    _predict(config, out, _runtime(out, one_device, config), root)
     archive = out / 'voc_server' / 'val.tar.gz'
     found.append(archive.read_bytes())
     with tarfile.open(archive) as file:
@@ -201,27 +204,22 @@ def test_masks_themselves_are_targets_for_comparison():
   source = Memory('train')
   config = _config().segmentation.transform
   config.shift, config.flip = 0, False
-  batches = pipeline.train_batches(
-    source,
-    config,
-    batch_size=4,
-    seed=0,
-    target=joins.true_masks(source),
-    images=pipeline.Images.ALL,
-  )
+  target, shown = joins.true_masks(source), pipeline.Images.ALL
+  examples = pipeline.Examples(source, target=target, images=shown)
+  batches = pipeline.train_batches(examples, config, batch_size=4, seed=0)
   with batches:
     batch = next(batches)
   for index, target in zip(batch['index'], batch['target'], strict=True):
     np.testing.assert_array_equal(target, images.resize_nearest(source.mask(index), (32, 32)))
 
 
-def test_what_cannot_be_learnt_from_is_refused(trained, one_device, tmp_path):
+def test_what_cannot_be_learnt_from_is_refused(trained, one_device, tmp_path, monkeypatch):
   _, root = trained
   config, source = _config(), Memory('train')
   runtime = _runtime(tmp_path, one_device, config)
 
   def check(inputs):
-    segmentation.STAGE.check(config, inputs, source, runtime)
+    contexts.check(segmentation.STAGE, config, inputs, tmp_path / 'segmentation', runtime)
 
   path = tmp_path / 'pseudo_masks' / 'train' / f'{source.ids[0]}.png'
   maps.write_labels(path, np.zeros((3, 4), np.uint8), source.info)
@@ -231,6 +229,7 @@ def test_what_cannot_be_learnt_from_is_refused(trained, one_device, tmp_path):
   with pytest.raises(UserError, match='pseudo masks are of these splits'):
     check({'pseudo_masks': root / 'pseudo_masks'})
   config.segmentation.labels, source.has_masks = segmentation.Labels.TRUE, False
+  monkeypatch.setattr(runtime, 'source', lambda *_: source)
   with pytest.raises(UserError, match='has no masks'):
     check({})
   assert segmentation.STAGE.needs(config) == ()

@@ -1,7 +1,6 @@
 """Steps of P-NOC with real networks, as the stage `generator` makes them, on any mesh."""
 
 import pathlib
-from unittest import mock
 
 import jax
 import numpy as np
@@ -9,10 +8,12 @@ import numpy as np
 from pnoc_jax import config as config_lib
 from pnoc_jax import trees
 from pnoc_jax.data import info
-from pnoc_jax.engine import networks, trainer
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.data.streams import pipeline
+from pnoc_jax.engine import networks
+from pnoc_jax.engine.programs import Program
+from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.parallel import arrays, hosts
-from pnoc_jax.stages import generator
+from pnoc_jax.stages.common import cam_program
 
 CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
 DATASET = info.DatasetInfo(
@@ -23,6 +24,13 @@ DATASET = info.DatasetInfo(
 )
 
 
+class Noise:
+  """What a program asks of its images: there are enough of them for one epoch of `TOTAL` steps."""
+
+  info, split = DATASET, 'train'
+  labels = np.ones((BATCH * TOTAL, CLASSES), np.float32)
+
+
 def config() -> config_lib.PipelineConfig:
   """Stem and first stage of ResNeSt-tiny, which compile soon; SGD; the leak: all a step has."""
   result = config_lib.PipelineConfig()
@@ -31,14 +39,14 @@ def config() -> config_lib.PipelineConfig:
     training.model.output_stride = 8
     training.model.last_stage = 'layer1'
     training.batch_size = BATCH
+    training.epochs = 1
   result.generator.leak_noc_grad = True
   result.generator.lambda_noc.start = 0.5
   return result
 
 
-def drawn(model, dataset, mesh, *, seed, **rest):
-  """Stands in for `networks.first_variables`, which compiles the drawing."""
-  del mesh, rest
+def drawn(model, dataset: info.DatasetInfo, *, seed: int):
+  """Draws a network's variables on the host: to compile the drawing takes longer."""
   rng = np.random.default_rng(seed)
 
   def draw(path, x):
@@ -47,18 +55,29 @@ def drawn(model, dataset, mesh, *, seed, **rest):
       return rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
     return np.full(x.shape, float(name in ('scale', 'var')), np.float32)
 
-  template = networks.abstract_variables(model, dataset)
-  return jax.tree_util.tree_map_with_path(draw, template)
+  return jax.tree_util.tree_map_with_path(draw, networks.abstract_variables(model, dataset))
 
 
-def make_trainer(mesh, settings: config_lib.PipelineConfig):
-  """Returns the stage's trainer; its judge is drawn, not trained."""
-  model = generator.judge_model(settings.classifier.model, CLASSES)
-  judge = drawn(model, DATASET, mesh, seed=1)
+def first_variables(model, source, context: Context):
+  """Stands in for `networks.first_variables`; nothing is pretrained."""
+  del source
+  return drawn(model, context.train.info, seed=context.seed)
+
+
+def make_program(mesh, settings: config_lib.PipelineConfig) -> Program:
+  """The stage's program; its judge is drawn, not trained."""
   runtime = Runtime(pathlib.Path(), mesh, mesh, settings.runtime)
-  length = trainer.Horizon(epoch=TOTAL, total=TOTAL)
-  with mock.patch.object(networks, 'first_variables', drawn):
-    return generator._Updates(settings, DATASET, length, (model, judge), runtime)
+  context = Context('generator', settings, {}, pathlib.Path(), runtime)
+  model = networks.build(settings.generator.model, CLASSES)
+  judge = cam_program.judge_model(settings.classifier.model, CLASSES)
+  return cam_program.make_program(
+    settings.generator,
+    model,
+    drawn(model, DATASET, seed=settings.seed),
+    cam_program.Judge(judge, drawn(judge, DATASET, seed=1), settings.classifier.model),
+    pipeline.Examples(Noise()),
+    context,
+  )
 
 
 def batch(step: int) -> dict[str, np.ndarray]:
@@ -77,18 +96,17 @@ def batch(step: int) -> dict[str, np.ndarray]:
   return {name: x[start : start + rows] for name, x in whole.items()}
 
 
-def take_steps(mesh, trainer) -> dict[str, np.ndarray]:
+def take_steps(mesh, program: Program) -> dict[str, np.ndarray]:
   """Trains for two steps; returns the state and all metrics by name."""
-  state, logged = trainer.init(), {}
+  state, logged = program.init(), {}
   for step in range(STEPS):
-    state, metrics = trainer.update(state, arrays.to_global(batch(step), mesh), step)
+    state, metrics = program.step(state, arrays.to_global(batch(step), mesh), step)
     logged[f'metrics{step}'] = metrics
   return jax.device_get(trees.flatten_names(arrays.to_host({'state': state, **logged})))
 
 
 def in_two_processes(mesh, folder: str) -> dict[str, int]:
   """What each process of the test does; process 0 writes the result."""
-  trainer = make_trainer(mesh, config())
-  found = take_steps(mesh, trainer)
+  found = take_steps(mesh, make_program(mesh, config()))
   np.savez(pathlib.Path(folder) / f'{hosts.process_index()}.npz', **found)
   return {'devices': mesh.size}

@@ -107,7 +107,7 @@ def test_other_masks_and_losses_of_the_generator(start, stepped, oracle):
   """Masks by each image's maximum, squared differences of present classes, sure tiles."""
   ours, judge, state, batch = start
   reconstruct = functools.partial(
-    puzzle.reconstruction_loss, norm=puzzle.Norm.L2, selection=puzzle.Selection.SELECTION
+    puzzle.reconstruction_loss, distance=puzzle.Distance.L2, selection=puzzle.Selection.SELECTION
   )
   update = _generator_update(
     _tx(ours['params']), reconstruct=reconstruct, w_conf=0.3, soft_mask=erase.Over.IMAGE

@@ -43,7 +43,7 @@ def _optimizer(accumulate):
   # As the stage's default, with a decay that shows.
   return optimizer.make_optimizer(
     _state(optax.identity()).params,
-    rule=optimizer.Rule.ADAM,
+    descent=optimizer.Descent(optimizer.Rule.ADAM),
     schedule=schedules.constant(0.01),
     groups=[optimizer.Group('.*', weight_decay=0.5)],
     accumulate=accumulate,

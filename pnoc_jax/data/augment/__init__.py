@@ -1,1 +1,1 @@
-"""What is done to one training image: resizing, cropping, mirroring, colours, mixing."""
+"""The changes of one training image: resizing, cropping, mirroring, colours, mixing."""

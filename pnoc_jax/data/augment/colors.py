@@ -19,9 +19,9 @@ def color_jitter(
     image: u8[H, W, 3].
     rng: draws the order, then the factors.
     brightness_range: the factor is uniform in 1 +- this, at least 0.
-    contrast_range: as well.
-    saturation_range: as well.
-    hue_range: the turn is uniform in +- this, of the circle.
+    contrast_range: the same for the contrast.
+    saturation_range: the same for the saturation.
+    hue_range: the hue turns by a part of the circle that is uniform in +- this.
 
   Returns:
     u8[H, W, 3].
@@ -70,12 +70,12 @@ def hue(image: np.ndarray, turn: float) -> np.ndarray:
 
 
 def _blend_table(other, factor):
-  """u8[256]: Pillow's blend of every value with one other value; it rounds towards zero."""
+  """u8[256]: Pillow's blend of each value with `other`; it rounds towards zero."""
   values = np.arange(256, dtype=np.float32)
   return (other + np.float32(factor) * (values - other)).clip(0, 255).astype(np.uint8)
 
 
 def _grey(image):
-  """u8[H, W]: Pillow's L, in its fixed-point form of ITU-R 601."""
+  """u8[H, W]: Pillow's L, which is ITU-R 601 in fixed point."""
   red, green, blue = (image[..., c].astype(np.uint32) for c in range(3))
   return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)

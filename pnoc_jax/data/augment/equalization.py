@@ -1,4 +1,4 @@
-"""Tones of u8 images made alike: CLAHE on the lightness, and a quantile of each channel."""
+"""Makes the tones of u8 images alike, by CLAHE on the lightness or by each channel's quantile."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ import numpy as np
 def normalize_quantile(
   image: np.ndarray, *, quantile: float = 0.99, least: float = 25.0
 ) -> np.ndarray:
-  """Stretches each channel so that its quantile becomes white; what is above is cut off.
+  """Stretches each channel so that its quantile becomes white; values above it become white, too.
 
   Args:
     image: u8[H, W, C].
-    quantile: of the channel's values, interpolated linearly.
-    least: a channel whose quantile is below it is kept: it shows next to nothing but noise.
+    quantile: which quantile of the channel's values, interpolated linearly.
+    least: a channel whose quantile is below this is kept, because it shows little but noise.
 
   Returns:
     u8[H, W, C].
@@ -33,7 +33,7 @@ def clahe(image: np.ndarray, *, clip: float = 2.0, tiles: int = 8) -> np.ndarray
   Args:
     image: u8[H, W, 3].
     clip: see `equalize_tiles`.
-    tiles: as well.
+    tiles: see `equalize_tiles`.
 
   Returns:
     u8[H, W, 3].
@@ -47,13 +47,13 @@ def clahe(image: np.ndarray, *, clip: float = 2.0, tiles: int = 8) -> np.ndarray
 def equalize_tiles(plane: np.ndarray, *, clip: float = 2.0, tiles: int = 8) -> np.ndarray:
   """CLAHE of one channel, with OpenCV's numbers.
 
-  Each tile's clipped histogram makes a table; a pixel takes the bilinear mean of the tables of the
-  four tiles whose centres are nearest. An image whose sides do not divide by `tiles` is continued
-  by its mirror image.
+  Each tile's clipped histogram makes a table of new values. A pixel's new value is the bilinear
+  mean of what the tables of the four nearest tiles say. An image whose sides are no multiples of
+  `tiles` is continued by its mirror image.
 
   Args:
     plane: u8[H, W].
-    clip: largest count of a histogram, in parts of that of a flat one; what is above is spread.
+    clip: the largest count of a histogram, in counts of a flat one; what is above is spread evenly.
     tiles: number of tiles along each side.
 
   Returns:
@@ -62,7 +62,7 @@ def equalize_tiles(plane: np.ndarray, *, clip: float = 2.0, tiles: int = 8) -> n
   height, width = plane.shape
   padded = plane
   if height % tiles or width % tiles:
-    # As OpenCV: where one side does not divide, both grow, a side that does by a whole tile each.
+    # As in OpenCV, both sides grow if one is no multiple; a side that is one grows by `tiles` px.
     grown = [(0, tiles - n % tiles) for n in (height, width)]
     padded = np.pad(plane, grown, mode='reflect')
   rows, columns = (n // tiles for n in padded.shape)
@@ -94,21 +94,20 @@ def _tables(values, *, clip):
 
 
 def _neighbours(size, side, tiles):
-  """Of each pixel: the tile whose centre is before it, the one after, and the latter's weight."""
+  """Each pixel's tile with the centre before it, the tile after that, and the latter's weight."""
   at = np.arange(size, dtype=np.float32) * np.float32(1 / side) - np.float32(0.5)
   before = np.floor(at).astype(np.int64)
   weight = at - before.astype(np.float32)
   return np.maximum(before, 0), np.minimum(before + 1, tiles - 1), weight
 
 
+# Linear RGB of sRGB's primaries to XYZ (ITU-R BT.709).
 _TO_XYZ = np.array(
   [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]],
   np.float32,
 )
-"""Linear RGB of sRGB's primaries to XYZ (ITU-R BT.709)."""
 _WHITE = _TO_XYZ.sum(axis=1)
-_EDGE = 6 / 29
-"""Where the cube root of Lab meets its linear part."""
+_EDGE = 6 / 29  # Here the cube root of Lab meets its linear part.
 
 
 def rgb_to_lab(image: np.ndarray) -> np.ndarray:
@@ -122,7 +121,7 @@ def rgb_to_lab(image: np.ndarray) -> np.ndarray:
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-  """The inverse of `rgb_to_lab`; colours outside of sRGB are cut to it."""
+  """The inverse of `rgb_to_lab`; colours outside of sRGB are clipped."""
   y = (lab[..., 0] + 16) / 116
   f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
   x = np.where(f > _EDGE, f**3, 3 * _EDGE**2 * (f - 4 / 29)).astype(np.float32)

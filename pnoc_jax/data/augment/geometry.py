@@ -6,18 +6,21 @@ import numpy as np
 
 
 class Resize(enum.Enum):
-  """What the drawn size is of."""
+  """What gets the drawn size.
+
+  Attributes:
+    LONG_SIDE: the long side (bicubic). If the least and the largest size are equal, this is SQUARE.
+    SHORT_SIDE: the short side (bicubic). A crop of at most the least size is then always full.
+    SQUARE: both sides, so that the image is squeezed (bilinear).
+    PERCENT: the size is a scale in hundredths; 50..200 halves to doubles both sides (bicubic).
+    NONE: images keep their sizes.
+  """
 
   LONG_SIDE = 'long_side'
-  """The long side (bicubic); where the least and the largest size are equal, as SQUARE."""
   SHORT_SIDE = 'short_side'
-  """The short side (bicubic): a crop of at most the least size is always full."""
   SQUARE = 'square'
-  """Both sides: the image is squeezed (bilinear)."""
   PERCENT = 'percent'
-  """The image, in hundredths: 50..200 halves to doubles both sides (bicubic)."""
   NONE = 'none'
-  """Nothing: images keep their sizes."""
 
 
 def draw_size(
@@ -28,14 +31,14 @@ def draw_size(
   max_size: int,
   resize: Resize = Resize.LONG_SIDE,
 ) -> tuple[tuple[int, int], bool]:
-  """Draws what an image is resized to.
+  """Draws the size that an image is resized to.
 
   Args:
-    size: its (H, W).
+    size: the image's (H, W).
     rng: draws a uniform whole number, except where the bounds of LONG_SIDE are equal.
-    min_size: the least.
-    max_size: the largest, inclusive.
-    resize: what the number is of.
+    min_size: the least number.
+    max_size: the largest number, inclusive.
+    resize: what gets this size.
 
   Returns:
     (H', W'), and whether this squeezes the image to a square (bilinear; else bicubic).
@@ -53,14 +56,14 @@ def draw_size(
 
 
 def squeezes(resize: Resize, *, min_size: int, max_size: int) -> bool:
-  """Whether images become squares, whatever their form."""
+  """Whether images of any form become squares."""
   return resize is Resize.SQUARE or (resize is Resize.LONG_SIDE and min_size == max_size)
 
 
 def draw_place(
   size: tuple[int, int], rng: np.random.Generator, *, crop: int, shift: int = 0
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-  """Draws where a square is cut; a smaller image lies at a uniform place in it.
+  """Draws where a square is cut from an image, or where a smaller image lies in the square.
 
   Args:
     size: the image's (H, W).
@@ -74,9 +77,9 @@ def draw_place(
   source, target = [], []
   for length in size:
     padded = length + 2 * shift
-    # Where the image's first row or column comes to lie; negative if it is cut off.
+    # The image's first row or column comes to lie here; this is negative if it is cut off.
     offset = shift + int(rng.integers(min(crop - padded, 0), max(crop - padded, 0), endpoint=True))
-    # A border wider than the crop can leave nothing of the image: then both are empty.
+    # If the border is wider than the crop, nothing of the image may be left: both are empty then.
     first, last = min(max(offset, 0), crop), max(min(offset + length, crop), 0)
     source.append(slice(first - offset, max(last, first) - offset))
     target.append(slice(first, max(last, first)))
@@ -86,7 +89,7 @@ def draw_place(
 def paste(
   array: np.ndarray, place: tuple[tuple[slice, slice], tuple[slice, slice]], *, crop: int, fill: int
 ) -> np.ndarray:
-  """Cuts an array as `draw_place` says.
+  """Cuts an array at a place that `draw_place` drew.
 
   Args:
     array: u8[H, W, ...].
@@ -103,6 +106,6 @@ def paste(
 
 
 def box(place: tuple[tuple[slice, slice], tuple[slice, slice]]) -> np.ndarray:
-  """i32[4] = (y0, x0, y1, x1) of what was pasted."""
+  """i32[4] = (y0, x0, y1, x1) of the pasted part."""
   rows, columns = place[1]
   return np.array([rows.start, columns.start, rows.stop, columns.stop], np.int32)

@@ -1,7 +1,7 @@
-"""Two training images made one, with their labels: CutMix, MixUp, or either.
+"""Makes one training image of two, and one label: CutMix, MixUp, or either.
 
-The second image is drawn from the whole split. What is drawn depends on the seed and on the
-example's place in the stream alone, and the first image is transformed as it is without mixing.
+The second image is drawn from the whole split. All draws depend on the seed and on the example's
+place in the stream alone, and the first image is transformed as it is without mixing.
 """
 
 import dataclasses
@@ -15,32 +15,40 @@ from pnoc_jax.data.streams import positions
 
 
 class Mix(enum.Enum):
-  """How two images become one."""
+  """How two images become one.
+
+  Attributes:
+    NONE: images are not mixed.
+    CUTMIX: a rectangle of the second is pasted into the first.
+    MIXUP: both are averaged with a random weight.
+    CUT_OR_MIX: a fair coin chooses CUTMIX or MIXUP.
+  """
 
   NONE = 'none'
   CUTMIX = 'cutmix'
-  """A rectangle of the second is pasted into the first."""
   MIXUP = 'mixup'
-  """Both are averaged with a random weight."""
   CUT_OR_MIX = 'cut_or_mix'
-  """One of the two, by a fair coin."""
 
 
 @dataclasses.dataclass(slots=True)
 class MixConfig:
-  """Mixing of training images; the numbers are the reference's, whose recipes leave it out."""
+  """Mixing of training images; the numbers are the reference's, whose recipes do not mix.
+
+  Attributes:
+    kind: how two images become one.
+    cutmix_probability: the part of the images that CutMix changes.
+    mixup_probability: the part of the images that MixUp changes.
+    beta: weights are drawn from Beta(beta, beta); 1 is uniform.
+  """
 
   kind: Mix = Mix.NONE
   cutmix_probability: float = 0.5
-  """Part of the images that CutMix changes."""
   mixup_probability: float = 1.0
-  """Part of the images that MixUp changes."""
   beta: float = 1.0
-  """Weights are drawn from Beta(beta, beta); 1 is uniform."""
 
 
 def faults(config: MixConfig) -> list[str]:
-  """What of a config cannot work."""
+  """The fields of a config that cannot work, each with a reason."""
   wrong = []
   for name in ('cutmix_probability', 'mixup_probability'):
     if not 0 <= getattr(config, name) <= 1:
@@ -51,7 +59,7 @@ def faults(config: MixConfig) -> list[str]:
 
 
 class Mixer:
-  """Mixes an example of a training stream with another one of its split."""
+  """Mixes an example of a training stream with another example of its split."""
 
   def __init__(
     self,
@@ -62,14 +70,14 @@ class Mixer:
     *,
     seed: int,
   ):
-    """Keeps what it draws from.
+    """Keeps its arguments.
 
     Args:
       source: the examples.
-      partners: i64[N], indices of those that may be the second one.
-      transform: of the second one as well.
+      partners: i64[N], indices of the examples that may be the second one.
+      transform: the transform of both images.
       config: how to mix.
-      seed: of the stream.
+      seed: the stream's seed.
     """
     self._source, self._partners, self._transform = source, partners, transform
     self._config, self._seed = config, seed

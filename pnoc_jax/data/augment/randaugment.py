@@ -1,6 +1,6 @@
 """RandAugment in the form of FixMatch (`RandAugmentMC`): few strong operations, then a cutout.
 
-The operations are Pillow's own. Fill is black and resampling nearest, which are its defaults.
+The operations are Pillow's own, with its defaults: new pixels are black, resampling is nearest.
 """
 
 from collections.abc import Callable
@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-PROBABILITY = 0.5
-"""Of applying an operation that was drawn."""
+PROBABILITY = 0.5  # That an operation which was drawn is applied.
 
 
 def rand_augment(
@@ -37,7 +36,7 @@ def rand_augment(
   for which in rng.integers(len(names), size=n):
     v = int(rng.integers(1, m))
     if rng.random() < PROBABILITY:
-      # Each operation that has two directions draws its sign only when it is applied.
+      # An operation with two directions draws its sign only when it is applied.
       picture = OPERATIONS[names[which]](picture, v, rng)
   if cutout_size:
     picture = cutout(picture, rng, size=cutout_size)
@@ -45,7 +44,10 @@ def rand_augment(
 
 
 def cutout(picture: Image.Image, rng: np.random.Generator, *, size: int) -> Image.Image:
-  """A black rectangle around a uniform point; Pillow's corners are inclusive, so up to size + 1."""
+  """Paints a black rectangle around a uniform point.
+
+  Pillow counts both corners in, so its sides are up to `size` + 1.
+  """
   width, height = picture.size
   x0 = int(max(0, rng.uniform(0, width) - size / 2))
   y0 = int(max(0, rng.uniform(0, height) - size / 2))
@@ -56,7 +58,7 @@ def cutout(picture: Image.Image, rng: np.random.Generator, *, size: int) -> Imag
 
 
 def factor(v: int) -> float:
-  """The enhancers' factor: .14 for v = 1 to .86 for v = 9, so only reductions."""
+  """The enhancers' factor, from .14 for v = 1 to .86 for v = 9: they only reduce."""
   return 0.09 * v + 0.05
 
 
@@ -102,6 +104,7 @@ def _sign(rng):
   return -1 if rng.random() < 0.5 else 1
 
 
+# The pool of 14; each maps a picture, a magnitude v and a generator to a picture.
 OPERATIONS: dict[str, Callable[[Image.Image, int, np.random.Generator], Image.Image]] = {
   'autocontrast': lambda picture, v, rng: ImageOps.autocontrast(picture),
   'brightness': _enhance(ImageEnhance.Brightness),
@@ -118,4 +121,3 @@ OPERATIONS: dict[str, Callable[[Image.Image, int, np.random.Generator], Image.Im
   'translate_x': _translate_x,
   'translate_y': _translate_y,
 }
-"""The pool of 14; each maps a picture, a magnitude v and a generator to a picture."""

@@ -1,10 +1,11 @@
 """Image transforms on the host: u8 in, u8 out; normalisation happens on the device.
 
 The order is resize, flip, tones, colours, RandAugment, crop. A crop that is larger than its image
-leaves a border, which the returned box tells apart: after normalisation it must be exactly zero.
+has a border, which must be exactly zero after normalisation. Therefore a transform also returns the
+box of the image's content.
 
-A target is a map beside the image (labels, saliency, hints): it goes through the same resize, flip
-and crop, and through no colour change.
+A target is a map beside the image (labels, saliency, hints). It is resized, flipped and cropped
+with the image; its values stay.
 """
 
 import dataclasses
@@ -21,11 +22,18 @@ Resize = geometry.Resize
 
 
 class Augment(enum.Enum):
-  """The colour and shape changes of a training image."""
+  """The colour and shape changes of a training image.
+
+  Attributes:
+    NONE: none.
+    LIGHT: a random brightness.
+    COLORJITTER: random brightness, contrast, saturation and hue.
+    RANDAUGMENT: RandAugment.
+    COLORJITTER_RANDAUGMENT: COLORJITTER, then RANDAUGMENT.
+  """
 
   NONE = 'none'
   LIGHT = 'light'
-  """A random brightness."""
   COLORJITTER = 'colorjitter'
   RANDAUGMENT = 'randaugment'
   COLORJITTER_RANDAUGMENT = 'colorjitter-randaugment'
@@ -34,19 +42,30 @@ class Augment(enum.Enum):
 class Tones(enum.Enum):
   """How the tones of a training image are made alike, before its colours change at random.
 
-  As the reference: training images alone; images are measured and inferred as they are.
+  As in the reference, this is done to training images alone, not to those that are measured or
+  inferred.
+
+  Attributes:
+    NONE: not at all.
+    QUANTILE: each channel is stretched until 1 % of its pixels are white (for microscopy).
+    CLAHE: contrast-limited equalisation of the lightness in 8 x 8 tiles, clip limit 2 (for
+      streets).
+    QUANTILE_CLAHE: QUANTILE, then CLAHE.
   """
 
   NONE = 'none'
   QUANTILE = 'quantile'
-  """Each channel is stretched until 1 % of its pixels are white (for microscopy)."""
   CLAHE = 'clahe'
-  """Contrast-limited equalisation of the lightness in 8 x 8 tiles, clip limit 2 (for streets)."""
   QUANTILE_CLAHE = 'quantile_clahe'
 
 
 class Resample(enum.Enum):
-  """How a target is resized."""
+  """How a target is resized.
+
+  Attributes:
+    NEAREST: to the nearest pixel's value, for indices.
+    BILINEAR: linearly, for quantities.
+  """
 
   NEAREST = 'nearest'
   BILINEAR = 'bilinear'
@@ -68,38 +87,47 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class TransformConfig:
-  """Numbers of the training transform; the defaults are those of VOC12 images."""
+  """Numbers of the training transform; the defaults are those of VOC12 images.
+
+  Attributes:
+    min_size: the least size that an image is resized to; a size is a whole number, drawn uniformly
+      from min_size..max_size, in px (with PERCENT in hundredths).
+    max_size: the largest size.
+    resize: what has this size; LONG_SIDE with equal bounds squeezes images to squares.
+    crop: height and width of the result, px.
+    shift: width in px of a border that is put around the image before the crop. With
+      min_size = max_size = crop, the image moves by up to this in each direction.
+    flip: whether half of the images are mirrored.
+    tones: how tones are made alike.
+    augment: the colour and shape changes.
+    brightness: LIGHT and COLORJITTER draw the factor from 1 +- this.
+    contrast: COLORJITTER draws the factor from 1 +- this.
+    saturation: COLORJITTER draws the factor from 1 +- this.
+    hue: COLORJITTER turns the hue by a part of the circle from +- this, at most 0.5.
+    randaugment_n: RANDAUGMENT draws so many operations for an image.
+    randaugment_m: RANDAUGMENT draws magnitudes from 1 to this, exclusive.
+    cutout: RANDAUGMENT ends with a black rectangle of this side, px (one more where it fits).
+  """
 
   min_size: int = 320
-  """The image is resized to a whole number, uniform in min_size..max_size: px, but of PERCENT."""
   max_size: int = 640
   resize: Resize = Resize.LONG_SIDE
-  """What that number is of; LONG_SIDE with equal bounds squeezes to a square."""
   crop: int = 512
-  """Height and width of the result, px."""
   shift: int = 0
-  """Border in px put around the image before the crop: with min_size = max_size = crop, the image
-  moves by up to this in each direction."""
   flip: bool = True
-  """Mirror half of the images."""
   tones: Tones = Tones.NONE
   augment: Augment = Augment.RANDAUGMENT
   brightness: float = 0.3
-  """LIGHT and COLORJITTER: the factor is uniform in 1 +- this."""
   contrast: float = 0.3
   saturation: float = 0.3
   hue: float = 0.1
-  """COLORJITTER: the hue turns by a uniform part of the circle in +- this, at most 0.5."""
   randaugment_n: int = 2
-  """Number of operations drawn for an image."""
   randaugment_m: int = 10
-  """Magnitudes are drawn from 1 to this, exclusive."""
   cutout: int = 16
-  """RANDAUGMENT ends with a black rectangle of this side in px (one more where it fits)."""
 
   @property
   def squeezes(self) -> bool:
-    """Whether images become squares, whatever their form; measurements then treat them alike."""
+    """Whether images of any form become squares; measurements then squeeze them, too."""
     return geometry.squeezes(self.resize, min_size=self.min_size, max_size=self.max_size)
 
 
@@ -108,8 +136,8 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
 
   Args:
     config: the numbers.
-    paired: images have a target.
-    channels: of the images.
+    paired: whether images have a target.
+    channels: number of the images' channels.
   """
   wrong = []
   if not 1 <= config.min_size <= config.max_size:
@@ -129,16 +157,16 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
       f'augment is {config.augment.value}, which moves the image but not its target: '
       'use none, light or colorjitter'
     )
-  if channels != 3 and config.augment not in (Augment.NONE, Augment.LIGHT):
-    wrong.append(
-      f'augment is {config.augment.value}, which is of red, green and blue, but the images have '
-      f'{channels} channels: use none or light'
-    )
-  if channels != 3 and config.tones in _LIGHTNESS:
-    wrong.append(
-      f'tones is {config.tones.value}, which is of red, green and blue, but the images have '
-      f'{channels} channels: use none or quantile'
-    )
+  for field, known in (
+    ('augment', (Augment.NONE, Augment.LIGHT)),
+    ('tones', (Tones.NONE, Tones.QUANTILE)),
+  ):
+    value = getattr(config, field)
+    if channels != 3 and value not in known:
+      wrong.append(
+        f'{field} is {value.value}, which is of red, green and blue, but the images have '
+        f'{channels} channels: use {" or ".join(x.value for x in known)}'
+      )
   if wrong:
     raise errors.UserError('The transform cannot work: ' + '; '.join(wrong) + '.')
 
@@ -146,12 +174,12 @@ def validate(config: TransformConfig, *, paired: bool = False, channels: int = 3
 def train(
   image: np.ndarray, rng: np.random.Generator, config: TransformConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The training transform of classification.
+  """The training transform of an image.
 
   Args:
     image: u8[H, W, C].
     rng: the only source of randomness.
-    config: its numbers.
+    config: the numbers.
 
   Returns:
     u8[crop, crop, C], and the box i32[4] = (y0, x0, y1, x1) of the content in it.
@@ -169,13 +197,13 @@ def train_pair(
   fill: int = types.VOID,
   resample: Resample = Resample.NEAREST,
 ) -> Pair:
-  """The training transform of an image and a map beside it; `train` does the same to the image.
+  """The training transform of an image and its target; `train` does the same to the image.
 
   Args:
     image: u8[H, W, C].
     target: u8[H, W], or None.
     rng: the only source of randomness.
-    config: its numbers, valid as `paired` if there is a target.
+    config: the numbers; `validate` accepts them as `paired` if there is a target.
     fill: the target's value outside of the content.
     resample: how the target is resized.
 
@@ -191,7 +219,7 @@ def train_pair(
 
 
 def uncropped(image: np.ndarray, rng: np.random.Generator, config: TransformConfig) -> np.ndarray:
-  """What `train` does before it crops: u8[H, W, C] to u8[H', W', C]."""
+  """The part of `train` before the crop: u8[H, W, C] to u8[H', W', C]."""
   return _before_crop(image, None, rng, config, Resample.NEAREST)[0]
 
 
@@ -249,14 +277,14 @@ def valid(
   Args:
     image: u8[H, W, C].
     mask: u8[H, W] or None.
-    size: of the result, px.
-    squeeze: squeeze the whole image to the square, as a training that does so.
+    size: height and width of the result, px.
+    squeeze: whether the whole image is squeezed to the square, for a training that does so.
     resample: how the mask is resized.
 
   Returns:
     image u8[size, size, C], box i32[4], mask u8[size, size] (255 where there is none).
   """
-  # As torchvision's Resize: what is over a whole pixel of the long side is dropped.
+  # As in torchvision's Resize, the long side is rounded down.
   shape = tuple(size * n // min(image.shape[:2]) for n in image.shape[:2])
   if squeeze:
     shape = (size, size)

@@ -1,1 +1,1 @@
-"""Looks at data sets before they are used: broken files, statistics, findings."""
+"""Looks at data sets before they are used, for broken files, statistics and findings."""

@@ -18,12 +18,17 @@ from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
 from pnoc_jax.io import atomic
 
-_FORMAT = 1  # Of the stamp; a check that looks at more things gets a new number.
+_FORMAT = 1  # The stamp's format; a check that looks at more things gets a new number.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-  """What is wrong with one example: its id, and a sentence that names the file."""
+  """What is wrong with one example.
+
+  Attributes:
+    id: the example's id.
+    what: a sentence that names the file.
+  """
 
   id: str
   what: str
@@ -41,9 +46,9 @@ def check_source(
   Args:
     source: the examples.
     on_progress: called with (examples done, examples).
-    threads: that decode.
-    stamp: a file that remembers a check without problems; while the files' names, sizes and times
-      of change stay as they were, the next check reads none of them.
+    threads: how many threads decode.
+    stamp: a file that remembers a check without problems. As long as the data set's files keep
+      their names, sizes and times of change, later checks read none of them.
 
   Returns:
     The problems, in the order of the ids.
@@ -73,7 +78,7 @@ def screen(
   on_progress: Callable[[int, int], None] | None = None,
   threads: int = 4,
 ) -> frozenset[str]:
-  """Checks a source and does what the configuration wants done about its problems.
+  """Checks a source; its problems stop the run, or their examples are left out.
 
   Args:
     source: the examples.
@@ -84,7 +89,7 @@ def screen(
     threads: as in `check_source`.
 
   Returns:
-    The ids to leave out: `exclude` of `open_source`.
+    The ids to leave out, for `exclude` of `open_source`.
 
   Raises:
     UserError: STRICT and there are problems.
@@ -121,8 +126,8 @@ def examine(
     index: which one.
 
   Returns:
-    What is wrong with it, in words; its image; its mask. None for what there is not or cannot be
-    read.
+    What is wrong with the example, in words; its image; its mask. An image or mask that is not
+    there, or cannot be read, is None.
   """
   try:
     image = source.example(index)['image']
@@ -152,14 +157,14 @@ def examine(
 
 
 def _digest(source):
-  """Of the classes and of every file's state; None where one is not there."""
+  """Digest of the classes and of every file's state; None if a file is not there."""
   sha = hashlib.sha256(repr(source.info.classes).encode())
   try:
     for index in range(len(source)):
       for path in source.files(index):
         sha.update(cache.state(path))
   except errors.UserError:
-    return None  # The check tells it as a problem.
+    return None  # The check names it as a problem.
   return sha.hexdigest()
 
 
@@ -173,6 +178,6 @@ def _read_stamp(path):
 
 
 def _write(path, text):
-  # All processes of a run check, and write the same.
+  # All processes of a run check, and they write the same.
   writer = f'.{socket.gethostname()}-{os.getpid()}'
   atomic.write(path, lambda file: file.write(text.encode()), writer=writer)

@@ -1,4 +1,4 @@
-"""What was found wrong, or worth knowing, before a run; and how it is told."""
+"""The findings of a look at data before a run, and their report."""
 
 import contextlib
 import dataclasses
@@ -9,19 +9,28 @@ from pnoc_jax import errors
 
 
 class Level(enum.Enum):
-  """How much a finding matters."""
+  """How much a finding matters.
+
+  Attributes:
+    FACT: good to know.
+    WARNING: a run is possible, and perhaps not what is wanted.
+    FAULT: a run would stop, or would be worth nothing.
+  """
 
   FACT = 'facts'
-  """Good to know."""
   WARNING = 'warnings'
-  """A run is possible, and perhaps not what is wanted."""
   FAULT = 'faults'
-  """A run would stop, or would be worth nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-  """Something found: how much it matters, what it is about, and a sentence."""
+  """Something that was found.
+
+  Attributes:
+    level: how much it matters.
+    about: what it is about.
+    what: a sentence.
+  """
 
   level: Level
   about: str
@@ -33,10 +42,10 @@ _VERDICTS = ('nothing stands against a run', 'look at the warnings', 'a run woul
 
 @dataclasses.dataclass
 class Report:
-  """What was found.
+  """All that was found.
 
   Attributes:
-    findings: in the order of the looks.
+    findings: in the order in which they were found.
   """
 
   findings: list[Finding] = dataclasses.field(default_factory=list)
@@ -47,16 +56,16 @@ class Report:
 
   @contextlib.contextmanager
   def catch(self, about: str) -> Iterator[None]:
-    """A user's error inside becomes faults."""
+    """Turns a user's error inside of the context into faults."""
     try:
       yield
     except errors.UserError as error:
       self.add_error(about, error)
 
   def add_error(self, about: str, error: errors.UserError) -> None:
-    """Adds the faults that an error tells: of a heading with lines below it, one a line.
+    """Adds the faults that an error names: each line below a heading, else the whole message.
 
-    What is told already, e.g. of a table that two splits share, is not told again.
+    A fault that is there already, e.g. of a table that two splits share, is not added again.
     """
     first, *rest = str(error).splitlines()
     indented = [x.strip() for x in rest if x.startswith('  ')]

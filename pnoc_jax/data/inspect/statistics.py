@@ -1,4 +1,4 @@
-"""What a split is like, class by class: the statistics of the paper's Table 8, and their use.
+"""Statistics of a split, class by class, as in the paper's Table 8.
 
 `%S`, the size of a class: mean share of an image that it covers, over the images that show it.
 `%C`, its company: share of its images with another class.
@@ -32,30 +32,30 @@ class ClassStatistics:
 def shares(mask: np.ndarray, num_classes: int) -> np.ndarray:
   """The share of each class in an image.
 
-  The paper does not say how void counts. Here its pixels belong to no class, but to the image: the
+  The paper does not say how void counts. Here void belongs to the image but to no class, so the
   shares of an image with void add up to less than 1.
 
   Args:
-    mask: u8[H, W].
+    mask: u8[H, W]; values that are no class count as void.
     num_classes: K.
 
   Returns:
-    f64[K + 1], the background first; values that are no class are counted as void.
+    f64[K + 1], the background first.
   """
   counts = np.bincount(mask.ravel(), minlength=256)[: num_classes + 1]
   return counts / max(mask.size, 1)
 
 
 def class_statistics(labels: np.ndarray, areas: np.ndarray | None) -> ClassStatistics:
-  """Table 8's columns of a split.
+  """The columns of Table 8 for a split.
 
   Args:
     labels: f32[N, K] multi-hot.
     areas: f64[N, K + 1], each image's `shares`; None without masks.
 
   Returns:
-    The statistics. Size is over the images whose mask shows the class, the others over the images
-    whose label has it.
+    The statistics. The size is a mean over the images whose mask shows the class, the other columns
+    are means over the images whose label has it.
   """
   has = labels > 0
   number = has.sum(1)
@@ -68,20 +68,20 @@ def class_statistics(labels: np.ndarray, areas: np.ndarray | None) -> ClassStati
 
 
 def overall(statistics: ClassStatistics) -> tuple[float | None, float, float]:
-  """(%S, %C, L) as Table 8 averages them: size over the classes and the background, else K."""
+  """(%S, %C, L) of all classes; as in Table 8, the mean of %S counts the background, too."""
   size = None if statistics.size is None else _mean(statistics.size)
   return size, _mean(statistics.company), _mean(statistics.count)
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-  """100 x Pearson's correlation, of the pairs that are both finite.
+  """100 x Pearson's correlation over the pairs in which both numbers are finite.
 
   Args:
     x: f[K].
     y: f[K].
 
   Returns:
-    -100 to 100; None where fewer than two pairs are left, or all x or all y are equal.
+    -100 to 100; None if fewer than two pairs are left, or if all x or all y are equal.
   """
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   known = np.isfinite(x) & np.isfinite(y)
@@ -93,11 +93,11 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 def correlations(statistics: ClassStatistics, iou: np.ndarray) -> dict[str, float | None]:
-  """Table 8's last rows: how far size and company of a class go with its IoU.
+  """The last rows of Table 8: how size and company of a class correlate with its IoU.
 
   Args:
-    statistics: of the split that was scored.
-    iou: f[K], of the classes without the background; NaN for a class that was not scored.
+    statistics: the statistics of the split that was scored.
+    iou: f[K] of the classes without the background; NaN for a class that was not scored.
 
   Returns:
     {'%S', '%C', 'L': 100 x Pearson, or None}.
@@ -110,12 +110,12 @@ def correlations(statistics: ClassStatistics, iou: np.ndarray) -> dict[str, floa
 
 
 def table(statistics: ClassStatistics, dataset: info.DatasetInfo, iou: np.ndarray | None) -> str:
-  """The statistics for people, a line a class.
+  """The statistics as text, one line for each class.
 
   Args:
-    statistics: of a split.
-    dataset: names the classes.
-    iou: f[K + 1] in percent, the background first, to stand beside them; or None.
+    statistics: the statistics of a split.
+    dataset: has the names of the classes.
+    iou: f[K + 1] in percent, the background first, for a column of its own; or None.
   """
   size = np.full(dataset.num_classes + 1, np.nan) if statistics.size is None else statistics.size
   nothing = np.array([np.nan])

@@ -1,7 +1,8 @@
-"""Looks at every example of a split once, and says what is wrong or worth knowing before a run."""
+"""Looks at every example of a split once, and tells what a run should know about them."""
 
 import collections
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
@@ -14,8 +15,8 @@ from pnoc_jax.data.inspect import checks, statistics
 from pnoc_jax.data.inspect.findings import Finding, Level
 from pnoc_jax.io import images
 
-_SHOWN = 5  # Ids that a finding names.
-_MANY = 20  # Problems of one kind that are told one by one.
+_SHOWN = 5  # So many ids are named in a finding.
+_MANY = 20  # So many problems of one kind are told one by one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Survey:
   """What one look at N examples showed.
 
   Attributes:
-    problems: broken examples.
-    sound: bool[N], of the others.
+    problems: what is wrong with examples.
+    sound: bool[N], whether nothing is wrong with an example.
     areas: f64[N, K + 1], each mask's `statistics.shares`, 0 for broken ones; None without masks.
     sizes: i64[N, 2] (H, W), 0 for broken ones.
     modes: Pillow's name of the images' colours -> ids.
@@ -53,7 +54,7 @@ def look(
   Args:
     source: the examples.
     on_progress: called with (examples done, examples).
-    threads: that decode.
+    threads: how many threads decode.
   """
   count, num_classes = len(source), source.info.num_classes
   problems, modes = [], collections.defaultdict(list)
@@ -71,7 +72,7 @@ def look(
     for i, (found, size, share, mode) in enumerate(pool.map(examine, range(count))):
       problems += [checks.Problem(source.ids[i], x) for x in found]
       sound[i], sizes[i] = not found, size
-      if sound[i] and share is not None:
+      if sound[i] and share is not None and areas is not None:
         areas[i] = share
       if mode is not None:
         modes[mode].append(source.ids[i])
@@ -81,14 +82,14 @@ def look(
 
 
 def _mode(source, index):
-  """Of a colour image's file, or None."""
+  """Pillow's name of a colour image's colours, or None."""
   files = source.files(index)
   if len(source.info.mean) != 3 or not files:
     return None
   try:
     return images.image_mode(files[0])
   except errors.UserError:
-    return None  # Told as a problem.
+    return None  # It is among the problems.
 
 
 def judge(
@@ -100,15 +101,15 @@ def judge(
   own_list: bool = False,
   broken: Level = Level.FAULT,
 ) -> list[Finding]:
-  """What a survey means.
+  """The findings of a survey.
 
   Args:
     source: the examples.
-    survey: of them.
+    survey: what a look at them showed.
     trains: whether networks learn from this split.
-    known: images of the published split.
-    own_list: whether the ids are of a list in place of the data set's own.
-    broken: how much a broken example matters: a run may leave it out.
+    known: number of images of the published split, if one is known.
+    own_list: whether the ids are from a list in place of the data set's own.
+    broken: how much a broken example matters; it is less if the run leaves it out.
   """
   about = f'split {source.split}'
   found = [_count(source, survey, about, known, own_list)]
@@ -141,7 +142,7 @@ def _count(source, survey, about, known, own_list):
 
 
 def _labels(source, survey, about, trains):
-  """Classes and images that lack the other."""
+  """Classes without images, and images without a class."""
   labelled = source.labels.any(1)
   if not labelled.any():
     level = Level.FAULT if trains else Level.FACT
@@ -173,12 +174,12 @@ def _labels(source, survey, about, trains):
 
 
 def _agreement(source, survey, about, tolerance=0.02):
-  """Labels against masks; in the field's sets a percent or so of the images differ."""
+  """Compares labels with masks; in the field's data sets about a percent of the images differ."""
   if survey.areas is None:
     return []
   label, shown = source.labels > 0, survey.areas[:, 1:] > 0
   compared = survey.sound & label.any(1)
-  # Of an image that shows none of its classes and has others, one of the two files is another's.
+  # If a mask shows other classes and none of its label's, it belongs to another image.
   swapped = compared & shown.any(1) & ~(label & shown).any(1)
   found = [
     Finding(
@@ -209,7 +210,7 @@ def _agreement(source, survey, about, tolerance=0.02):
 
 
 def compare(train: info.Source, val: info.Source) -> list[Finding]:
-  """What two splits have in common and should not."""
+  """Finds images that are in both splits, which should have none in common."""
   both = sorted(set(train.ids) & set(val.ids))
   if not both:
     return []
@@ -217,26 +218,28 @@ def compare(train: info.Source, val: info.Source) -> list[Finding]:
   return [Finding(Level.FAULT, about, f'{len(both)} images are in both: {_some(both)}')]
 
 
-_PLACES = ('', 'VOCdevkit/VOC2012', 'VOC2012', 'DGdevkit', 'hpa-single-cell')
-_FILES = ('classes.txt', 'image_labels.csv', 'train.csv', 'publichpa.csv')
-_LISTS = ('splits', 'ImageSets/Segmentation', '')
-
-
 def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding]:
-  """Names the lists with the line ends of Windows: they are read as if they had the others."""
+  """Names the lists that have line ends of Windows, which are read like others."""
   if config.source is not info.Storage.FILES:
     return []
-  splits = list(splits)
-  paths = [pathlib.Path(config.labels)] if config.labels else []
-  paths += [pathlib.Path(config.lists) / f'{x}.txt' for x in splits if config.lists]
-  for place in _PLACES if config.root else ():
-    root = pathlib.Path(config.root) / place
-    paths += [root / x for x in _FILES]
-    paths += [root / folder / f'{x}.txt' for folder in _LISTS for x in splits]
-  paths = [x.expanduser() for x in dict.fromkeys(paths)]
-  found = [str(x) for x in paths if x.is_file() and b'\r\n' in x.read_bytes()]
+  names = ['classes.txt', *(f'{x}.txt' for x in splits)]
+  paths = [pathlib.Path(config.labels).expanduser()] if config.labels else []
+  for place in filter(None, (config.lists, config.root)):
+    for folder, _, there in os.walk(pathlib.Path(place).expanduser()):
+      texts = sorted(x for x in there if x in names or x.endswith('.csv'))
+      paths += [pathlib.Path(folder, x) for x in texts]
+  found = [str(x) for x in dict.fromkeys(paths) if _has_crlf(x)]
   what = 'has CRLF line ends, which is no fault'
   return [Finding(Level.FACT, 'lists', f'{x} {what}') for x in found]
+
+
+def _has_crlf(path: pathlib.Path) -> bool:
+  """Whether the first lines have the line ends of Windows; not, if the file cannot be read."""
+  try:
+    with path.open('rb') as file:
+      return b'\r\n' in file.read(1 << 16)
+  except OSError:
+    return False
 
 
 def _names(source, which: np.ndarray) -> str:

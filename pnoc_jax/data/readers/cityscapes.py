@@ -5,16 +5,16 @@
   gtCoarse/train_extra/<city>/<id>_gtCoarse_label...png   for the split `train_extra`
 
 Road, sidewalk, building, pole, vegetation and sky are background; the other 13 evaluated classes
-are the foreground. Images without a list are those of the split's folder. Labels are the classes
-that the mask shows, or those of the list `<id>,0|1|13` (evaluated ids), or a table's. `test` has
-neither masks nor labels.
+are the foreground. Without a list the images are those of the split's folder. Labels are the
+classes that the mask shows, or those of a list with lines `<id>,0|1|13` (evaluated ids), or those
+of a table. `test` has neither masks nor labels.
 """
 
 import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files
+from pnoc_jax.data.readers import files, lists
 
 CLASSES = (
   'wall',
@@ -31,8 +31,7 @@ CLASSES = (
   'motorcycle',
   'bicycle',
 )
-IMAGES = {'train': 2975, 'val': 500, 'test': 1525, 'train_extra': 19998}
-"""Images of the splits."""
+IMAGES = {'train': 2975, 'val': 500, 'test': 1525, 'train_extra': 19998}  # Of each split.
 
 _TRAIN_IDS = (3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 16, 17, 18)  # Of CLASSES.
 _BACKGROUND_IDS = (0, 1, 2, 5, 8, 10)
@@ -58,19 +57,10 @@ _NAMES = ('background', *CLASSES)
 _IMAGE = '_leftImg8bit.png'
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
-  """Opens a split.
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a split; `sources.open_source` documents the arguments.
 
-  Args:
-    config: the root, and what takes the place of the data set's own files; masks of one's own have
-      the values 0 to 13 and 255.
-    split: its name.
-    exclude: ids to leave out.
-
-  Raises:
-    UserError: something is missing or does not fit.
+  Masks in `dataset.masks` have the values 0 to 13 and 255.
   """
   root = files.find_root(config, ('leftImg8bit',), ('cityscapes',))
   problems = []
@@ -84,16 +74,10 @@ def open_source(
     masks = files.MaskFiles(files.own_masks(config, ids, problems))
   else:
     masks = _masks(root, split, ids, problems)
-  if problems or not ids:
-    labels = None
-  elif config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
-  elif listed:
-    labels = np.stack([listed[key] for key in ids])
-  elif masks is not None:
-    labels = files.labels_of_masks(masks, len(ids), len(CLASSES))
+  if listed and not config.labels and not problems:
+    labels = np.array([listed[key] for key in ids], np.float32)
   else:
-    labels = np.zeros((len(ids), len(CLASSES)), np.float32)
+    labels = files.find_labels(config, ids, _NAMES, masks, problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('cityscapes', CLASSES, _NAMES[0], _PALETTE),
@@ -116,7 +100,7 @@ def _ids(config, split, found, problems):
     if not found:
       problems.append(f'leftImg8bit/{split}/ has no images <city>/<id>{_IMAGE}')
     return list(found), {}
-  lines = files.own_list(config, split, problems)
+  lines = lists.own_list(config, split, problems)
   listed = {}
   for line in lines:
     key, comma, numbers = line.partition(',')
@@ -138,24 +122,18 @@ def _parse_label(line, numbers, problems):
 
 
 def _masks(root, split, ids, problems):
-  """Masks of trainIds, else of labelIds, else None; a part of a split is a problem."""
-  folder, kind = (
-    (root / 'gtCoarse', 'gtCoarse') if split == 'train_extra' else (root / 'gtFine', 'gtFine')
-  )
-  best = {}
-  for name, table in (('labelTrainIds', _from_train_ids()), ('labelIds', _from_label_ids())):
-    there = _find(folder, '*', f'_{kind}_{name}.png')
-    if ids and all(key in there for key in ids):
-      paths = [there[key] for key in ids]
-      # The published masks of `test` are void all over.
-      return None if split == 'test' else files.MaskFiles(paths, indices=table)
-    best = max(best, there, key=lambda x: sum(key in x for key in ids))
-  missing = [key for key in ids if key not in best]
-  if missing and len(missing) < len(ids):
-    problems.append(
-      f'{kind}/: {len(missing)} of {len(ids)} ids have no mask, the first is {missing[0]}'
-    )
-  return None
+  """Masks of trainIds, else of labelIds, else None; masks of a part of the ids are a problem."""
+  kind = 'gtCoarse' if split == 'train_extra' else 'gtFine'
+  found = {
+    name: _find(root / kind, '*', f'_{kind}_{name}.png') for name in ('labelTrainIds', 'labelIds')
+  }
+  best = max(found, key=lambda name: sum(key in found[name] for key in ids))
+  paths = files.find_masks(found[best], ids, kind, problems)
+  # The published masks of `test` are void all over.
+  if paths is None or split == 'test':
+    return None
+  table = _from_train_ids() if best == 'labelTrainIds' else _from_label_ids()
+  return files.MaskFiles(paths, indices=table)
 
 
 def _from_train_ids():

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, files
+from pnoc_jax.data.readers import coco_index, files, lists
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant
@@ -27,34 +27,25 @@ _CATEGORIES = """
   refrigerator book clock vase scissors teddy_bear hair_drier toothbrush
 """
 CLASSES = tuple(x.replace('_', ' ') for x in _CATEGORIES.split())
+# Images of each split.
 IMAGES = {
   'train2014': 82783,
   'val2014': 40504,
   'train2014_labelled': 82081,
   'val2014_labelled': 40137,
 }
-"""Images of the splits."""
 
 _LABELLED = '_labelled'
 _MASKS = 'coco_seg_anno'
 _NAMES = ('background', *CLASSES)
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
-  """Opens a split.
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a split; `sources.open_source` documents the arguments.
 
-  Masks are of `dataset.masks`, or of `coco_seg_anno`, or painted from the annotations, crowds too;
-  there the smaller of two overlapping regions lies on top.
-
-  Args:
-    config: the root, and what takes the place of the data set's own files.
-    split: its name; one of a list of one's own is of `val2014` if it begins with `val`.
-    exclude: ids to leave out.
-
-  Raises:
-    UserError: something is missing or does not fit.
+  A split from `dataset.lists` has images of `val2014` if its name begins with `val`, else of
+  `train2014`. Masks come from `dataset.masks`, else from `coco_seg_anno`, else they are painted
+  from the annotations, with crowds; the smaller of two overlapping regions lies on top.
   """
   part = 'val2014' if split.startswith('val') else 'train2014'
   root = files.find_root(config, (part, f'images/{part}'), ('coco', 'coco2014'))
@@ -63,19 +54,16 @@ def open_source(
   path = root / 'annotations' / f'instances_{part}.json'
   index = _open_index(path, config, problems)
   ids = _ids(config, split, folder, index, problems)
+  ids = [x for x in ids if x not in exclude]
   numbers = _numbers(ids, index, config, problems)
-  if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
-  elif index is None or None in numbers:
-    labels = np.zeros((len(ids), len(CLASSES)), np.float32)
+  if config.labels or index is None or numbers is None:
+    labels = files.find_labels(config, ids, _NAMES, None, problems)
   else:
     labels = index.labels(len(CLASSES))[numbers]
-  keep = [
-    i
-    for i, key in enumerate(ids)
-    if key not in exclude and (labels[i].any() or not split.endswith(_LABELLED))
-  ]
-  ids, numbers, labels = [ids[i] for i in keep], [numbers[i] for i in keep], labels[keep]
+  if split.endswith(_LABELLED):
+    keep = np.flatnonzero(labels.any(1)).tolist()
+    ids, labels = [ids[i] for i in keep], labels[keep]
+    numbers = numbers and [numbers[i] for i in keep]
   paths = files.need(folder, ids, problems, name='{}.jpg'.format)
   masks = _masks(config, root, path, ids, index, numbers, problems)
   files.finish(root, split, ids, problems)
@@ -90,10 +78,16 @@ def open_source(
 
 
 class RegionMasks:
-  """Masks painted from annotations when they are asked for."""
+  """Masks that are painted from annotations when they are asked for."""
 
   def __init__(self, index: coco_index.Index, numbers: list[int], path: pathlib.Path):
-    """`numbers` of the ids in `index`, in their order; `path` of the annotations."""
+    """Keeps its arguments.
+
+    Args:
+      index: of the annotations.
+      numbers: the places in `index` of the ids, in their order.
+      path: of the annotations.
+    """
     self._index, self._numbers, self._path = index, tuple(numbers), path
 
   def read(self, index: int) -> np.ndarray:
@@ -120,7 +114,7 @@ def _open_index(path, config, problems):
 
 def _ids(config, split, folder, index, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=lambda x: _parse_id(x, folder.name))
+    return lists.own_list(config, split, problems, parse=lambda x: _parse_id(x, folder.name))
   if split.removesuffix(_LABELLED) != folder.name:
     problems.append(
       f'there is no split {split!r}: known are {", ".join(IMAGES)}, and those of lists in a folder '
@@ -139,21 +133,22 @@ def _parse_id(line, part):
 
 
 def _numbers(ids, index, config, problems):
-  """Places of the ids in the index; None where it lacks one."""
+  """The places of the ids in the index; None if one is not in it, or there is none."""
   if index is None:
-    return [None] * len(ids)
+    return None
   there = {x.removesuffix('.jpg'): i for i, x in enumerate(index.names())}
-  numbers = [there.get(key) for key in ids]
-  if None in numbers and not config.labels:
-    missing = [key for key, i in zip(ids, numbers, strict=True) if i is None]
+  missing = [key for key in ids if key not in there]
+  if not missing:
+    return [there[key] for key in ids]
+  if not config.labels:
     problems.append(
       f'the annotations lack {len(missing)} of {len(ids)} ids, the first is {missing[0]}'
     )
-  return numbers
+  return None
 
 
 def _masks(config, root, path, ids, index, numbers, problems):
-  """Masks by id or by the 12 digits, else from the annotations, else None."""
+  """Masks whose files are named by id or by its 12 digits, else of the annotations, else None."""
   folder = pathlib.Path(config.masks).expanduser() if config.masks else root / _MASKS
   there = files.names_in(folder)
   for name in ('{}.png'.format, lambda key: f'{key[-12:]}.png'):
@@ -162,6 +157,6 @@ def _masks(config, root, path, ids, index, numbers, problems):
   if config.masks:
     files.own_masks(config, ids, problems)
     return None
-  if index is None or None in numbers:
+  if index is None or numbers is None:
     return None
   return RegionMasks(index, numbers, path)

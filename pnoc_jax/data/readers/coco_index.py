@@ -23,7 +23,7 @@ _FORMAT = 2  # Of the arrays; part of the cache's key.
 class Index:
   """The images of an annotation file and their regions."""
 
-  def __init__(self, arrays: Mapping[str, np.ndarray]):
+  def __init__(self, arrays: cache.Arrays):
     """Keeps what it is given.
 
     Args:

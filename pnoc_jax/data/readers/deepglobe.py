@@ -16,8 +16,7 @@ from pnoc_jax.data.readers import files, lists
 from pnoc_jax.io import images
 
 CLASSES = ('urban', 'rangeland', 'forest', 'water', 'barren', 'unknown')
-IMAGES = {'train75': 603, 'test': 200}
-"""Images of the splits."""
+IMAGES = {'train75': 603, 'test': 200}  # Of each split.
 
 _NAMES = ('agriculture', *CLASSES)
 _PALETTE = (
@@ -30,23 +29,12 @@ _PALETTE = (
   (0, 0, 0),
 )
 _VOID_COLOR = (127, 127, 127)
-_VOID_INDEX = 7  # Of masks that were saved as indices.
+_VOID_INDEX = 7  # In masks that were saved as indices.
 _LIST = 'ImageSets/Segmentation/{}.txt'
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
-  """Opens a split.
-
-  Args:
-    config: the root, and what takes the place of the data set's own files.
-    split: its name.
-    exclude: ids to leave out.
-
-  Raises:
-    UserError: something is missing or does not fit.
-  """
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a split; `sources.open_source` documents the arguments."""
   marks = ('JPEGImages', split, 'train')
   root = files.find_root(config, marks, ('DGdevkit', 'land-train'))
   problems = []
@@ -61,20 +49,12 @@ def open_source(
   ids = _ids(config, root, split, image_files, problems)
   ids = [x for x in ids if x not in exclude]
   problems += [f'{folder}/: no image of the id {key!r}' for key in ids if key not in image_files]
-  masks = None
   if config.masks:
-    masks = _Masks(files.own_masks(config, ids, problems))
-  elif any(key in mask_files for key in ids):
-    missing = [key for key in ids if key not in mask_files]
-    if missing:
-      problems.append(f'{len(missing)} of {len(ids)} ids have no mask, the first is {missing[0]!r}')
-    else:
-      masks = _Masks([mask_files[key] for key in ids])
-  labels = np.zeros((len(ids), len(CLASSES)), np.float32)
-  if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
-  elif masks is not None and not problems:
-    labels = files.labels_of_masks(masks, len(ids), len(CLASSES))
+    paths = files.own_masks(config, ids, problems)
+  else:
+    paths = files.find_masks(mask_files, ids, root.name, problems)
+  masks = _Masks(paths) if paths else None
+  labels = files.find_labels(config, ids, _NAMES, masks, problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('deepglobe', CLASSES, _NAMES[0], _PALETTE),
@@ -87,9 +67,9 @@ def open_source(
 
 
 class _Masks(files.MaskFiles):
-  """Masks by colour, or by index."""
+  """Masks of colours, or of indices."""
 
-  def read(self, index):
+  def read(self, index: int) -> np.ndarray:
     path = self.files(index)[0]
     mode, _ = images.png_header(path)
     if mode not in ('RGB', 'RGBA'):
@@ -99,9 +79,9 @@ class _Masks(files.MaskFiles):
 
 
 def decode(colors: np.ndarray) -> np.ndarray:
-  """u8[H, W] of the colours u8[H, W, 3] of a mask.
+  """The class indices u8[H, W] of a mask's colours u8[H, W, 3].
 
-  The challenge asks to cut its masks' channels at 128; a colour of no class then is void.
+  As the challenge asks, channels are cut at 128; a colour that then belongs to no class is void.
   """
   table = np.full(8, types.VOID, np.uint8)
   for index, color in enumerate(_PALETTE):
@@ -121,7 +101,7 @@ def _published(root, folder, ending):
 
 def _ids(config, root, split, image_files, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=_parse_id)
+    return lists.own_list(config, split, problems, parse=_parse_id)
   name = _LIST.format(split)
   if (root / name).is_file():
     return lists.read_ids(root / name, name, problems, parse=_parse_id)

@@ -1,4 +1,4 @@
-"""A split whose images and masks are files, and the steps that its readers share."""
+"""A split whose images and masks are files, and the steps that the readers of such splits share."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,20 @@ from pnoc_jax.data.readers import lists
 from pnoc_jax.io import images
 
 
+class Masks(Protocol):
+  """The masks of a split, by their places in its ids."""
+
+  def read(self, index: int) -> np.ndarray:
+    """u8[H, W]: 0 background, k+1 class k, 255 void."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path, ...]:
+    """The files that are read; messages about a mask name the last one."""
+    ...
+
+
 class Images(Protocol):
-  """The images of a split, by place in its ids."""
+  """The images of a split, by their places in its ids."""
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, channels]."""
@@ -25,24 +37,12 @@ class Images(Protocol):
     ...
 
   def files(self, index: int) -> tuple[pathlib.Path, ...]:
-    """What is read."""
-    ...
-
-
-class Masks(Protocol):
-  """The masks of a split, by place in its ids."""
-
-  def read(self, index: int) -> np.ndarray:
-    """u8[H, W]: 0 background, k+1 class k, 255 void."""
-    ...
-
-  def files(self, index: int) -> tuple[pathlib.Path, ...]:
-    """What is read; a message names the last."""
+    """The files that are read."""
     ...
 
 
 class FileSource:
-  """Random access to one split; `info.Source` tells the methods."""
+  """Random access to one split; `info.Source` documents attributes and methods."""
 
   def __init__(
     self,
@@ -53,15 +53,15 @@ class FileSource:
     images: Images,
     masks: Masks | None = None,
   ):
-    """Keeps what it is given.
+    """Keeps its arguments.
 
     Args:
       dataset: the description.
       split: the split's name.
       ids: N unique names.
       labels: f32[N, K].
-      images: of the ids, in their order.
-      masks: as well, or None.
+      images: the images in the order of the ids.
+      masks: the masks in the order of the ids, or None.
     """
     self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
     self.has_masks = masks is not None
@@ -72,12 +72,11 @@ class FileSource:
 
   def example(self, index: int) -> dict[str, np.ndarray]:
     """{'image': u8[H, W, channels], 'label': f32[K], 'index': i32[]}."""
-    image = self._images.read(index)
-    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+    return info.make_example(self._images.read(index), self.labels, index)
 
   def mask(self, index: int) -> np.ndarray | None:
     """u8[H, W], or None."""
-    return self._masks.read(index) if self.has_masks else None
+    return None if self._masks is None else self._masks.read(index)
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W)."""
@@ -87,17 +86,18 @@ class FileSource:
 
   def files(self, index: int) -> tuple[pathlib.Path, ...]:
     """The image's files, then the mask's."""
-    return (*self._images.files(index), *(self._masks.files(index) if self.has_masks else ()))
+    masks = () if self._masks is None else self._masks.files(index)
+    return (*self._images.files(index), *masks)
 
 
 class ImageFiles:
-  """One file an image."""
+  """Images of one file each."""
 
   def __init__(self, paths: Sequence[pathlib.Path], *, upright: bool = False):
-    """Keeps what it is given.
+    """Keeps its arguments.
 
     Args:
-      paths: of the ids, in their order.
+      paths: the files in the order of the ids.
       upright: whether images are turned as EXIF says. The masks of the public data sets lie on the
         pixels as they are stored.
     """
@@ -117,7 +117,7 @@ class ImageFiles:
 
 
 class MaskFiles:
-  """One PNG a mask, of class indices or of colours."""
+  """Masks of one PNG each, which holds class indices or colours."""
 
   def __init__(
     self,
@@ -126,12 +126,13 @@ class MaskFiles:
     colors: Mapping[tuple[int, int, int], int] | None = None,
     indices: np.ndarray | None = None,
   ):
-    """Keeps what it is given.
+    """Keeps its arguments.
 
     Args:
-      paths: of the ids, in their order.
+      paths: the files in the order of the ids.
       colors: {(R, G, B): index} of masks that were saved as colours.
-      indices: u8[256], what the stored values become.
+      indices: u8[256], the class index that each stored value stands for; None if the values are
+        class indices.
     """
     self._paths, self._colors, self._indices = tuple(paths), colors, indices
 
@@ -145,26 +146,36 @@ class MaskFiles:
     return (self._paths[index],)
 
 
+def check_root(root: str, name: str) -> pathlib.Path:
+  """The directory `dataset.root` of the data set called `name`.
+
+  Raises:
+    UserError: it is empty, or there is no such directory.
+  """
+  if not root:
+    problems = ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
+    raise errors.UserError(lists.describe(name, problems))
+  path = pathlib.Path(root).expanduser()
+  if not path.is_dir():
+    problems = ['there is no such folder: check dataset.root']
+    raise errors.UserError(lists.describe(root, problems))
+  return path
+
+
 def find_root(
   config: info.DatasetConfig, marks: Sequence[str], places: Sequence[str]
 ) -> pathlib.Path:
-  """The directory that holds a data set, where `dataset.root` is it or stands above it.
+  """The directory that holds a data set: `dataset.root`, or a directory below it.
 
   Args:
-    config: with the root.
-    marks: one of these is in the directory.
-    places: below the root, to look at after it.
+    config: has the root.
+    marks: names of which one at least is in the directory.
+    places: the directories below the root that are looked at after the root.
 
   Raises:
     UserError: the root is empty or not there, or nothing in it looks like the data set.
   """
-  if not config.root:
-    problems = ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
-    raise errors.UserError(lists.describe(config.name, problems))
-  root = pathlib.Path(config.root).expanduser()
-  if not root.is_dir():
-    problems = ['there is no such folder: check dataset.root']
-    raise errors.UserError(lists.describe(config.root, problems))
+  root = check_root(config.root, config.name)
   for place in (root, *(root / x for x in places)):
     if any((place / mark).exists() for mark in marks):
       return place
@@ -173,56 +184,26 @@ def find_root(
   raise errors.UserError(lists.describe(config.root, problems))
 
 
-def own_list(
-  config: info.DatasetConfig,
-  split: str,
-  problems: list[str],
-  *,
-  parse: Callable[[str], str] = str.strip,
-) -> list[str]:
-  """The ids of `<dataset.lists>/<split>.txt`."""
-  path = pathlib.Path(config.lists).expanduser() / f'{split}.txt'
-  if not path.is_file():
-    problems.append(f'{path} is missing (dataset.lists)')
-    return []
-  return lists.read_ids(path, str(path), problems, parse=parse)
-
-
-def own_labels(
-  config: info.DatasetConfig, ids: Sequence[str], names: Sequence[str], problems: list[str]
-) -> np.ndarray:
-  """f32[N, K] of the table `dataset.labels`; `names` begins with the background."""
-  labels = np.zeros((len(ids), len(names) - 1), np.float32)
-  path = pathlib.Path(config.labels).expanduser()
-  if not path.is_file():
-    problems.append(f'{path} is missing (dataset.labels)')
-    return labels
-  table = lists.read_labels(path, names, problems)
-  for i, key in enumerate(ids):
-    if key in table:
-      labels[i] = table[key]
-    else:
-      problems.append(f'{path.name}: no row for the id {key!r}')
-  return labels
-
-
 def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int = 4) -> np.ndarray:
-  """f32[N, K]: the classes that each mask shows; read once, then kept in the cache.
+  """The classes that each mask shows; the masks are read once, then the cache has the labels.
 
   Args:
-    masks: of the ids.
+    masks: the masks of N ids.
     count: N.
     num_classes: K.
-    threads: that decode.
+    threads: how many threads decode.
+
+  Returns:
+    f32[N, K].
 
   Raises:
     UserError: a mask cannot be read.
   """
 
-  def shown(index):
+  def shown(index: int) -> np.ndarray:
     return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
 
-  def make():
+  def make() -> dict[str, np.ndarray]:
     with futures.ThreadPoolExecutor(threads) as pool:
       rows = list(pool.map(shown, range(count)))
     return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
@@ -230,6 +211,24 @@ def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int 
   paths = [path for index in range(count) for path in masks.files(index)]
   found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
   return np.array(found['labels'])
+
+
+def find_labels(
+  config: info.DatasetConfig,
+  ids: Sequence[str],
+  names: Sequence[str],
+  masks: Masks | None,
+  problems: list[str],
+) -> np.ndarray:
+  """f32[N, K] of the table `dataset.labels`, else of what the masks show, else zeros.
+
+  Masks are not read where there are problems already. `names` begins with the background.
+  """
+  if config.labels:
+    return lists.own_labels(config, ids, names, problems)
+  if masks is None or problems:
+    return np.zeros((len(ids), len(names) - 1), np.float32)
+  return labels_of_masks(masks, len(ids), len(names) - 1)
 
 
 def own_masks(
@@ -247,10 +246,33 @@ def own_masks(
   return [folder / f'{key}.png' for key in ids]
 
 
+def find_masks(
+  found: Mapping[str, pathlib.Path], ids: Sequence[str], place: str, problems: list[str]
+) -> list[pathlib.Path] | None:
+  """The masks of all ids, or None if no id has one; if some ids have none, that is a problem.
+
+  Args:
+    found: {id: its mask's file}.
+    ids: the ids of the split.
+    place: where the masks are, for the message.
+    problems: what is wrong is appended here.
+  """
+  paths = [found[key] for key in ids if key in found]
+  if not paths or len(paths) == len(ids):
+    return paths or None
+  missing = [key for key in ids if key not in found]
+  # A metric over a part of a split would pass for one over all of it.
+  problems.append(
+    f'{place}/: {len(missing)} of {len(ids)} ids have no mask, the first is {missing[0]}: '
+    'add them, or list ids with masks in a split of their own'
+  )
+  return None
+
+
 def need(
   folder: pathlib.Path, ids: Sequence[str], problems: list[str], *, name: Callable[[str], str]
 ) -> list[pathlib.Path]:
-  """The files `<folder>/<name(id)>`; those that are missing are problems."""
+  """The files `<folder>/<name(id)>`; each missing one is a problem."""
   there = names_in(folder)
   for key in ids:
     if name(key) not in there:
@@ -259,14 +281,14 @@ def need(
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
-  """Names of the files in a folder but hidden ones; none if it is not there."""
+  """The names of all files in a folder but the hidden ones; none if there is no such folder."""
   if not folder.is_dir():
     return set()
   return {x.name for x in folder.iterdir() if not x.name.startswith('.')}
 
 
 def finish(root: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]) -> None:
-  """Raises UserError with the problems that were collected; no ids are one."""
+  """Raises UserError with the problems that were collected; a split without ids is a problem."""
   if not ids and not problems:
     problems.append(f'the split {split!r} has no images')
   if problems:

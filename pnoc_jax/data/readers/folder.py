@@ -10,7 +10,6 @@ Opening a folder reads the lists and the names of the files, not the images: `ch
 """
 
 import collections
-import pathlib
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from pnoc_jax.data.readers import files, lists
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'FolderSource':
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; arguments and errors are those of `FolderSource`."""
   return FolderSource(config.root, split, exclude=exclude)
 
@@ -42,14 +39,15 @@ class FolderSource(files.FileSource):
     Raises:
       UserError: something is missing or does not fit; the message lists up to 20 problems.
     """
-    home = pathlib.Path(root).expanduser()
-    if problems := _missing(root, home, split):
+    home = files.check_root(root, 'folder')
+    if problems := _missing(home, split):
       raise errors.UserError(lists.describe(home, problems))
     names = _read_classes(home / 'classes.txt', problems)
     table = lists.read_labels(home / 'image_labels.csv', names, problems)
     ids = [x for x in _read_split(home, split, table, problems) if x not in exclude]
     images = _find_images(home / 'images', ids, problems)
-    masks = _find_masks(home / 'masks', split, ids, problems)
+    found = {x.stem: x for x in (home / 'masks').glob('[!.]*.png')}
+    masks = files.find_masks(found, ids, 'masks', problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
     files.finish(home, split, ids, problems)
@@ -68,11 +66,7 @@ class FolderSource(files.FileSource):
     )
 
 
-def _missing(given, root, split):
-  if not given:
-    return ['dataset.root is empty: set it to the folder (--config.dataset.root=DIR)']
-  if not root.is_dir():
-    return ['there is no such folder: check dataset.root']
+def _missing(root, split):
   needed = ('classes.txt', 'image_labels.csv', f'splits/{split}.txt', 'images')
   missing = [f'{name} is missing' for name in needed if not (root / name).exists()]
   if not (root / needed[2]).exists():
@@ -115,19 +109,4 @@ def _find_images(folder, ids, problems):
     elif len(found[key]) > 1:
       several = ', '.join(sorted(x.name for x in found[key]))
       problems.append(f'images/: several images for the id {key!r}: {several}; keep one')
-  return [found[key][0] if found[key] else None for key in ids]
-
-
-def _find_masks(folder, split, ids, problems):
-  """Paths, or None if the split has no masks at all."""
-  found = {x.name for x in folder.iterdir()} if folder.is_dir() else set()
-  without = [key for key in ids if f'{key}.png' not in found]
-  if len(without) == len(ids):
-    return None
-  # A metric over a part of a split would pass for one over all of it.
-  if without:
-    problems.append(
-      f'masks/: {len(without)} of the {len(ids)} ids of the split {split!r} have no mask '
-      f'({", ".join(without[:3])}, ...): add them, or list ids with masks in a split of their own'
-    )
-  return [folder / f'{key}.png' for key in ids]
+  return [path for key in ids for path in found[key][:1]]

@@ -5,8 +5,8 @@
   train/<id>_{red,green,blue,yellow}.png        or .jpg; or in images/ or publichpa/
   <split>.txt in `dataset.lists`                ids, one a line
 
-Without lists `val` is a tenth of the ids and `train` the others, the same ones on every machine;
-the reference draws a tenth too, other ones. There are no masks.
+Without lists `val` is a tenth of the ids and `train` the others, the same ones on every machine.
+The reference draws a tenth too, but another one. There are no masks.
 """
 
 import csv
@@ -41,8 +41,8 @@ CLASSES = (
   'Vesicles',
   'Negative',
 )
+# An image's channels show microtubules, the protein, the nucleus, the endoplasmic reticulum.
 CHANNELS = ('red', 'green', 'blue', 'yellow')
-"""Of an image, in this order: microtubules, the protein, the nucleus, the endoplasmic reticulum."""
 
 _TABLES = ('train.csv', 'publichpa.csv')
 _FOLDERS = ('train', 'images', 'publichpa', 'test')
@@ -52,19 +52,8 @@ _VAL_SHARE = 0.1
 _VAL_SEED = 1838339744  # The reference's number.
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
-  """Opens a split.
-
-  Args:
-    config: the root; lists and labels that take the place of the data set's own.
-    split: its name.
-    exclude: ids to leave out.
-
-  Raises:
-    UserError: something is missing or does not fit.
-  """
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a split; `sources.open_source` documents the arguments."""
   root = files.find_root(config, ('train.csv', *_FOLDERS), ('hpa-single-cell',))
   problems = []
   table = {}
@@ -72,12 +61,12 @@ def open_source(
     if (root / name).is_file():
       _read_table(root / name, table, problems)
   if config.lists:
-    ids = files.own_list(config, split, problems)
+    ids = lists.own_list(config, split, problems)
   else:
     ids = _draw(sorted(table), split, problems)
   ids = [x for x in ids if x not in exclude]
   if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
+    labels = lists.own_labels(config, ids, _NAMES, problems)
   else:
     problems += [
       f'no row for the id {x!r} in {" or ".join(_TABLES)}' for x in ids if x not in table
@@ -85,7 +74,7 @@ def open_source(
     labels = np.array([table.get(x, np.zeros(len(CLASSES))) for x in ids], np.float32)
   paths = _find(root, ids, problems)
   files.finish(root, split, ids, problems)
-  # The fourth channel's numbers are those of the first, as its pretrained filters are.
+  # Like its pretrained filters, the fourth channel's numbers are those of the first.
   return files.FileSource(
     info.DatasetInfo(
       'hpa',
@@ -103,10 +92,10 @@ def open_source(
 
 
 class ChannelFiles:
-  """Images with a file a channel."""
+  """Images that have one file for each channel."""
 
   def __init__(self, paths: Sequence[tuple[pathlib.Path, ...]]):
-    """`paths` of each id's channels, in the order of the ids."""
+    """Keeps the paths of each id's channels, in the order of the ids."""
     self._paths = tuple(paths)
 
   def read(self, index: int) -> np.ndarray:
@@ -173,7 +162,7 @@ def _draw(ids, split, problems):
 
 
 def _find(root, ids, problems):
-  """Paths of each id's channels; what lacks one is a problem."""
+  """Paths of each id's channels; a missing one is a problem."""
   there = {}
   for folder in _FOLDERS:
     there.update({name: root / folder / name for name in files.names_in(root / folder)})

@@ -1,4 +1,4 @@
-"""Reads lists of ids and tables of labels; what is wrong is collected and told at once."""
+"""Reads lists of ids and tables of labels; problems are collected, to be told all at once."""
 
 import collections
 import csv
@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-_SHOWN = 20  # Problems that a message lists.
+from pnoc_jax.data import info
+
+_SHOWN = 20  # So many problems are listed in a message.
 
 
 def describe(root: str | pathlib.Path, problems: list[str]) -> str:
@@ -21,7 +23,7 @@ def describe(root: str | pathlib.Path, problems: list[str]) -> str:
 
 
 def read_lines(path: pathlib.Path, problems: list[str]) -> list[str]:
-  """Lines without their ends; a byte order mark and CRLF are tolerated."""
+  """The lines without their ends; the file may have a byte order mark and CRLF."""
   try:
     return path.read_text(encoding='utf-8-sig').splitlines()
   except UnicodeDecodeError as error:
@@ -36,13 +38,13 @@ def read_ids(
   *,
   parse: Callable[[str], str] = str.strip,
 ) -> list[str]:
-  """Ids, one a line, without blank lines; none and repeats are problems.
+  """The ids of a list, which has one on each line; an empty list and repeated ids are problems.
 
   Args:
-    path: of the list.
-    name: how messages call it.
-    problems: grows.
-    parse: from a line that is not blank to its id.
+    path: the list.
+    name: what messages call it.
+    problems: what is wrong is appended here.
+    parse: finds the id in a line that is not blank.
   """
   ids = [parse(line) for line in read_lines(path, problems) if line.strip()]
   if not ids:
@@ -56,14 +58,14 @@ def read_ids(
 def read_labels(
   path: pathlib.Path, names: Sequence[str], problems: list[str]
 ) -> dict[str, np.ndarray]:
-  """{id: f32[K]} of a table `id,labels`; every row is looked at, whatever the split.
+  """{id: f32[K]} of a table `id,labels`; all rows are checked, also those of other splits.
 
   Labels are class names separated by spaces; a space within a name is written as `_`.
 
   Args:
-    path: of the table.
+    path: the table.
     names: the background, then the K classes.
-    problems: grows.
+    problems: what is wrong is appended here.
   """
   numbers = {name.replace(' ', '_'): i for i, name in enumerate(names[1:])}
   table = {}
@@ -92,8 +94,41 @@ def read_labels(
   return table
 
 
+def own_list(
+  config: info.DatasetConfig,
+  split: str,
+  problems: list[str],
+  *,
+  parse: Callable[[str], str] = str.strip,
+) -> list[str]:
+  """The ids of `<dataset.lists>/<split>.txt`."""
+  path = pathlib.Path(config.lists).expanduser() / f'{split}.txt'
+  if not path.is_file():
+    problems.append(f'{path} is missing (dataset.lists)')
+    return []
+  return read_ids(path, str(path), problems, parse=parse)
+
+
+def own_labels(
+  config: info.DatasetConfig, ids: Sequence[str], names: Sequence[str], problems: list[str]
+) -> np.ndarray:
+  """f32[N, K] of the table `dataset.labels`; `names` begins with the background."""
+  labels = np.zeros((len(ids), len(names) - 1), np.float32)
+  path = pathlib.Path(config.labels).expanduser()
+  if not path.is_file():
+    problems.append(f'{path} is missing (dataset.labels)')
+    return labels
+  table = read_labels(path, names, problems)
+  for i, key in enumerate(ids):
+    if key in table:
+      labels[i] = table[key]
+    else:
+      problems.append(f'{path.name}: no row for the id {key!r}')
+  return labels
+
+
 def hint(name: str, names: Sequence[str]) -> str:
-  """What may have been meant by a name that is no class; `names` begins with the background."""
+  """A hint at the class that a wrong name may mean; `names` begins with the background."""
   names = [x.replace(' ', '_') for x in names]
   if names and name == names[0]:
     return '; the background is no label: leave the field empty for an image without a class'

@@ -15,14 +15,14 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '
 
 
 def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
-  """Names the image files at a path.
+  """Finds the image files at a path, and names them.
 
   Args:
-    path: an image, or a directory that is searched with all below it.
+    path: an image, or a directory, which is searched with all directories below it.
 
   Returns:
-    (name, file) by ascending name: the path below the directory without its suffix, or with it
-    where two files would have one name. Hidden files are left out.
+    (name, file) by ascending name. A name is the path below the directory without its suffix, or
+    with it where two files would have one name. Hidden files are left out.
 
   Raises:
     UserError: there is nothing at the path, or no file that is named as an image.
@@ -43,7 +43,7 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
 
 
 class LooseImages:
-  """Files as a `Source` without labels and masks; larger images are read smaller.
+  """Files as a `Source` without labels and masks; large images are reduced.
 
   Attributes:
     info: classes and normalisation of the network.
@@ -65,7 +65,7 @@ class LooseImages:
     Args:
       files: (name, file) of images that can be read.
       dataset: the network's classes and normalisation.
-      max_side: images with a longer side, in pixels, are reduced to it.
+      max_side: the longest side of an example in pixels; larger images are reduced to it.
 
     Raises:
       UserError: a file is no image; the message names it.
@@ -74,7 +74,7 @@ class LooseImages:
     self.ids, self._files = zip(*files, strict=True)
     self.labels = np.zeros((len(self.ids), dataset.num_classes), np.float32)
     self._max_side = max_side
-    self._sizes = [self._fitted(images.image_size(file)) for file in self._files]
+    self._sizes = [self._fitted(self.original_size(i)) for i in range(len(self.ids))]
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -84,7 +84,7 @@ class LooseImages:
     image = self.original(index)
     if image.shape[:2] != self._sizes[index]:
       image = images.resize_bicubic(image, self._sizes[index])
-    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+    return info.make_example(image, self.labels, index)
 
   def original(self, index: int) -> np.ndarray:
     """u8[H, W, 3], in the file's own size."""
@@ -109,7 +109,8 @@ class LooseImages:
     longest = max(size)
     if longest <= self._max_side:
       return size
-    return tuple(max(round(n * self._max_side / longest), 1) for n in size)
+    height, width = (max(round(n * self._max_side / longest), 1) for n in size)
+    return height, width
 
 
 class ImageArrays:

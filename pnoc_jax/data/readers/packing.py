@@ -1,4 +1,4 @@
-"""What of a split is packed: its description, and the bytes of its examples."""
+"""The parts of a split that are packed: its description, and the bytes of its examples."""
 
 import contextlib
 from typing import Any
@@ -11,7 +11,7 @@ from pnoc_jax.io import images
 
 
 def metadata(source: info.Source, *, upright: bool) -> dict[str, Any]:
-  """What opening a packed split needs, as JSON holds it.
+  """All that opening a packed split needs, as values that JSON can hold.
 
   Args:
     source: the examples.
@@ -29,18 +29,19 @@ def metadata(source: info.Source, *, upright: bool) -> dict[str, Any]:
 
 
 def contents(source: info.Source, index: int) -> tuple[list[bytes], bytes]:
-  """An example's original bytes: of the image's files, and of the mask's or none.
+  """The bytes of the image's files, and those of the mask's file or none.
 
-  What is no file, or a mask whose file holds other values than class indices, becomes a PNG.
+  They are the original bytes. An image or mask that is made up becomes a PNG, and so does a mask
+  whose file holds other values than class indices.
   """
   files = source.files(index)
   paths = files[: len(files) - bool(source.has_masks)]
   found = [path.read_bytes() for path in paths]
   if not found:
     found = [images.encode_png(source.example(index)['image'])]
-  if not source.has_masks:
-    return found, b''
   mask = source.mask(index)
+  if mask is None:
+    return found, b''
   if files and files[-1].suffix == '.png':
     stored = files[-1].read_bytes()
     with contextlib.suppress(errors.UserError):  # Colours.

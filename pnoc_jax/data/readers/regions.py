@@ -1,7 +1,7 @@
 """COCO's regions as masks by COCO's own tools, which are given only what they can work with.
 
-Those tools crash, or paint what was in memory before, where numbers do not fit their image. So
-`encode` checks a region first; what it returns, `area` and `paint` take without more ado.
+Where numbers do not fit their image, those tools crash, or paint what was in memory before.
+Therefore `encode` checks a region first, and `paint` takes only what `encode` returned.
 """
 
 import re
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-_LONGEST = 1 << 15  # Of an image's sides, px.
-_FAR = 10  # So many times the image's longer side may an outline reach beyond it.
-# Numbers of five bits a character: the sixth bit says that more characters follow.
+_LONGEST = 1 << 15  # The longest side of an image, px.
+_FAR = 10  # The largest coordinate of an outline, in longer sides of its image.
+_LENGTH = 1 << 22  # The longest outline, px: the tools take memory for each pixel of it.
+# A number has five bits in each of its characters, and a sixth that says that another follows.
 _CODE = re.compile(rb'([P-o]{0,6}[0-O])+')
 
 
@@ -43,11 +44,11 @@ def encode(region: Sequence[np.ndarray] | Mapping[str, Any], size: tuple[int, in
   return _encode_counts(np.asarray(region['counts']), size)
 
 
-def _text(size):
+def _text(size: Sequence[int]) -> str:
   return 'x'.join(map(str, size))
 
 
-def _encode_polygons(polygons, size):
+def _encode_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> Any:
   far = _FAR * max(size)
   for polygon in polygons:
     if polygon.ndim != 1:
@@ -56,14 +57,22 @@ def _encode_polygons(polygons, size):
       raise ValueError(f'an outline of {len(polygon)} numbers')
     if not (np.abs(polygon) <= far).all():  # Nor are those that are not a number.
       raise ValueError(f'an outline that is not near its image of {_text(size)} px')
+    # The product is an upper bound, and quicker to find than the length.
+    if len(polygon) * np.abs(polygon).max(initial=0) > _LENGTH and _length(polygon) > _LENGTH:
+      raise ValueError(f'an outline that is longer than {_LENGTH} px')
   # COCO's tools take four numbers for a box.
-  polygons = [x for x in polygons if len(x) >= 6]
-  if not polygons:
+  found: Any = [x for x in polygons if len(x) >= 6]
+  if not found:
     return _encode_counts(np.array([size[0] * size[1]]), size)
-  return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))['counts']
+  return coco_mask.merge(coco_mask.frPyObjects(found, *size))['counts']
 
 
-def _encode_counts(counts, size):
+def _length(polygon: np.ndarray) -> float:
+  corners = polygon.reshape(-1, 2)
+  return np.abs(corners - np.roll(corners, 1, 0)).max(1).sum()
+
+
+def _encode_counts(counts: np.ndarray, size: tuple[int, int]) -> Any:
   pixels = size[0] * size[1]
   if counts.dtype.kind not in 'iu' or counts.ndim != 1:
     raise ValueError('run lengths that are no whole numbers')
@@ -71,17 +80,21 @@ def _encode_counts(counts, size):
     raise ValueError('a run of negative length')
   if counts.max() > pixels or counts.sum() != pixels:
     raise ValueError(f'runs of {counts.sum()} px in all, not {pixels}')
-  return coco_mask.frPyObjects({'counts': counts.tolist(), 'size': size}, *size)['counts']
+  return coco_mask.frPyObjects(_run_lengths(counts.tolist(), size), *size)['counts']
 
 
-def _check_code(code, size):
-  """The code, if COCO's tools write the mask that it stands for in the same way."""
+def _run_lengths(counts: list[int] | bytes, size: tuple[int, int]) -> Any:
+  return {'counts': counts, 'size': list(size)}
+
+
+def _check_code(code: bytes, size: tuple[int, int]) -> bytes:
+  """Returns the code, if COCO's tools write its mask as the same code."""
   if _CODE.fullmatch(code):
     try:
-      mask = coco_mask.decode({'counts': code, 'size': size})
+      mask = coco_mask.decode(_run_lengths(code, size))
     except ValueError:
-      mask = None  # More runs than pixels.
-    # Where there are less, the tools leave the rest of the mask as it comes.
+      mask = None  # It has more runs than pixels.
+    # With fewer runs than pixels the tools leave the rest of the mask undefined.
     if mask is not None and coco_mask.encode(mask)['counts'] == code:
       return code
   raise ValueError(f'compressed run lengths that are broken, or not of {_text(size)} px')
@@ -98,8 +111,8 @@ def paint(regions: Sequence[tuple[int, bytes]], size: tuple[int, int]) -> np.nda
     u8[H, W], 0 where no region is.
   """
   mask = np.zeros(size, np.uint8)
-  found = [(value, {'counts': code, 'size': size}) for value, code in regions]
+  codes = [_run_lengths(code, size) for _, code in regions]
   # What is contained in something else (a cup on a table) would vanish under it.
-  for value, region in sorted(found, key=lambda x: -int(coco_mask.area(x[1]))):
-    mask[coco_mask.decode(region) > 0] = value
+  for i in sorted(range(len(codes)), key=lambda i: -int(coco_mask.area(codes[i]))):
+    mask[coco_mask.decode(codes[i]) > 0] = regions[i][0]
   return mask

@@ -1,9 +1,10 @@
-"""A synthetic data set on which erasing visibly matters: a pair of classes differs by small heads.
+"""A synthetic data set on which erasing visibly matters: small heads tell a pair of classes apart.
 
 An object is a *body* (a superellipse) and a *head* (a disc at one end, about 17 % of the area). The
-two classes of a pair share the body's hue; only a faint stripe orientation separates their bodies,
-while heads have a saturated pattern that is unique to the class. A plain classifier therefore
-looks at heads, and a method that erases them must find the bodies. Procedural: no files.
+two classes of a pair share the body's hue; only the direction of faint stripes separates their
+bodies, while heads have a saturated pattern that is unique to the class. A plain classifier
+therefore looks at heads, and a method that erases them must find the bodies. Images are drawn when
+they are asked for; there are no files.
 """
 
 import functools
@@ -14,27 +15,19 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import info
 
-ShapesConfig = info.ShapesConfig
-
+# Classes 2p and 2p+1 are a pair: their bodies have the same hue.
 CLASSES = ('apex', 'arch', 'bolt', 'bulb', 'coil', 'crown')
-"""Classes 2p and 2p+1 are a pair: the same body hue."""
+BACKGROUND, BODY, HEAD = 0, 1, 2  # Values of the part map.
+SPLITS = ('train', 'val', 'test')  # Images could be drawn of any name, also of a misspelt one.
 
-BACKGROUND, BODY, HEAD = 0, 1, 2
-"""Values of the part map."""
-
-# Poses tried for an object; the one that overlaps and leaves the image least wins.
+# So many poses are tried for an object; the one that overlaps and leaves the image least is taken.
 _CANDIDATES = 48
 _ASPECT = (1.5, 1.9)  # Length by width of a body.
 _EXPONENT = 3.0  # Of the superellipse |u/a|^n + |v/b|^n = 1, whose area is _AREA * a * b.
 _AREA = 3.533
 
-SPLITS = ('train', 'val', 'test')
-"""Known names: a misspelt one would be drawn as readily."""
 
-
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'ShapesSource':
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
   """Opens a split; arguments and errors are those of `ShapesSource`."""
   return ShapesSource(config.shapes, split, exclude=exclude)
 
@@ -69,14 +62,14 @@ class ShapesSource:
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getstate__(self):
-    # A worker draws its own images: quicker than sending them.
+  def __getstate__(self) -> dict[str, object]:
+    # It is quicker for a worker to draw images than to receive them.
     return {**self.__dict__, '_cache': {}}
 
   def example(self, index: int) -> dict[str, np.ndarray]:
     """{'image': u8[S, S, 3], 'label': f32[6], 'index': i32[]}."""
     image, _, _ = self._draw(index)
-    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+    return info.make_example(image, self.labels, index)
 
   def mask(self, index: int) -> np.ndarray:
     """u8[S, S]: 0 background, k+1 class k."""
@@ -92,7 +85,7 @@ class ShapesSource:
     return self._config.size, self._config.size
 
   def files(self, index: int) -> tuple[()]:
-    """None: nothing is read."""
+    """Empty: no file is read."""
     del index
     return ()
 
@@ -112,7 +105,7 @@ def draw(
 
   Args:
     config: the data set's numbers.
-    split: any name; another name is another set of images.
+    split: any name; another name gives other images.
     index: of the image in the split.
 
   Returns:
@@ -194,7 +187,7 @@ def _place(rng, config, area, placed):
   circles = np.stack([_circles(pose) for pose in poses])  # [candidates, 4, (y, x, radius)]
   low, high = circles[..., :2] - circles[..., 2:], circles[..., :2] + circles[..., 2:]
   outside = (np.maximum(-low, 0) + np.maximum(high - size, 0)).sum(-1)
-  # A head outside of the image would be a label without evidence.
+  # An object whose head is outside of the image would have a label without evidence.
   cost = outside[:, :3].sum(1) + 4 * outside[:, 3]
   for other in placed:
     theirs = _circles(other)

@@ -1,12 +1,11 @@
-"""A data set packed into ArrayRecord by a TFDS builder of ours, without TensorFlow; and its reader.
+"""Packs a data set into ArrayRecord files by a TFDS builder, without TensorFlow; and reads them.
 
   <root>/<dataset>/<split>/1.0.0/      the directory of a TFDS builder, local or `gs://`
-    <dataset>-<split>.array_record-*   a record an image, in the order of the ids
+    <dataset>-<split>.array_record-*   one record for each image, in the order of the ids
     metadata.json                      ids, labels, sizes, classes: what opening a split needs
 
 A record is {'id': text, 'files': the bytes of the image's files (4 for HPA, else 1), 'label':
-f32[K], 'mask': a PNG, or nothing}. Bytes are the original files'. Only a mask that is no file, or
-whose file holds other values than class indices, is written anew.
+f32[K], 'mask': a PNG, or nothing}; `packing.contents` says which bytes these are.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from pnoc_jax.data.readers import hpa, lists, packing
 from pnoc_jax.io import images
 
 _VERSION = '1.0.0'
-_LAST = 'dataset_info.json'  # Of a builder's files: where it is, the others are.
+_LAST = 'dataset_info.json'  # The last file that a builder writes.
 
 
 def pack(
@@ -36,17 +36,19 @@ def pack(
   upright: bool = False,
   on_progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-  """Packs a split, unless it is there: a call that was cut is repeated from the split's beginning.
+  """Packs a split, unless it is packed already.
+
+  A call that was stopped leaves nothing that counts; the next one begins the split again.
 
   Args:
     source: the examples, found sound.
-    name: of the data set.
+    name: the data set's name.
     output: the directory of all packed data sets, local or `gs://`.
     upright: whether the images are turned as EXIF says.
     on_progress: called with (examples done, examples).
 
   Returns:
-    Whether it was packed by this call.
+    Whether this call packed it.
 
   Raises:
     UserError: the split cannot be packed under its name, or another one lies there.
@@ -61,7 +63,7 @@ def pack(
   if not _is_remote(output):
     _build(source, name, output, upright, on_progress)
     return True
-  # ArrayRecord reads buckets but writes local files only; TFDS's paths copy them.
+  # ArrayRecord reads from buckets but writes local files only, so they are copied.
   with tempfile.TemporaryDirectory(prefix='pnoc_jax_') as local:
     _build(source, name, local, upright, on_progress)
     _copy(_directory(local, name, source.split), _directory(output, name, source.split))
@@ -73,7 +75,7 @@ def _is_remote(path):
 
 
 def _directory(root, name, split):
-  """Of the builder."""
+  """The builder's directory."""
   import tensorflow_datasets as tfds
 
   return tfds.core.Path(root).expanduser() / name / split / _VERSION
@@ -91,13 +93,13 @@ def _build(source, name, output, upright, on_progress):
   tfds.disable_progress_bar()
   with (
     tempfile.TemporaryDirectory() as downloads,
-    contextlib.redirect_stdout(io.StringIO()),  # Of downloads, where there are none.
+    contextlib.redirect_stdout(io.StringIO()),  # TFDS tells of downloads, and there are none.
   ):
     builder.download_and_prepare(download_dir=downloads)
 
 
 def _copy(there, place):
-  """Copies a builder's files; the one that `_find` looks for last."""
+  """Copies a builder's files, the one that `_find` looks for as the last."""
   place.mkdir(parents=True, exist_ok=True)
   for path in sorted(there.iterdir(), key=lambda x: x.name == _LAST):
     with path.open('rb') as source, (place / path.name).open('wb') as target:
@@ -160,18 +162,11 @@ def _check_same(there, source, path):
     )
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> 'PackedSource':
-  """Opens a packed split.
-
-  Args:
-    config: the kind of the data set; `root` is what it was packed into.
-    split: its name.
-    exclude: ids to leave out.
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a packed split; `sources.open_source` documents the arguments.
 
   Raises:
-    UserError: the split was not packed there.
+    UserError: the split was not packed in `config.root`.
   """
   if not config.root:
     raise errors.UserError(
@@ -188,7 +183,7 @@ def open_source(
 
 
 def _find(root, name, split):
-  """The builder's directory, or None."""
+  """The builder's directory, or None if the split is not there."""
   path = _directory(root, name, split)
   return os.fspath(path) if (path / _LAST).exists() else None
 
@@ -197,7 +192,7 @@ def _open(path, split, exclude=frozenset()):
   import tensorflow_datasets as tfds
 
   try:
-    metadata = tfds.builder_from_directory(path).info.metadata
+    metadata: Any = tfds.builder_from_directory(path).info.metadata
     return PackedSource(path, split, metadata, exclude)
   except (KeyError, TypeError) as error:
     raise errors.UserError(
@@ -206,23 +201,22 @@ def _open(path, split, exclude=frozenset()):
 
 
 class PackedSource:
-  """Random access to a packed split; `info.Source` tells the methods."""
+  """Random access to a packed split; `info.Source` documents attributes and methods."""
 
-  def __init__(self, path: str, split: str, metadata: dict, exclude: frozenset[str]):
+  def __init__(self, path: str, split: str, metadata: dict[str, Any], exclude: frozenset[str]):
     """Reads no record.
 
     Args:
-      path: of the builder's directory.
+      path: the builder's directory.
       split: the split's name.
-      metadata: as it was packed.
+      metadata: what `packing.metadata` made.
       exclude: ids to leave out.
     """
-    described = {x: _tuples(metadata['info'][x]) for x in info.DatasetInfo.__slots__}
     self._path, self._upright, self._records = path, metadata['upright'], None
     keep = [i for i, key in enumerate(metadata['ids']) if key not in exclude]
     self._indices = keep
     self._sizes = [tuple(metadata['sizes'][i]) for i in keep]
-    self.info = info.DatasetInfo(**described)
+    self.info = info.DatasetInfo(**{x: _tuples(y) for x, y in metadata['info'].items()})
     self.split = split
     self.ids = tuple(metadata['ids'][i] for i in keep)
     self.labels = np.zeros((len(keep), self.info.num_classes), np.float32)
@@ -235,15 +229,15 @@ class PackedSource:
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getstate__(self):
-    # A worker opens its own readers.
+  def __getstate__(self) -> dict[str, object]:
+    # A worker opens readers of its own.
     return {**self.__dict__, '_records': None}
 
   def example(self, index: int) -> dict[str, np.ndarray]:
     """{'image': u8[H, W, channels], 'label': f32[K], 'index': i32[]}."""
     with self._named(index):
       image = self._decode(self.contents(index)[0])
-    return {'image': image, 'label': self.labels[index], 'index': np.int32(index)}
+    return info.make_example(image, self.labels, index)
 
   def mask(self, index: int) -> np.ndarray | None:
     """u8[H, W], or None."""
@@ -257,12 +251,12 @@ class PackedSource:
     return self._sizes[index]
 
   def files(self, index: int) -> tuple[()]:
-    """None of its own: records share the builder's."""
+    """Empty: an example has no file of its own."""
     del index
     return ()
 
   def contents(self, index: int) -> tuple[list[bytes], bytes]:
-    """The bytes of the image's files, and of the mask's or none."""
+    """The bytes of the image's files, and those of the mask's file or none."""
     record = self._data()[self._indices[index]]
     if record['id'].decode() != self.ids[index]:
       raise errors.UserError(
@@ -274,7 +268,7 @@ class PackedSource:
     if self._records is None:
       import tensorflow_datasets as tfds
 
-      builder = tfds.builder_from_directory(self._path)
+      builder: Any = tfds.builder_from_directory(self._path)
       self._records = builder.as_data_source(split=self.split)
     return self._records
 
@@ -291,5 +285,5 @@ class PackedSource:
       raise errors.UserError(f'{self._path}, {self.ids[index]}: {error}') from error
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
   return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -6,13 +6,13 @@
     ImageSets/Segmentation/    train.txt val.txt trainval.txt, and train_aug.txt if you have it
     SegmentationClass/<id>.png palette PNG, or its colours; 255 is void
     SegmentationClassAug/      optional: the SBD masks of the field, indices or colours
-    SBD/dataset/               optional: SBD itself (or benchmark_RELEASE/dataset), also beside VOC:
+    SBD/dataset/               optional: SBD itself (or benchmark_RELEASE/dataset), here or beside:
       train.txt val.txt        its lists
       cls/<id>.mat             its masks
 
-The split `train_aug` of the field is all ids with a mask in VOC or SBD that are not in VOC's val:
-10,582. Without a list it is derived from the folder of SBD masks, or from SBD's two lists. A split
-has masks if each of its ids has one: VOC's own, else a PNG of SBD's, else SBD's `.mat`.
+The split `train_aug` of the field has all 10,582 ids that have a mask in VOC or SBD and are not in
+VOC's val. Without a list it is derived from the folder of SBD masks, or from SBD's two lists. A
+split has masks if each of its ids has one: VOC's own, else a PNG of SBD's, else SBD's `.mat`.
 """
 
 import pathlib
@@ -48,6 +48,7 @@ CLASSES = (
   'train',
   'tvmonitor',
 )
+# Images of each split.
 IMAGES = {
   'train': 1464,
   'val': 1449,
@@ -56,7 +57,6 @@ IMAGES = {
   'trainval_aug': 12031,
   'test': 1456,
 }
-"""Images of the splits."""
 
 _FORMAT = 1  # Of the parsed annotations; part of the cache's key.
 _VOID_COLOR = (224, 224, 192)
@@ -69,27 +69,18 @@ _SBD = tuple(
 )
 
 
-def open_source(
-  config: info.DatasetConfig, split: str, *, exclude: frozenset[str] = frozenset()
-) -> files.FileSource:
-  """Opens a split; reads lists, names of files and all annotations.
+def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
+  """Opens a split; `sources.open_source` documents the arguments.
 
-  Images of a split without annotations (`test`) have empty labels.
-
-  Args:
-    config: the root, and what takes the place of the data set's own files.
-    split: its name.
-    exclude: ids to leave out.
-
-  Raises:
-    UserError: something is missing or does not fit.
+  Lists, names of files and annotations are read. The labels of `test`, which has no annotations,
+  are empty.
   """
   root = files.find_root(config, ('JPEGImages',), ('VOC2012', 'VOCdevkit/VOC2012'))
   problems = []
   ids = [x for x in _ids(config, root, split, problems) if x not in exclude]
   paths = files.need(root / 'JPEGImages', ids, problems, name='{}.jpg'.format)
   if config.labels:
-    labels = files.own_labels(config, ids, _NAMES, problems)
+    labels = lists.own_labels(config, ids, _NAMES, problems)
   else:
     labels = _read_annotations(root / 'Annotations', split, ids, problems)
   masks = files.own_masks(config, ids, problems) if config.masks else _find_masks(root, ids)
@@ -107,16 +98,16 @@ def open_source(
 
 
 class _Masks(files.MaskFiles):
-  """PNG, or MATLAB files of SBD."""
+  """PNG files, or MATLAB files of SBD."""
 
-  def read(self, index):
+  def read(self, index: int) -> np.ndarray:
     path = self.files(index)[0]
     return mat.read_segmentation(path) if path.suffix == '.mat' else super().read(index)
 
 
 def _ids(config, root, split, problems):
   if config.lists:
-    return files.own_list(config, split, problems, parse=_parse_id)
+    return lists.own_list(config, split, problems, parse=_parse_id)
   path = root / _LISTS / f'{split}.txt'
   if path.is_file():
     return lists.read_ids(path, path.name, problems, parse=_parse_id)
@@ -128,7 +119,7 @@ def _ids(config, root, split, problems):
 
 
 def _parse_id(line):
-  """The id of a line; the field's lists also have `/JPEGImages/<id>.jpg /.../<id>.png`."""
+  """The id in a line, which is the id or `/JPEGImages/<id>.jpg /.../<id>.png`."""
   return pathlib.PurePosixPath(line.split()[0]).name.removesuffix('.jpg')
 
 
@@ -161,7 +152,7 @@ def _masked(folder):
 
 
 def _sbd_ids(root, problems):
-  """Ids of the two lists of SBD; none without these."""
+  """The ids of SBD's two lists; none if the lists are not there."""
   for place in _SBD:
     paths = [root / place / f'{name}.txt' for name in ('train', 'val')]
     if all(x.is_file() for x in paths):
@@ -170,7 +161,7 @@ def _sbd_ids(root, problems):
 
 
 def _find_masks(root, ids):
-  """Paths, VOC's own masks before SBD's; None unless every id has one."""
+  """Paths of the masks, VOC's own before SBD's; None unless every id has a mask."""
   places = [(root / name, '.png') for name in ('SegmentationClass', 'SegmentationClassAug')]
   places += [(root / place / 'cls', '.mat') for place in _SBD]
   there = {}
@@ -178,8 +169,7 @@ def _find_masks(root, ids):
     there |= {
       x.removesuffix(suffix): folder / x for x in files.names_in(folder) if x.endswith(suffix)
     }
-  found = [there.get(key) for key in ids]
-  return found if found and None not in found else None
+  return [there[key] for key in ids] if there.keys() >= set(ids) else None
 
 
 def _read_annotations(
@@ -217,12 +207,13 @@ def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
 
 
 def read_annotation(path: pathlib.Path) -> list[str]:
-  """Names of the objects in an annotation: difficult and truncated ones too, parts not.
+  """Names of the objects in an annotation, with difficult and truncated ones, without parts.
 
   As in the reference, an object whose box has no area within the image does not count.
 
   Raises:
-    ParseError, ValueError: the file is broken.
+    ParseError: the file is no XML.
+    ValueError: a number in it is none.
   """
   root = ElementTree.parse(path).getroot()
   size = [_number(root.find('size'), name, float('inf')) for name in ('width', 'height')]

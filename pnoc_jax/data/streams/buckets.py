@@ -6,7 +6,7 @@ then meets only as many shapes as there are buckets and scales.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -90,7 +90,7 @@ class Shapes:
 
 
 def multi_scale_batches(
-  source: info.Source, indices: Sequence[int], shapes: Shapes, *, workers: int = 0
+  source: info.Source, indices: Iterable[int], shapes: Shapes, *, workers: int = 0
 ) -> pipeline.Batches:
   """One pass over some images, each at several scales; all images of a batch share its shapes.
 

@@ -249,7 +249,7 @@ class _Train:
     self._source, self._config, self._seed, self._target = source, config, seed, target
     self._mixer = mixer
 
-  def __call__(self, at: tuple) -> dict[str, np.ndarray]:
+  def __call__(self, at: tuple) -> dict[str, Any]:
     position, index = at
     rng = np.random.default_rng([positions.TRANSFORM, self._seed, position])
     example = self._source.example(index)
@@ -277,7 +277,7 @@ class _Valid:
   def __init__(self, source: info.Source, size: int, squeeze: bool, target: joins.Target | None):
     self._source, self._size, self._squeeze, self._target = source, size, squeeze, target
 
-  def __call__(self, at: tuple) -> dict[str, np.ndarray]:
+  def __call__(self, at: tuple) -> dict[str, Any]:
     index, weight = at
     example = self._source.example(index)
     if self._target is None:

@@ -78,13 +78,13 @@ class TrainPositions:
     self._first = share.index * self._rows
     self._seed = seed
     self._start_step = start_step
-    self._order = (-1, None)
+    self._order: tuple[int, Any] = (-1, None)
 
   def __len__(self) -> int:
     return (_MANY_STEPS - self._start_step) * self._rows
 
-  def __getitem__(self, row: int) -> tuple[int, int]:
-    step, row = divmod(int(row), self._rows)
+  def __getitem__(self, index: int) -> tuple[int, int]:
+    step, row = divmod(int(index), self._rows)
     step += self._start_step
     steps = len(self._indices) // self._batch_size
     epoch, step_in_epoch = divmod(step, steps)
@@ -121,7 +121,7 @@ class ValidPositions:
   def __len__(self) -> int:
     return -(-self._count // self._batch_size) * self._rows
 
-  def __getitem__(self, row: int) -> tuple[int, float]:
-    step, row = divmod(int(row), self._rows)
+  def __getitem__(self, index: int) -> tuple[int, float]:
+    step, row = divmod(int(index), self._rows)
     index = step * self._batch_size + self._first + row
     return min(index, self._count - 1), float(index < self._count)

@@ -1,7 +1,7 @@
-"""Gaussian filtering of scattered points by all their pairs, exact, a block of rows at a time.
+"""Gaussian filtering of scattered points over all their pairs, exactly, in blocks of rows.
 
-The time is quadratic in the points, the memory linear: for accelerators, and as the oracle of
-`lattice` on small images. Same interface as `lattice`.
+The time is quadratic in the number of points, and the memory is linear. This is for accelerators,
+and for checking `lattice`, which has the same interface, on small images.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,11 @@ import jax.numpy as jnp
 
 from pnoc_jax import types
 
-# Pairs that are in memory at once.
-_PAIRS = 2**24
+_PAIRS = 2**24  # Pairs that are in memory at once.
 
 
 class Points(NamedTuple):
-  """Where the points are.
+  """The points that are filtered.
 
   Attributes:
     features: f32[N, d].
@@ -34,11 +33,11 @@ def make(features: types.Array, upper: Sequence[float], valid: types.Array | Non
 
   Args:
     features: f32[N, d]; no gradient flows to them.
-    upper: Their d bounds, without effect here.
+    upper: Their d bounds; they have no effect here.
     valid: bool[N], the points that take part; None: all.
 
   Returns:
-    What `apply` takes.
+    The points for `apply`.
   """
   chex.assert_shape(features, (None, len(upper)))
   if valid is None:
@@ -48,10 +47,10 @@ def make(features: types.Array, upper: Sequence[float], valid: types.Array | Non
 
 
 def one_by_one(function: Callable[..., types.Array]) -> Callable[..., types.Array]:
-  """Returns the function itself: examples can go side by side here.
+  """Returns the function itself, as its examples can be computed side by side.
 
   Args:
-    function: Of arrays.
+    function: A function of arrays.
   """
   return function
 
@@ -80,8 +79,8 @@ def _filter(points: Points, values: types.Array) -> types.Array:
   rows = min(n, max(1, _PAIRS // n))
   blocks = jnp.pad(features, ((0, -n % rows), (0, 0))).reshape(-1, rows, features.shape[1])
 
-  def one(block):
-    # Differences, not |f|^2 + |g|^2 - 2 f.g: in float32 that would lose the small distances.
+  def one(block: types.Array) -> types.Array:
+    # Squares of differences: |f|^2 + |g|^2 - 2 f.g would lose small distances in float32.
     squares = sum((block[:, i, None] - features[None, :, i]) ** 2 for i in range(block.shape[1]))
     return jnp.dot(jnp.exp(-0.5 * squares), values, precision=jax.lax.Precision.HIGHEST)
 
@@ -89,11 +88,11 @@ def _filter(points: Points, values: types.Array) -> types.Array:
   return jnp.where(valid[:, None], result, 0.0)
 
 
-def _apply_forward(points, values):
+def _apply_forward(points: Points, values: types.Array) -> tuple[types.Array, Points]:
   return _filter(points, values), points
 
 
-def _apply_backward(points, gradient):
+def _apply_backward(points: Points, gradient: types.Array) -> tuple[None, types.Array]:
   # The kernel is symmetric.
   return None, _filter(points, gradient)
 

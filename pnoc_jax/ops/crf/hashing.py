@@ -1,8 +1,9 @@
 """A hash table of integer names with static shapes: equal entries find each other without sorting.
 
-All entries probe in lockstep (double hashing); the few that a turn leaves go on in blocks, whose
-number hangs on the data. The first of the claimants of a slot keeps it, so that results do not hang
-on the order in which a device works. Names are compared in full.
+All entries look at their first slot at once. The few whose slot another name holds look at their
+next slots (double hashing) in blocks; the number of blocks depends on the data. Of several entries
+that want a free slot, the one with the lowest index gets it, so the result does not depend on the
+order in which a device works. Names are compared in full, not by their hashes.
 """
 
 import dataclasses
@@ -17,9 +18,8 @@ import jax.numpy as jnp
 from pnoc_jax import types
 
 _WORD = 2**31
-# Entries that one turn of a loop handles.
-_BLOCK = 4096
-# A table that names address directly may have so many slots an entry.
+_BLOCK = 4096  # Entries that one iteration of a loop handles.
+# A table in which each name is the index of its slot may have this many slots for each entry.
 _SPARSE = 4
 
 
@@ -31,9 +31,10 @@ class Table:
   """The numbers of names.
 
   Attributes:
-    slots: i32[T], the number of the name that keeps each slot, 0 where nobody does.
-    names: Words i32[C] each, by number; number 0 is nobody's.
-    direct: Whether names are slots; else T is a power of two.
+    slots: i32[T], the number of the name in each slot; 0 in a free slot.
+    names: The words of the names by their numbers, i32[C] each; no name has the number 0.
+    direct: Whether a name is the index of its slot. Otherwise names are hashed, and T is a power of
+      two.
   """
 
   slots: types.Array
@@ -42,14 +43,16 @@ class Table:
 
 
 def pack(digits: Sequence[Any], radix: Sequence[int]) -> list[Any]:
-  """Writes digits into as few integers below 2^31 as hold them; linear, so names can be shifted.
+  """Writes digits into as few integers below 2^31 (words) as can hold them.
+
+  It is linear: the words of a sum of digits are the sum of the words.
 
   Args:
-    digits: i32[...] each, in [0, radix); NumPy's or jax's.
-    radix: Static bounds.
+    digits: i32[...] each, in [0, radix), of NumPy or of jax.
+    radix: The bounds of the digits.
 
   Returns:
-    Words, i32[...] each.
+    The words, i32[...] each.
 
   Raises:
     ValueError: A digit does not fit into a word.
@@ -70,17 +73,17 @@ def pack(digits: Sequence[Any], radix: Sequence[int]) -> list[Any]:
 def number(
   names: Sequence[types.Array], valid: types.Array, capacity: int, bound: int
 ) -> tuple[types.Array, types.Array, Table]:
-  """Numbers the distinct names from 1 on, in the order of their first entries.
+  """Gives the distinct names the numbers 1, 2, ..., in the order of their first entries.
 
   Args:
-    names: Words i32[E] each, not negative.
+    names: The words of each entry's name, i32[E] each, not negative.
     valid: bool[E], the entries that take part.
-    capacity: C, more than the names that there can be.
-    bound: All values that a name can have: if these are few, every name has a slot of its own.
+    capacity: C, larger than the number of distinct names.
+    bound: How many values a name can have. If they are few, every name has a slot of its own.
 
   Returns:
-    ids: i32[E], each entry's number; 0 at those that take no part.
-    count: i32[], 1 + the number of names.
+    ids: i32[E], the number of each entry's name; 0 at entries that take no part.
+    count: i32[], 1 + the number of distinct names.
     table: The numbers by name.
   """
   chex.assert_equal_shape([*names, valid])
@@ -105,7 +108,7 @@ def number(
 
 
 def _hash(names: Sequence[types.Array]) -> tuple[types.Array, types.Array]:
-  """Returns where to begin, and an odd number by which to go on: u32 each."""
+  """Returns the first slot and the step to the next ones, u32 each; the step is odd."""
   h = jnp.uint32(0)
   for name in names:
     # The rounds of MurmurHash3.
@@ -129,7 +132,7 @@ def _equal(
 def _resolve(
   names: Sequence[types.Array], slots: types.Array, owner: types.Array, open_: types.Array
 ) -> tuple[types.Array, types.Array]:
-  """Lets the entries whose first slot another name keeps find their slots and owners."""
+  """Finds slots and owners for the entries `open_`, whose first slot another name holds."""
   e, size = open_.size, slots.size
 
   def block(mine, carry):
@@ -154,7 +157,10 @@ def _resolve(
 
 
 def _in_blocks(flags: types.Array, body: Callable[..., Any], carry: Any) -> Any:
-  """carry <- body(the indices i32[_BLOCK] of true flags, or their number; carry), for all."""
+  """Calls `carry = body(indices, carry)` until it has seen the indices of all true flags.
+
+  `indices` is i32[_BLOCK]; the last call's is filled up with E, the number of flags.
+  """
   e = flags.size
   place, count = _running(flags)
   place = jnp.where(flags, place, e + _BLOCK)
@@ -168,9 +174,9 @@ def _in_blocks(flags: types.Array, body: Callable[..., Any], carry: Any) -> Any:
 
 
 def _running(flags: types.Array) -> tuple[types.Array, types.Array]:
-  """Returns how many true flags stand before each, i32[E], and in all, i32[].
+  """Returns the number of true flags before each one, i32[E], and of all of them, i32[].
 
-  `cumsum` is slow on CPUs: here it runs over words of 32 flags only.
+  `cumsum` is slow on CPUs, so it runs over words of 32 flags here.
   """
   bit = jnp.arange(32, dtype=jnp.uint32)
   rows = jnp.pad(flags, (0, -flags.size % 32)).reshape(-1, 32)
@@ -183,14 +189,14 @@ def _running(flags: types.Array) -> tuple[types.Array, types.Array]:
 
 
 def find(table: Table, wanted: Sequence[types.Array]) -> types.Array:
-  """Looks names up.
+  """Looks up the numbers of names.
 
   Args:
     table: From `number`.
-    wanted: Words i32[W] each.
+    wanted: The words of the names, i32[W] each.
 
   Returns:
-    i32[W]: the number of that name, 0 where there is none.
+    i32[W]; 0 for a name that is not in the table.
   """
   chex.assert_equal_shape(wanted)
   slots, names = table.slots, table.names
@@ -201,7 +207,7 @@ def find(table: Table, wanted: Sequence[types.Array]) -> types.Array:
 
   def look(words, start, step, turn, open_):
     keeper = slots[_slot(start, step, turn, size)]
-    # A free slot ends the search: no entry of that name went past it.
+    # A free slot ends the search, because an entry of this name would have taken it.
     open_ &= keeper > 0
     same = open_ & _equal(names, keeper, words)
     return jnp.where(same, keeper, 0), open_ & ~same

@@ -1,9 +1,10 @@
 """Gaussian filtering of scattered points in linear time, on a permutohedral lattice.
 
-Adams et al. 2010, with the constants of Kraehenbuehl and Koltun 2011 (pydensecrf): points splat to
-the corners of the simplex around them, the corners blur along d + 1 axes, the points slice back.
-Shapes are static; the work grows with the corners in use, as the loops over corners end there.
-Arrays lie as CPUs like them: corner by corner of the simplex, each over all points.
+Adams et al. 2010, with the constants of Kraehenbuehl and Koltun 2011 (pydensecrf). The values of
+the points are added to the corners of the simplices around them (splat), the corners are blurred
+along d + 1 axes, and the points read the result (slice). Shapes are static, but the loops over
+corners end with the last corner in use. The axis of a simplex's corners comes before that of the
+points, because CPUs are faster with such arrays.
 """
 
 import functools
@@ -20,19 +21,19 @@ import numpy as np
 from pnoc_jax import types
 from pnoc_jax.ops.crf import hashing
 
-# Corners that one turn of a loop handles.
-_BLOCK = 8192
+_BLOCK = 8192  # Corners that one iteration of a loop handles.
 
 
 class Lattice(NamedTuple):
-  """Where the points are among the corners, and the corners among each other.
+  """The corners around each point, and the neighbours of each corner.
 
   Attributes:
-    corners: i32[d + 1, N], of the simplex around each point. Corner 0 is nobody: its value is 0.
+    corners: i32[d + 1, N], of the simplex around each point. Corner 0 stands for none: its value
+      is 0.
     weights: f32[d + 1, N], barycentric; 0 at points that take no part.
-    before: i32[d + 1, C], the corner before each, on each axis.
-    after: i32[d + 1, C].
-    number: i32[], corners in use, corner 0 included; what follows in C is idle.
+    before: i32[d + 1, C], the corner before each one on each axis.
+    after: i32[d + 1, C], the corner after it.
+    number: i32[], how many corners are in use, corner 0 included; the other ones of C are not.
   """
 
   corners: types.Array
@@ -49,11 +50,11 @@ def make(
 
   Args:
     features: f32[N, d], in [0, upper]; no gradient flows to them.
-    upper: d static bounds: they say how large the integers are that name a corner.
+    upper: The d bounds, static. They decide how many integers a corner's name needs.
     valid: bool[N], the points that take part; None: all.
 
   Returns:
-    The lattice; C is enough for any features within the bounds.
+    The lattice; C is large enough for any features within the bounds.
   """
   n, d = features.shape
   chex.assert_shape(features, (None, len(upper)))
@@ -62,7 +63,7 @@ def make(
   chex.assert_shape(valid, (n,))
   low, radix = _ranges(upper)
   names, weights = _locate(jax.lax.stop_gradient(features), low, radix)
-  # As many corners as entries, or as the lattice has within the bounds.
+  # There are at most as many corners as entries, and as the lattice has within the bounds.
   most = min(n * (d + 1), (d + 1) * math.prod(-(-r // (d + 1)) for r in radix))
   ids, number, table = hashing.number(
     [name.reshape(-1) for name in names],
@@ -76,7 +77,7 @@ def make(
 
 
 def _ranges(upper: Sequence[float]) -> tuple[list[int], list[int]]:
-  """Returns the least coordinate of a corner or its neighbour, and how many values there are."""
+  """Returns the least value and the number of values of each coordinate of the corners."""
   d = len(upper)
   reach = np.append(np.asarray(upper, np.float64) * _scale(d), 0.0)
   # Coordinate j of a point is sum(reach[j:]) - j * reach[j - 1]; corners lie within d + 1 of it.
@@ -101,14 +102,14 @@ def _locate(
     # The last block overlaps the one before.
     start = jnp.minimum(i * size, n - size)
     corners, weights = _simplices(jax.lax.dynamic_slice(features, (start, 0), (size, d)))
-    # A corner's name: its first d coordinates as the digits of a few integers.
+    # The name of a corner: its first d coordinates, as the digits of a few integers.
     digits = [corner - least for corner, least in zip(corners, low, strict=True)]
     return [
       jax.lax.dynamic_update_slice(whole, part, (0, start))
       for whole, part in zip(carry, [*hashing.pack(digits, radix), weights], strict=True)
     ]
 
-  # In blocks, as each result is of use to many: all at once, CPUs compute it anew for every one.
+  # Without blocks, XLA:CPU computes each intermediate result again for every use of it.
   words = len(hashing.pack(low, radix))
   empty = [jnp.zeros((d + 1, n), jnp.int32)] * words + [jnp.zeros((d + 1, n))]
   *names, weights = jax.lax.fori_loop(0, -(-n // size), block, empty)
@@ -119,15 +120,15 @@ def _simplices(features: types.Array) -> tuple[list[types.Array], types.Array]:
   """Returns the corners around each point, d times i32[d + 1, N], and weights f32[d + 1, N]."""
   d = features.shape[1]
   scale = _scale(d)
-  # Onto the plane of d + 1 coordinates whose sum is 0.
+  # The points are moved onto the plane of d + 1 coordinates whose sum is 0.
   elevated, total = [], jnp.zeros_like(features[:, 0])
   for j in range(d, 0, -1):
     step = features[:, j - 1] * scale[j - 1]
     elevated.append(total - j * step)
     total = total + step
   elevated = jnp.stack([total, *elevated[::-1]])
-  # The nearest corner whose coordinates are multiples of d + 1; what remains, ranked from above.
-  # All integers here are small: floats hold them.
+  # The nearest corner whose coordinates are multiples of d + 1, and the ranks of what remains, the
+  # largest first. All integers here are so small that floats hold them.
   below, above = jnp.floor(elevated / (d + 1)), jnp.ceil(elevated / (d + 1))
   up = above * (d + 1) - elevated < elevated - below * (d + 1)
   nearest = jnp.where(up, above, below)
@@ -139,7 +140,8 @@ def _simplices(features: types.Array) -> tuple[list[types.Array], types.Array]:
   wrap = jnp.where(rank < 0, d + 1.0, jnp.where(rank > d, -d - 1.0, 0.0))
   rank, nearest = rank + wrap, nearest + wrap
   part = (elevated - nearest) / (d + 1)
-  # The weight of corner r is the step from rank d - r down to the next one, around the circle.
+  # The weight of corner r is the difference of the parts at rank d - r and at the next rank, where
+  # rank 0 follows rank d.
   ranked = sum(jnp.where(rank[j] == d - i, part[j], 0.0) for j in range(d + 1))
   weights = ranked - jnp.roll(ranked, 1, axis=0) + (i == 0)
   corners = [nearest[j] + jnp.where(rank[j] <= d - i, i, i - d - 1) for j in range(d)]
@@ -149,7 +151,7 @@ def _simplices(features: types.Array) -> tuple[list[types.Array], types.Array]:
 def _neighbors(
   table: hashing.Table, number: types.Array, radix: list[int]
 ) -> tuple[types.Array, types.Array]:
-  """Returns the corner before each and the one after, on each axis: i32[d + 1, C]."""
+  """Returns the corners before and after each one on each axis, i32[d + 1, C] both."""
   d, capacity = len(radix), table.names[0].size
   steps = np.full((d + 1, d), -1)
   steps[np.arange(d), np.arange(d)] = d
@@ -164,7 +166,7 @@ def _neighbors(
     found = hashing.find(table, wanted).reshape(d + 1, _BLOCK)
     found = jnp.where((corner < 1) | (corner >= number), 0, found)
     before = jax.lax.dynamic_update_slice(before, found, (0, block * _BLOCK))
-    # The corner is its neighbour's neighbour.
+    # A corner follows the one before it.
     back = jnp.where(found > 0, rows + found, after.size)
     corner = jnp.broadcast_to(corner, back.shape)
     return before, after.at[back.reshape(-1)].set(corner.reshape(-1), mode='drop')
@@ -209,17 +211,19 @@ def _filter(lattice: Lattice, values: types.Array, axes: Sequence[int]) -> types
   for axis in axes:
     blurred = jax.lax.fori_loop(0, -(-number // _BLOCK), functools.partial(blur, axis, old), new)
     old, new = blurred, old
-  # Corner by corner: CPUs gather [N, d + 1, K] many times slower.
+  # One corner of the simplices after the other: gathering [N, d + 1, K] is many times slower on
+  # CPUs.
   parts = (old[corner] * weight[:, None] for corner, weight in zip(corners, weights, strict=True))
   return functools.reduce(operator.add, parts) / (1 + 2.0 ** (1 - len(axes)))
 
 
-def _apply_forward(lattice, values):
+def _apply_forward(lattice: Lattice, values: types.Array) -> tuple[types.Array, Lattice]:
   return apply(lattice, values), lattice
 
 
-def _apply_backward(lattice, gradient):
-  # Each axis is symmetric (the neighbour's neighbour is the corner itself), their product is not.
+def _apply_backward(lattice: Lattice, gradient: types.Array) -> tuple[None, types.Array]:
+  # The blur along one axis is symmetric. The product of those of all axes is not, hence the reverse
+  # order.
   return None, _filter(lattice, gradient, range(lattice.corners.shape[0])[::-1])
 
 
@@ -227,18 +231,18 @@ apply.defvjp(_apply_forward, _apply_backward)
 
 
 def one_by_one(function: Callable[..., types.Array]) -> Callable[..., types.Array]:
-  """Returns the function, with examples that `jax.vmap` adds one after the other.
+  """Returns the function such that `jax.vmap` runs it for one example after the other.
 
-  Side by side their loops would end with the longest. In reverse mode the function is computed
-  again; it is differentiable in its first argument alone.
+  If the examples ran side by side, all would take as many iterations as the longest. In reverse
+  mode the function is computed again; it is differentiable in its first argument alone.
 
   Args:
-    function: Of arrays.
+    function: A function of arrays.
   """
   forward = jax.custom_batching.sequential_vmap(function)
 
   @jax.custom_batching.sequential_vmap
-  def backward(cotangent, first, *others):
+  def backward(cotangent: types.Array, first: types.Array, *others: types.Array) -> types.Array:
     return jax.vjp(lambda first: function(first, *others), first)[1](cotangent)[0]
 
   wrapped = jax.custom_vjp(forward)

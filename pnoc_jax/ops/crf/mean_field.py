@@ -1,14 +1,16 @@
 """The fully connected CRF of Kraehenbuehl and Koltun 2011: label maps that follow the image.
 
-Mean field over Potts compatibilities with one spatial and one bilateral Gaussian kernel, each
-normalised symmetrically; by default the same numbers as pydensecrf's. All functions take one image;
-`jax.vmap` makes them take batches, whose images then go through the lattice one by one.
+Mean field with Potts compatibilities and two Gaussian kernels, a spatial and a bilateral one, which
+are normalised symmetrically. By default the numbers are those of pydensecrf. All functions take one
+image; with `jax.vmap` they take batches, whose images go through the lattice one after the other.
 """
 
 import dataclasses
 import enum
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -17,29 +19,32 @@ import jax.numpy as jnp
 from pnoc_jax import types
 from pnoc_jax.ops.crf import gaussian, lattice
 
-# The energy of a label that the image cannot have: exp(-it) is 0, and sums with it are finite.
+# The energy of a label that the image cannot have: exp(-1e4) is 0, and sums with it are finite.
 _IMPOSSIBLE = 1e4
 
 
 class Filter(enum.Enum):
-  """How the sums over all pairs of pixels are formed."""
+  """How the sums over all pairs of pixels are computed.
+
+  Attributes:
+    LATTICE: approximately, in linear time, as pydensecrf does.
+    EXACT: over all pairs, in quadratic time, for small images and accelerators.
+  """
 
   LATTICE = 'lattice'
-  """Approximately, in linear time, as pydensecrf does."""
   EXACT = 'exact'
-  """All pairs, in quadratic time: for small images and accelerators."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-  """The two kernels; widths in pixels and in grey levels of 0..255.
+  """The two kernels.
 
   Attributes:
-    gaussian_sxy: Width of the spatial kernel.
-    gaussian_compat: Its Potts weight.
-    bilateral_sxy: Spatial width of the bilateral kernel.
-    bilateral_srgb: Its width in colour.
-    bilateral_compat: Its Potts weight.
+    gaussian_sxy: Width of the spatial kernel, in pixels.
+    gaussian_compat: Potts weight of the spatial kernel.
+    bilateral_sxy: Spatial width of the bilateral kernel, in pixels.
+    bilateral_srgb: Width in colour of the bilateral kernel, in grey levels of 0..255.
+    bilateral_compat: Potts weight of the bilateral kernel.
   """
 
   gaussian_sxy: float = 3.0
@@ -55,10 +60,10 @@ class Kernels:
     )
 
 
+# For priors, saliency, affinity labels and pseudo masks.
 LABELS = Kernels()
-"""For priors, saliency, affinity labels and pseudo masks."""
+# For the softmax of a segmentation network (DeepLab).
 PROBABILITIES = Kernels(1.0, 3.0, 67.0, 3.0, 4.0)
-"""For a segmentation network's softmax (DeepLab)."""
 
 
 def label_unary(
@@ -76,8 +81,8 @@ def label_unary(
     labels: i32[H, W], in [0, num_labels).
     num_labels: K.
     confidence: p, in (0, 1).
-    present: bool[K], the labels that this image may have (n of them): others get probability 0,
-      so that images with different labels share a shape. None: all.
+    present: bool[K], the n labels that this image may have; the others get probability 0. So images
+      with different labels can share a shape. None: all.
 
   Returns:
     f32[H, W, K].
@@ -108,9 +113,9 @@ def softmax_unary(
 
   Args:
     probabilities: f32[H, W, K]; need not sum to 1.
-    scale: Confidence in them: p becomes scale * p + (1 - scale) / n. None: 1.
+    scale: Confidence in the probabilities: p becomes scale * p + (1 - scale) / n. None: 1.
     clip: The least p.
-    present: bool[K], the labels that this image may have (n of them); None: all.
+    present: bool[K], the n labels that this image may have; None: all.
 
   Returns:
     f32[H, W, K].
@@ -136,17 +141,18 @@ def dense_crf(
 ) -> types.Array:
   """Returns the marginals of the labels after some steps of mean field.
 
-  Q = softmax(-U), then each step Q <- softmax(-U + sum_k w_k D_k^-1/2 K_k D_k^-1/2 Q), with D_k the
-  row sums of the kernel K_k (i = j included) and w_k its Potts weight. Differentiable in `unary`.
+  At first Q = softmax(-U). Each step sets Q <- softmax(-U + sum_k w_k D_k^-1/2 K_k D_k^-1/2 Q),
+  where D_k are the row sums of the kernel K_k (i = j included) and w_k is its Potts weight. The
+  result is differentiable in `unary`.
 
   Args:
     unary: f32[H, W, K], energies: -log of probabilities.
     image: u8[H, W, 3], RGB.
-    valid: bool[H, W], the pixels that are image: the result there is as if the others did not
+    valid: bool[H, W], the pixels that are image; the result there is as if the others did not
       exist. None: all.
-    steps: Of mean field; 0 gives softmax(-U).
-    kernels: Widths and weights.
-    filter: How to sum over all pairs.
+    steps: Number of steps of mean field; 0 gives softmax(-U).
+    kernels: The two kernels.
+    filter: How the sums over all pairs are computed.
 
   Returns:
     f32[H, W, K], sums to 1 over K; 0 at pixels that are not valid.
@@ -164,19 +170,28 @@ def dense_crf(
   return jnp.where(valid[..., None], q.reshape(unary.shape), 0.0)
 
 
-def _mean_field(method, steps, kernels, energy, image, valid):
-  """Returns Q, f32[H * W, K], of energies of that shape."""
+def _mean_field(
+  method: Any,
+  steps: int,
+  kernels: Kernels,
+  energy: types.Array,
+  image: types.Array,
+  valid: types.Array,
+) -> types.Array:
+  """Returns Q, f32[H * W, K], of energies of this shape; `method` is `lattice` or `gaussian`."""
   messages = _messages(method, kernels, image, valid.reshape(-1))
-  # Labels first: CPUs are slow at a softmax over a short last axis.
+  # The labels come first, because a softmax over a short last axis is slow on CPUs.
   energy = energy.T
 
-  def step(q, _):
+  def step(q: types.Array, _: None) -> tuple[types.Array, None]:
     return jax.nn.softmax(-energy + sum(message(q.T).T for message in messages), axis=0), None
 
   return jax.lax.scan(step, jax.nn.softmax(-energy, axis=0), length=steps)[0].T
 
 
-def _messages(method, kernels, image, valid):
+def _messages(
+  method: Any, kernels: Kernels, image: types.Array, valid: types.Array
+) -> tuple[Callable[[types.Array], types.Array], Callable[[types.Array], types.Array]]:
   """Returns the functions Q -> w D^-1/2 K D^-1/2 Q of the two kernels."""
   height, width = image.shape[:2]
   y, x = jnp.indices((height, width), jnp.float32)
@@ -184,7 +199,7 @@ def _messages(method, kernels, image, valid):
   color = image.astype(jnp.float32).reshape(-1, 3)
   far = (width - 1.0, height - 1.0)
 
-  def scale(values, sigma):
+  def scale(values: tuple[float, ...], sigma: float) -> tuple[float, ...]:
     return tuple(value / sigma for value in values)
 
   spatial = method.make(place / kernels.gaussian_sxy, scale(far, kernels.gaussian_sxy), valid)
@@ -194,7 +209,7 @@ def _messages(method, kernels, image, valid):
     valid,
   )
 
-  def make_message(state, compat):
+  def make_message(state: Any, compat: float) -> Callable[[types.Array], types.Array]:
     norm = jax.lax.rsqrt(method.apply(state, jnp.ones((height * width, 1))) + 1e-20)
     norm = jnp.where(valid[:, None], norm, 0.0)
     return lambda q: compat * norm * method.apply(state, norm * q)

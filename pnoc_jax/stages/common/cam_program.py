@@ -128,15 +128,15 @@ def make_program(
     generator, split, erasure, metrics = compiled(
       state.generator, noc_variables, state.split, batch
     )
-    state = state.replace(generator=generator, split=split)
-    if noc is None:
+    state = dataclasses.replace(state, generator=generator, split=split)
+    if noc is None or erasure is None:
       return state, metrics
     leak = None if state.leak is None else add(state.leak, erasure.leak)
     if (number + 1) % config.noc_every == 0:
-      trained, noc_metrics = noc.step(state.noc, erasure.replace(leak=leak), batch)
-      state, metrics = state.replace(noc=trained), metrics | noc_metrics
+      trained, noc_metrics = noc.step(state.noc, dataclasses.replace(erasure, leak=leak), batch)
+      state, metrics = dataclasses.replace(state, noc=trained), metrics | noc_metrics
       leak = None if leak is None else clear(leak)
-    return state.replace(leak=leak), metrics
+    return dataclasses.replace(state, leak=leak), metrics
 
   rates = {'lr': lambda step: rate(step // config.optim.accumulate)}
   return Program(
@@ -158,7 +158,7 @@ def _terms(config: 'GeneratorConfig', source: info.Source) -> losses.Terms:
     reconstruct=functools.partial(
       puzzle.reconstruction_loss,
       level=config.level,
-      norm=config.distance,
+      distance=config.distance,
       selection=config.selection,
     ),
     lambda_conf=config.lambda_conf,

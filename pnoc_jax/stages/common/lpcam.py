@@ -162,7 +162,7 @@ def _sample(look: _Look, share: Path) -> bool:
       for p, k in enumerate(np.flatnonzero(source.labels[index])):
         high = activation[:, p] > settings.threshold
         for side, chosen in enumerate((high, ~high)):
-          draws = np.random.default_rng([look.context.seed, index, k, side])
+          draws = np.random.default_rng([look.context.seed, index, int(k), side])
           sample = samples.setdefault((int(k), side), Sample(settings.positions))
           sample.add(draws.random(int(chosen.sum())), features[chosen])
       progress.advance()
@@ -187,20 +187,12 @@ def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
 
   # Differs from the reference: a cell belongs to the foreground by the map of this very pass;
   # because it is on the grid of the features, and the maps of all scales need a pass before.
-  def fuse(
-    results: list[tuple[Array, Array]],
-    sizes: list[Array],
-    native: Array,
-    context: dict[str, Array],
-    *,
-    shape: tuple[int, int],
-  ) -> tuple[Array, Array, Array]:
-    del native, shape
+  def fuse(results: list[tuple[Array, Array]], grid: infer.Grid) -> tuple[Array, Array, Array]:
     features, maps = results[0]
-    own = jnp.take_along_axis(maps, context['classes'][:, None, None, :], axis=3)
+    own = jnp.take_along_axis(maps, grid.context['classes'][:, None, None, :], axis=3)
     activation = own / (own.max(axis=(1, 2), keepdims=True) + 1e-5)
     # The largest number of float16.
-    return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), sizes[0]
+    return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), grid.scaled[0]
 
   network = infer.Network(scale, fuse, look.variables, source.info)
   inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
@@ -242,8 +234,8 @@ def _choose(samples: list[list[Sample]], look: _Look) -> dict[str, np.ndarray]:
       for n, side in enumerate(_SIDES)
     ]
     return lpcam.class_vector(
-      *both[0],
-      *both[1],
+      both[0],
+      both[1],
       kernel,
       index,
       foreground_min=config.foreground_min,

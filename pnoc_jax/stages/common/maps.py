@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,23 +17,29 @@ _SHOWN = 20
 
 
 class Scores(enum.Enum):
-  """Whose scores of the present classes; the values are stages' names."""
+  """Whose scores of the present classes; the values are stages' names.
+
+  Attributes:
+    PRIORS: the generator's maps, each over its own maximum.
+    RANDOM_WALK: the same after the walk, all over one maximum.
+  """
 
   PRIORS = 'priors'
-  """The generator's maps, each over its own maximum."""
   RANDOM_WALK = 'random_walk'
-  """The same after the walk, all over one maximum."""
 
 
 class Saliency(enum.Enum):
-  """Whose saliency."""
+  """Whose saliency.
+
+  Attributes:
+    NONE: nobody's; thresholds alone tell the background.
+    PRIORS: the masks of C2AM, 0 or 1.
+    NETWORK: the saliency network's maps.
+  """
 
   NONE = 'none'
-  """Thresholds alone tell the background."""
   PRIORS = 'priors'
-  """The masks of C2AM: 0 or 1."""
   NETWORK = 'network'
-  """The saliency network's maps."""
 
   @property
   def stages(self) -> tuple[str, ...]:
@@ -58,7 +65,7 @@ class Evidence:
     split = source.split
     self._kind = scores
     self._scores = inputs[scores.value] / split if scores.value in inputs else None
-    self._saliency = None
+    self._saliency: joins.Maps | None = None
     for name in saliency.stages:
       if name in inputs:
         self._saliency = joins.grey_maps(source, inputs[name] / split)
@@ -86,7 +93,7 @@ class Evidence:
     if self._saliency is not None:
       joins.check(self._saliency, self.source, indices)
 
-  def _check_walks(self, indices):
+  def _check_walks(self, indices: Sequence[int]) -> None:
     faults = []
     for index in indices:
       path = self._score_path(index)
@@ -109,10 +116,12 @@ class Evidence:
         + '\nRun random_walk again (--config.rerun=random_walk).'
       )
 
-  def _score_path(self, index):
+  def _score_path(self, index: int) -> Path:
+    if self._scores is None:
+      raise ValueError(f'{self._kind.value} is no input')
     return self._scores / f'{self.source.ids[index]}.npz'
 
-  def _expected(self, index):
+  def _expected(self, index: int) -> dict[str, Any]:
     return {'size': self.source.size(index), 'num_classes': self.source.info.num_classes}
 
   def image(self, index: int) -> np.ndarray:
@@ -141,6 +150,8 @@ class Evidence:
     Raises:
       UserError: the file is missing, damaged or of another image.
     """
+    if self._saliency is None:
+      raise ValueError('saliency is no input')
     return self._saliency.read(index, size=self.source.size(index)).astype(np.float32) / 255
 
 

@@ -1,6 +1,8 @@
 """What is measured of the networks while they train; for `engine.measure`."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from flax import linen as nn
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import programs
+from pnoc_jax.losses import forward
 from pnoc_jax.metrics import classification, saliency, segmentation, thresholds
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.predict import segmentation as predict
@@ -37,7 +40,7 @@ class CamMeter:
   def forward(self, variables: Variables, batch: Batch) -> tuple[Array, Array]:
     """Raw maps f32[B, h, w, K] and logits f32[B, K]."""
     image = programs.make_prepare(self.dataset)(batch)['image']
-    cam = self.model.apply(variables, image, train=False)
+    cam = forward.evaluate(self.model, variables, image)
     return cam, cam_ops.logits(cam)
 
   def begin(self) -> tuple[Any, list[classification.Predictions]]:
@@ -58,7 +61,7 @@ class CamMeter:
     total, (first, *rest) = sums
     names = (self.dataset.background, *self.dataset.classes)
     best = thresholds.best_score(total, names)
-    scores = classification.score(sum(rest, first))
+    scores = classification.score(functools.reduce(operator.add, rest, first))
     result = {f'eval/{name}': best[name] for name in ('miou', 'miou_fg', 'fp', 'fn', 'threshold')}
     for name in ('map', 'precision', 'recall', 'f1', 'roc_auc'):
       if scores[name] is not None:
@@ -87,7 +90,7 @@ class C2amMeter:
   def forward(self, variables: Variables, batch: Batch) -> Array:
     """Logits f32[B, h, w, 1]."""
     image = programs.make_prepare(self.dataset)(batch)['image']
-    return self.model.apply(variables, image, train=False).logits
+    return forward.evaluate(self.model, variables, image).logits
 
   def begin(self) -> dict[str, Any]:
     """Sums over thresholds, of each sign."""
@@ -134,7 +137,7 @@ class PoolNetMeter:
   def forward(self, variables: Variables, batch: Batch) -> Array:
     """What is salient, u8[B, S, S]."""
     image = programs.make_prepare(self.dataset)(batch)['image']
-    return (self.model.apply(variables, image, train=False) > 0).astype(jnp.uint8)
+    return (forward.evaluate(self.model, variables, image) > 0).astype(jnp.uint8)
 
   def begin(self) -> segmentation.Confusion:
     """Counts of nothing."""

@@ -13,6 +13,7 @@ from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.losses import c2am as losses
+from pnoc_jax.losses import forward
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import compile as compiler
@@ -81,7 +82,7 @@ def _sums(
 
   def look(variables: Variables, batch: Batch) -> dict[str, Array]:
     batch = prepare(batch)
-    logits = model.apply(variables, batch['image'], train=False).logits
+    logits = forward.evaluate(model, variables, batch['image']).logits
     probability = jax.nn.sigmoid(logits)
     edge = border(logits.shape[1:3], config.border)[None, :, :, None]
     found = {'border': (probability * edge).sum() / edge.sum() / len(logits)}

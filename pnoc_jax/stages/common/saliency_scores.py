@@ -19,7 +19,7 @@ def score_saliency_masks(split: scores.Split, inputs: scores.Inputs) -> dict[str
   """Scores C2AM's masks, and its maps at every threshold."""
   directory, sums = inputs['saliency_priors'], thresholds.init_sums(2)
   for index, path in scores.paths(split, directory / 'maps', 'saliency_priors', split.labelled):
-    mask = split.source.mask(index)
+    mask = split.mask(index)
     sums += saliency.sweep(_grey(path, mask.shape), mask)
   result = _beside_classes(split, inputs, 'saliency_priors', threshold=0.5)  # Of 0 and 1.
   maps = thresholds.best_score(sums, saliency.CLASSES)
@@ -30,7 +30,7 @@ def score_saliency(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]
   """Scores the network's maps at every threshold; the best one cuts them for what follows."""
   sums = thresholds.init_sums(2)
   for index, path in scores.paths(split, inputs['saliency'], 'saliency', split.labelled):
-    mask = split.source.mask(index)
+    mask = split.mask(index)
     sums += saliency.sweep(_grey(path, mask.shape), mask)
   result = thresholds.best_score(sums, saliency.CLASSES)
   return {**_beside_classes(split, inputs, 'saliency', result['threshold']), **result}
@@ -54,7 +54,7 @@ def _beside_classes(
   alone = segmentation.init_confusion(2)
   perfect, combined = (segmentation.init_confusion(num_classes) for _ in range(2))
   for index, path in scores.paths(split, inputs[name], name, split.labelled):
-    mask = source.mask(index)
+    mask = split.mask(index)
     found = _grey(path, mask.shape)
     salient = found > np.float32(threshold)
     alone += segmentation.confuse(salient, saliency.binary_target(mask), num_classes=2)

@@ -37,8 +37,19 @@ class Split:
 
   source: info.Source
   seed: int = 0
-  crf: crf_stage.CrfConfig | None = None
+  crf: crf_stage.CrfConfig = dataclasses.field(default_factory=crf_stage.CrfConfig)
   runtime: Runtime | None = None
+
+  def mask(self, index: int) -> np.ndarray:
+    """u8[H, W], the true mask of an image.
+
+    Raises:
+      UserError: it has none.
+    """
+    found = self.source.mask(index)
+    if found is None:
+      raise UserError(f'{self.source.split}: the image {self.source.ids[index]} has no mask')
+    return found
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ def score_priors(split: Split, inputs: Inputs) -> dict[str, Any]:
   source, num_classes = split.source, len(split.classes)
   sums, logits = thresholds.init_sums(num_classes), []
   for index, path in paths(split, inputs['priors'], 'priors', split.labelled, '.npz'):
-    mask = source.mask(index)
+    mask = split.mask(index)
     prior = products.read_prior(
       path, size=mask.shape, num_classes=num_classes - 1, arrays=('high', 'logits')
     )
@@ -93,6 +104,8 @@ def score_priors_crf(split: Split, inputs: Inputs) -> dict[str, Any]:
   """Scores the priors' label maps at their best threshold after the CRF."""
   source, num_classes = split.source, len(split.classes)
   threshold = score_priors(split, inputs)['threshold']
+  if split.runtime is None:
+    raise ValueError('the CRF runs on devices: give a runtime')
   refine = crf_stage.LabelCrf(split.crf, split.runtime, [source.size(i) for i in split.labelled])
 
   def items():
@@ -107,7 +120,7 @@ def score_priors_crf(split: Split, inputs: Inputs) -> dict[str, Any]:
   keys, confusion = {}, segmentation.init_confusion(num_classes)
   for index, labels in refine(items()):
     labels = keys.pop(index)[labels]
-    confusion += segmentation.confuse(labels, source.mask(index), num_classes=num_classes)
+    confusion += segmentation.confuse(labels, split.mask(index), num_classes=num_classes)
   return {**label_score(split, confusion), 'threshold': threshold, 'images': len(split.labelled)}
 
 
@@ -116,7 +129,7 @@ def score_walk(split: Split, inputs: Inputs) -> dict[str, Any]:
   num_classes = len(split.classes)
   sums = thresholds.init_sums(num_classes)
   for index, path in paths(split, inputs['random_walk'], 'random_walk', split.labelled, '.npz'):
-    mask = split.source.mask(index)
+    mask = split.mask(index)
     walk = products.read_walk(path, size=mask.shape, num_classes=num_classes - 1)
     sums += thresholds.sweep(walk.keys, walk.walk, mask, num_classes=num_classes)
   return thresholds.best_score(sums, split.classes)
@@ -149,7 +162,7 @@ def score_affinity_labels(split: Split, inputs: Inputs) -> dict[str, Any]:
   num_classes = len(split.classes)
   confusion = segmentation.init_confusion(num_classes)
   for index, path in paths(split, inputs['affinity_labels'], 'affinity_labels', split.labelled):
-    mask = split.source.mask(index)
+    mask = split.mask(index)
     labels = read_labels(path, mask.shape, num_classes)
     confusion += segmentation.confuse(labels, mask, num_classes=num_classes)
   undecided, total = confusion.matrix[:, -1].sum(), confusion.matrix.sum()
@@ -177,7 +190,7 @@ def _label_maps(split: Split, inputs: Inputs, name: str) -> dict[str, Any]:
   num_classes, everything = len(split.classes), range(len(split.source))
   confusion = segmentation.init_confusion(num_classes)
   for index, path in paths(split, inputs[name], name, everything):
-    mask = split.source.mask(index)
+    mask = split.mask(index)
     labels = read_labels(path, mask.shape, num_classes)
     confusion += segmentation.confuse(labels, mask, num_classes=num_classes)
   return {**label_score(split, confusion), 'images': len(everything)}
@@ -212,8 +225,8 @@ def score_folder(source: info.Source, directory: Path, *, named: int = 10) -> di
   split = Split(source)
   num_classes = len(split.classes)
   confusion, faults = segmentation.init_confusion(num_classes), []
-  for index in log.track(range(len(source)), f'scoring {directory}'):
-    path, mask = directory / f'{source.ids[index]}.png', source.mask(index)
+  for index in log.track(range(len(source)), f'scoring {directory}', total=len(source)):
+    path, mask = directory / f'{source.ids[index]}.png', split.mask(index)
     fault = 'missing' if not path.exists() else None
     if fault is None:
       try:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
   from pnoc_jax.config import PipelineConfig
 
   Memory = Callable[[PipelineConfig, info.DatasetInfo, memory_lib.Load], memory_lib.Memory]
+else:
+  PipelineConfig = Any  # It stands above the stages: they know its type alone.
 
 ALL = ('*',)
 """The `Stage.looks` of a stage that gathers what the others made: it sees the whole config."""
