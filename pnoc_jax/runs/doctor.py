@@ -8,11 +8,11 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Level, Report
@@ -41,7 +41,11 @@ def _silent(split: str, count: int) -> Iterator[Callable[[int, int], None]]:
 
 
 def examine(
-  config, workdir: Path, *, validate: Callable[[Any], None], progress: Progress = _silent
+  config: PipelineConfig,
+  workdir: Path,
+  *,
+  validate: Callable[[PipelineConfig], None],
+  progress: Progress = _silent,
 ) -> Report:
   """Looks at everything that a run of `config` in `workdir` would need.
 
