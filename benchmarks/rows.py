@@ -10,19 +10,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax.errors import UserError
-
-METHODS = ('vanilla', 'puzzle', 'occse', 'poc', 'pnoc')
-TILED = ('puzzle', 'poc', 'pnoc')
-"""Methods with a second pass over the image's quarters."""
-ERASING = ('occse', 'poc', 'pnoc')
-"""Methods in which a classifier judges erased images."""
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 
@@ -63,14 +57,14 @@ _COLUMNS = (
 )
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str, methods: Collection[str]) -> argparse.ArgumentParser:
   """Makes the parser of the flags that the step benchmarks have in common."""
   parser = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
   add('--backbone', nargs='+', default=['resnest50'], help='names of pnoc_jax.nn.backbones')
-  add('--method', nargs='+', choices=METHODS, default=['vanilla', 'puzzle', 'poc', 'pnoc'])
+  add('--method', nargs='+', choices=methods, default=['vanilla', 'puzzle', 'poc', 'pnoc'])
   add('--size', type=int, default=512, help='side of the images, px')
   add('--batch', type=int, default=16, help='images to a step')
   add('--classes', type=int, default=20)

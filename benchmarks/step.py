@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import rows
 from pnoc_jax import keys, states
 from pnoc_jax.data import info
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.nn import backbones, classifier, layers
 from pnoc_jax.ops import label_split, normalize
 from pnoc_jax.optim import optimizer, schedules
@@ -50,7 +51,7 @@ class Step:
   """A method's step.
 
   Attributes:
-    generator: `(generator, noc variables, split, batch, key) -> (generator, split, erasure, ...)`.
+    generator: `(generator, noc variables, split, batch, key) -> Generated`.
     noc: `(noc, erasure, batch) -> (noc, metrics)`, or None.
     init: key-free maker of (generator state, noc state, noc variables, split), as host arrays.
   """
@@ -62,7 +63,7 @@ class Step:
 
 def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
   """Builds networks, optimisers and updates of a row."""
-  method, shape = settings.method, (64, 64, 3)
+  method, shape = pnoc.METHODS[settings.method], (64, 64, 3)
 
   def network(norm):
     options = backbones.Options(
@@ -90,21 +91,21 @@ def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
   shapes = abstract(model)
   tx = sgd(shapes['params'])
   noc_model = noc_tx = noc_update = None
-  if method in rows.ERASING:
+  if method.judge:
     noc_model = network(layers.Norm.FROZEN)
-  if method == 'pnoc':
+  if method.noc:
     frozen = (r'backbone/(?:.*/)?(?:bn\d*|shortcut_bn)/(?:scale|bias)',)
     noc_tx = sgd(shapes['params'], frozen)
     noc_update = pnoc.make_noc_update(
-      noc_model, noc_tx, smoothing=0.1, w_noc=schedules.ramp(0.0, 1.0, _TOTAL)
+      noc_model, noc_tx, lambda_noc=schedules.ramp(0.0, 1.0, _TOTAL), smoothing=0.1
     )
   generator_update = pnoc.make_generator_update(
     model,
     noc_model,
     tx,
-    smoothing=0.1,
-    w_re=schedules.ramp(0.0, 4.0, _TOTAL, 0.5) if method in rows.TILED else None,
-    w_cse=schedules.ramp(0.3, 1.0, _TOTAL) if method in rows.ERASING else None,
+    lambda_re=schedules.ramp(0.0, 4.0, _TOTAL, 0.5) if method.tiles else None,
+    lambda_cse=schedules.ramp(0.3, 1.0, _TOTAL) if method.judge else None,
+    terms=losses.Terms(smoothing=0.1),
   )
 
   def prepare(batch):
@@ -162,7 +163,7 @@ def _measure(settings) -> dict[str, Any]:
   first = _shapes((generator, noc_variables, split, batch, key))
   programs = [(step.generator, (0, 2), first)]
   if step.noc:
-    erasure = jax.eval_shape(step.generator, *first)[2]
+    erasure = jax.eval_shape(step.generator, *first).erasure
     programs.append((step.noc, (0,), (_shapes(noc), erasure, first[3])))
 
   trace_s, compile_s, compiled = 0.0, 0.0, []
@@ -257,7 +258,7 @@ def _make_matmul(settings) -> Callable[[int], None]:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   """Reads the flags and prints the table; returns the rows."""
-  parser = rows.make_parser(__doc__)
+  parser = rows.make_parser(__doc__, pnoc.METHODS)
   parser.add_argument('--scan', action='store_true', help='compile identical blocks once')
   return rows.run(measure, parser.parse_args(argv))
 

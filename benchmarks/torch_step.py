@@ -4,7 +4,7 @@
     python benchmarks/torch_step.py --backbone resnest50 resnest101 --size=512 --batch=16 \\
         --precision=bfloat16 [--compile]
 
-The mathematics is that of pnoc_jax/updates/pnoc.py: a pass over the images and one over their
+The mathematics is that of pnoc_jax/losses/pnoc.py: a pass over the images and one over their
 image-major tiles; a mask of one class, divided by its maximum over the batch and open to gradients,
 that fades the image before the noc, whose BatchNorm is frozen; then the noc's own update on the
 image without what the generator's old map shows; two SGD optimisers with four parameter groups.
@@ -41,6 +41,7 @@ from torch.utils import flop_counter
 
 from benchmarks import rows
 from pnoc_jax.errors import UserError
+from pnoc_jax.updates.pnoc import METHODS
 
 _NAMES = {
   'resnest14': 'resnest14d',
@@ -147,13 +148,13 @@ class Step:
   """A method's step on one device."""
 
   def __init__(self, settings: argparse.Namespace, device: torch.device):
-    self.method, self.device = settings.method, device
+    self.method, self.device = METHODS[settings.method], device
     self.lambda_re, self.lambda_cse, self.lambda_noc, self.threshold = 0.0, 0.3, 0.0, 0.2
     make = (settings.backbone, settings.classes, settings.output_stride)
     self.model = self._place(Classifier(*make).train(), settings)
     self.optimizer = make_optimizer(self.model)
     self.noc = self.noc_optimizer = None
-    if self.method in rows.ERASING:
+    if self.method.judge:
       # Nothing in these networks but BatchNorm knows of training and evaluation.
       self.noc = self._place(Classifier(*make).eval(), settings)
       self.noc_optimizer = make_optimizer(self.noc, frozen_bn=True)
@@ -181,7 +182,7 @@ class Step:
       drawn = torch.multinomial(label, 1)[:, 0]
       picked = functional.one_hot(drawn, label.shape[1]).float()
     cam, losses = self._generator_update(image, label, picked)
-    if self.method == 'pnoc':
+    if self.method.noc:
       mask = class_mask(cam, picked, image.shape[2:], (1, 2, 3))
       erased = image * (mask <= self.threshold)
       with self._autocast():
@@ -197,7 +198,7 @@ class Step:
       cam = self.forward(image)
     losses = {'loss/cls': loss_fn(cam, label)}
     total = losses['loss/cls']
-    if self.method in rows.TILED:
+    if self.method.tiles:
       with self._autocast():
         cam_re = merge(self.forward(tile(image)))
       losses['loss/cls_re'] = loss_fn(cam_re, label)
@@ -289,7 +290,7 @@ def _make_matmul(settings, device):
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   """Reads the flags and prints the table; returns the rows."""
-  parser = rows.make_parser(__doc__)
+  parser = rows.make_parser(__doc__, METHODS)
   parser.add_argument('--compile', action='store_true', help='torch.compile the networks')
   return rows.run(measure, parser.parse_args(argv))
 

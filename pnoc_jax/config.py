@@ -1,6 +1,7 @@
 """The configuration of a whole run: what it is about, how it runs, and a field for each stage."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from pnoc_jax.data import info, sources
@@ -40,21 +41,18 @@ class Variant:
 
 @dataclasses.dataclass(slots=True)
 class InputsConfig:
-  """Directories of other runs' stages to use in place of this run's own."""
+  """Directories of other runs' stages to use in place of this run's own: a text field a stage."""
 
-  classifier: str = ''
-  generator: str = ''
-  priors: str = ''
-  c2am: str = ''
-  saliency_priors: str = ''
-  saliency: str = ''
-  affinity_labels: str = ''
-  affinity: str = ''
-  random_walk: str = ''
-  pseudo_masks: str = ''
-  segmentation: str = ''
-  predictions: str = ''
-  evaluation: str = ''
+
+@functools.cache
+def _inputs(config: type) -> type[InputsConfig]:
+  """The class of the `inputs` of a class of configs."""
+  # The last stage is left out: it gathers what is there, and no other one reads its product.
+  fields = [(entry.name, str, '') for entry in stage.stages(config)[:-1]]
+  module = {'__module__': __name__}
+  return dataclasses.make_dataclass(
+    'InputsConfig', fields, bases=(InputsConfig,), namespace=module, slots=True
+  )
 
 
 @dataclasses.dataclass(slots=True)
@@ -68,7 +66,7 @@ class PipelineConfig:
     until: last stage to run; empty for all.
     rerun: stages to run again though they are done, separated by commas. Their directories are
       kept under another name.
-    inputs: products of other runs to use.
+    inputs: products of other runs to use; its fields are those of the stages.
     dataset: the images.
     runtime: devices, logging and saving.
     sweep: if not empty, the run is these runs and a table of their results.
@@ -101,6 +99,10 @@ class PipelineConfig:
   evaluation: evaluation_stage.EvaluationConfig = stage.field(evaluation_stage.STAGE)
   report: report_stage.ReportConfig = stage.field(report_stage.STAGE)
   sweep: tuple[Variant, ...] = ()
+
+  def __post_init__(self):
+    if type(self.inputs) is InputsConfig:
+      self.inputs = _inputs(type(self))()
 
 
 SCORED = evaluation_stage.scored(PipelineConfig)

@@ -1,4 +1,4 @@
-"""Records what OpenCV's CLAHE makes of a small plane, for tests/data/test_equalization.py.
+"""Records what OpenCV's CLAHE makes of a small plane, for tests/data/augment/test_equalization.py.
 
 `pip install opencv-python-headless && python tools/record_clahe_fixture.py` (recorded with 5.0.0)
 """

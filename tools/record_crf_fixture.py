@@ -1,4 +1,4 @@
-"""Records what pydensecrf computes on a small image, for tests/ops/test_crf.py.
+"""Records what pydensecrf computes on a small image, for tests/ops/crf/test_crf.py.
 
 `pip install pydensecrf2 && python tools/record_crf_fixture.py` (recorded with pydensecrf2 1.1)
 """

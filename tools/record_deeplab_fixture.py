@@ -3,7 +3,7 @@
 `pip install torch torchvision timm safetensors && python tools/record_deeplab_fixture.py`
 
 `deeplab.npz` is for tests/nn/test_deeplab.py: logits of DeepLabV3+ on a small ResNeSt, with either
-normalisation. `segmentation_step.npz` is for tests/losses/test_segmentation_loss.py: the loss with
+normalisation. `segmentation_step.npz` is for tests/losses/test_segmentation.py: the loss with
 label smoothing, and two steps of Nesterov SGD. Recorded with torch 2.13.0 (CPU).
 """
 

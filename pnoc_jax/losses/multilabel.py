@@ -4,11 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from pnoc_jax import types
-from pnoc_jax.losses import forward
-from pnoc_jax.ops import cam as cam_ops
 
 
 def smooth_label(label: types.Array, alpha: float) -> types.Array:
@@ -54,34 +51,3 @@ def multilabel_loss(
 ) -> types.Array:
   """Returns f32[], the mean of `multilabel_losses` over the batch: every term `l` of the paper."""
   return multilabel_losses(logits, label, class_weight=class_weight).mean()
-
-
-def network_loss(
-  params: types.PyTree,
-  batch_stats: types.PyTree,
-  batch: types.Batch,
-  key: types.Key | None = None,
-  *,
-  model: nn.Module,
-  smoothing: float = 0.0,
-  class_weight: types.Array | np.ndarray | None = None,
-) -> tuple[types.Array, tuple[types.PyTree, types.Metrics]]:
-  """The loss of the ordinary classifier: the paper's baseline, judge, and first noc.
-
-  Args:
-    params: of the network.
-    batch_stats: its running statistics.
-    batch: `image` f32[B, H, W, C] normalised, `label` f32[B, K] multi-hot.
-    key: not used; nothing is drawn.
-    model: the network, which gives class activation maps.
-    smoothing: label smoothing alpha; targets become `(1 - alpha) y + alpha / 2`.
-    class_weight: f32[K] factors of the classes' terms, or None.
-
-  Returns:
-    The loss f32[]; the new running statistics and the metrics.
-  """
-  del key
-  cam, batch_stats = forward.train(model, params, batch_stats, batch['image'])
-  target = smooth_label(batch['label'], smoothing)
-  loss = multilabel_loss(cam_ops.logits(cam), target, class_weight=class_weight)
-  return loss, (batch_stats, {'loss/cls': loss})

@@ -157,11 +157,9 @@ def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> 
 
 def _splits(config) -> list[str]:
   """The splits that the run opens."""
-  splits = [config.dataset.train_split, *config.priors.splits]
   with contextlib.suppress(UserError):  # A stage that there is not: the plan says so.
-    if 'predictions' in graph.needed(config):
-      splits += config.predictions.splits
-  return list(dict.fromkeys(splits))
+    return graph.splits(config)
+  return list(dict.fromkeys((config.dataset.train_split, *config.priors.splits)))
 
 
 def _iou(workdir: Path, split: str, dataset: info.DatasetInfo) -> np.ndarray | None:

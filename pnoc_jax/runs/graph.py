@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import enum
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def make_plan(
     # What a grafted stage was made from may be no part of this run.
     needs = () if graft else entry.needs(config)
     inputs = {name: planned[name].fingerprint for name in needs}
-    chosen = {'seed': config.seed, 'dataset': data, **_settings(entry, config)}
+    chosen = {'seed': config.seed, 'dataset': data, **stage_settings(entry, config)}
     item = Planned(entry, workdir / entry.name, Status.RUN, chosen, inputs)
     planned[entry.name] = item
     if graft:
@@ -118,7 +119,7 @@ def make_plan(
   return list(planned.values())
 
 
-def _settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
+def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
   """What a stage's product depends on in the config; of weights that it starts from, a digest."""
   found = {}
   for field in entry.declared(config):
@@ -127,6 +128,19 @@ def _settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]:
     if isinstance(value, settings.TrainingConfig):
       found[f'{field}.init_digest'] = networks.init_digest(value.init)
   return found
+
+
+def splits(config: PipelineConfig) -> list[str]:
+  """The splits that the run opens: those of which a stage that it has makes something.
+
+  Raises:
+    UserError: an unknown stage is named.
+  """
+  present = needed(config)
+  made = [entry.splits(config) for entry in stage.stages(config) if entry.name in present]
+  # The priors' splits are part of what every product is known by.
+  known = (config.dataset.train_split,), config.priors.splits
+  return list(dict.fromkeys(itertools.chain(*known, *made)))
 
 
 def needed(config: PipelineConfig) -> set[str]:

@@ -108,10 +108,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
 
 
 def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:
-  splits = (config.dataset.train_split, *config.priors.splits)
-  if 'predictions' in graph.needed(config):
-    splits += config.predictions.splits
-  return {split: runtime.source(config.dataset, split) for split in dict.fromkeys(splits)}
+  return {split: runtime.source(config.dataset, split) for split in graph.splits(config)}
 
 
 def _check(

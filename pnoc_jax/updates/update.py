@@ -21,7 +21,7 @@ def make_update(
   """Makes the update of a network.
 
   Args:
-    loss: of `losses`, its options bound: `functools.partial(multilabel.network_loss, model=model)`.
+    loss: of `losses`, its options bound: `functools.partial(poolnet.network_loss, model=model)`.
     tx: the optimiser.
     update_ema: see `states.apply_gradients`.
 

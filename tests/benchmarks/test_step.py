@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from benchmarks import rows, step
+from pnoc_jax.updates import pnoc
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 # Whatever the package depends on beyond jax, flax, optax, chex and numpy (absl is chex's).
@@ -75,11 +76,13 @@ def test_table_goes_on_after_a_row_that_fails(tmp_path):
   assert 'resnet18' in done.stdout and 'resnet19' in done.stdout
 
 
-@pytest.mark.parametrize('method', ['puzzle', 'poc', 'pnoc'])
+@pytest.mark.parametrize('method', sorted(pnoc.METHODS))
 def test_steps_of_the_methods_trace(method):
+  parts = pnoc.METHODS[method]
   made = step.make_step(settings(method), remat=False, scan=False)
   generator, noc, judge, split = made.init()
-  assert (noc is not None) == (method == 'pnoc') and (judge is not None) == (method == 'poc')
+  assert (noc is not None) == parts.noc
+  assert (judge is not None) == (parts.judge and not parts.noc)
   batch = rows.make_batch(settings(method))
   variables = judge if noc is None else noc.variables
   key = jax.random.key(0)
@@ -87,8 +90,8 @@ def test_steps_of_the_methods_trace(method):
     made.generator, generator, variables, split, batch, key
   )
   assert jax.tree.structure(after) == jax.tree.structure(generator)
-  assert ('loss/cse' in metrics) == (method in rows.ERASING) and 'loss/re' in metrics
-  if method == 'pnoc':
+  assert ('loss/cse' in metrics) == parts.judge and ('loss/re' in metrics) == parts.tiles
+  if parts.noc:
     _, metrics = jax.eval_shape(made.noc, noc, erasure, batch)
     assert 'loss/noc' in metrics
 

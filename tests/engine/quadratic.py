@@ -7,6 +7,7 @@ import optax
 from flax import struct
 
 from pnoc_jax.parallel import arrays, compile
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
 
 TX = optax.sgd(0.1, momentum=0.9)
 
@@ -38,7 +39,7 @@ def make_update(mesh):
     params = optax.apply_updates(state.params, updates)
     return State(params, opt_state), {'loss/total': loss, 'schedule/step': step}
 
-  return compile.jit(update, mesh, batch_args=(1,), donate=(0,))
+  return compile.jit(update, mesh, ins=(REPLICATED, BATCH, REPLICATED), donate=(0,))
 
 
 def batches(mesh, start_step=0, *, size=8, poison_at=None, process_index=0, process_count=1):

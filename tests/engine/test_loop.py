@@ -11,7 +11,8 @@ from pnoc_jax.io import checkpoints, records
 from pnoc_jax.parallel import arrays
 from tests.engine import quadratic
 
-ignore = lambda *_: None  # noqa: E731
+NOTHING = loop.Hooks(save=lambda *_: None, log=lambda *_: None)
+EVERY = loop.Every(log=3, save=6)
 
 
 def test_order_is_save_next_step_log_evaluate():
@@ -34,13 +35,15 @@ def test_order_is_save_next_step_log_evaluate():
     update,
     0,
     next_batches(),
+    loop.Hooks(
+      save=lambda step, state: calls.append(f'save {step} state {state}'),
+      evaluate=evaluate,
+      log=lambda step, m: calls.append(
+        f'log {step} ' + ' '.join(f'{k}={v}' for k, v in m.items() if not k.startswith('time/'))
+      ),
+    ),
     total_steps=5,
     every=loop.Every(log=2, save=2, evaluate=2),
-    save=lambda step, state: calls.append(f'save {step} state {state}'),
-    evaluate=evaluate,
-    log=lambda step, m: calls.append(
-      f'log {step} ' + ' '.join(f'{k}={v}' for k, v in m.items() if not k.startswith('time/'))
-    ),
   )
   assert state == 5
   assert calls == [
@@ -53,7 +56,7 @@ def test_order_is_save_next_step_log_evaluate():
   ]
 
 
-def train(mesh, directory, total_steps, *, start=None, **options):
+def train(mesh, directory, total_steps, *, every=EVERY, poison_at=None, **hooks):
   """Trains the quadratic with checkpoints and a log, from the newest checkpoint on."""
   update = quadratic.make_update(mesh)
   state, step = arrays.replicate(quadratic.init(), mesh), 0
@@ -67,13 +70,11 @@ def train(mesh, directory, total_steps, *, start=None, **options):
       state = loop.fit(
         update,
         state,
-        quadratic.batches(mesh, step, poison_at=options.pop('poison_at', None)),
+        quadratic.batches(mesh, step, poison_at=poison_at),
+        loop.Hooks(save=saved.save, log=writer.write, **hooks),
         total_steps=total_steps,
         start_step=step,
-        every=options.pop('every', loop.Every(log=3, save=6)),
-        save=saved.save,
-        log=writer.write,
-        **options,
+        every=every,
       )
   assert update.traces == 1
   return arrays.to_host(state)
@@ -139,10 +140,9 @@ def test_divergence_is_found_within_a_few_steps_where_nothing_is_logged_or_saved
       update,
       0,
       iter(dict, 0),
+      NOTHING,
       total_steps=1000,
       every=loop.Every(log=1000),
-      save=ignore,
-      log=ignore,
     )
   assert len(steps) < 20
 
@@ -192,8 +192,7 @@ def test_batches_that_end_are_an_error():
       lambda state, batch, step: (state, {}),
       0,
       iter([1, 2]),
+      NOTHING,
       total_steps=3,
       every=loop.Every(),
-      save=ignore,
-      log=ignore,
     )

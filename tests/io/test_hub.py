@@ -1,17 +1,21 @@
 """Weights by name, with a hub that is made up."""
 
 import hashlib
+import pathlib
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from pnoc_jax import config as config_lib
-from pnoc_jax.data import info
+from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import hub, weights
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.runs import graph
 from pnoc_jax.stages import classifier
 
 NAME = 'hub:timm/resnest269e.in1k'
@@ -95,13 +99,13 @@ def test_a_run_stops_before_work_without_it(fake):
   fake.online = False
   config = config_lib.PipelineConfig()
   config.classifier.init, config.classifier.model.backbone = NAME, 'resnest_tiny'
-  facts = info.DatasetInfo('x', ('a',), 'background', info.color_map(2))
-  source = types.SimpleNamespace(info=facts, labels=np.ones((64, 1)))
-  runtime = types.SimpleNamespace(mesh=types.SimpleNamespace(size=1))
+  mesh = meshes.make_mesh(jax.devices()[:1])
+  runtime = Runtime(pathlib.Path(), mesh, mesh, config.runtime)
   with pytest.raises(UserError, match='cannot be downloaded'):
-    classifier.STAGE.settings(config)
+    graph.stage_settings(classifier.STAGE, config)
+  view = classifier.STAGE.view(config)
   with pytest.raises(UserError, match='cannot be downloaded'):
-    classifier.STAGE.check(config, {}, source, runtime)
+    classifier.STAGE.check(Context('classifier', view, {}, pathlib.Path(), runtime))
 
 
 def test_without_the_package_it_says_what_to_install(fake, monkeypatch):

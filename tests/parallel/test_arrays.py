@@ -6,6 +6,7 @@ import pytest
 from pnoc_jax import errors
 from pnoc_jax.parallel import arrays, compile, sharding
 from pnoc_jax.parallel import mesh as mesh_lib
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
 
 
 def test_a_batch_is_split_along_its_examples(mesh):
@@ -42,7 +43,7 @@ def test_jit_runs_over_the_global_batch_and_traces_once(mesh, one_device):
   image = np.arange(16, dtype=np.float32).reshape(16, 1)
   for devices in (mesh, one_device):
     run = compile.jit(
-      normalise, devices, batch_args=(1,), outs=(sharding.Layout.BATCH, sharding.Layout.REPLICATED)
+      normalise, devices, ins=(REPLICATED, BATCH, REPLICATED), outs=(BATCH, REPLICATED)
     )
     scale = arrays.replicate(np.float32(2), devices)
     for step in range(3):
@@ -55,6 +56,23 @@ def test_jit_runs_over_the_global_batch_and_traces_once(mesh, one_device):
     assert metrics['loss/total'].sharding.is_fully_replicated
   run(scale, arrays.to_global({'image': image[:8]}, devices)['image'], 0)
   assert run.traces == 2
+
+
+def test_a_layout_is_of_all_that_lies_below_it_in_the_arguments_tree(mesh):
+  run = compile.jit(
+    lambda whole, parts: (parts['x'], {'sum': whole['a'] + whole['b']}),
+    mesh,
+    ins=(REPLICATED, {'x': BATCH, 'scale': REPLICATED}),
+    outs=(BATCH, REPLICATED),
+  )
+  one = np.ones((), np.float32)
+  rows = arrays.to_global({'x': np.arange(8.0, dtype=np.float32)}, mesh)['x']
+  x, sums = run({'a': one, 'b': one}, {'x': rows, 'scale': one})
+  assert x.sharding == sharding.batch(mesh)
+  assert sums['sum'] == 2 and sums['sum'].sharding.is_fully_replicated
+  # Arrays that lie in another way are refused, not moved.
+  with pytest.raises(ValueError, match=r'[Ss]harding'):
+    run({'a': rows, 'b': rows}, {'x': rows, 'scale': one})
 
 
 def test_jit_donates_only_what_it_is_told(mesh):

@@ -36,10 +36,9 @@ def test_two_processes_train_and_resume_as_one(results, mesh):
     quadratic.make_update(mesh),
     state,
     quadratic.batches(mesh),
+    loop.Hooks(save=lambda *_: None, log=lambda *_: None),
     total_steps=10,
     every=loop.Every(),
-    save=lambda *_: None,
-    log=lambda *_: None,
   )
   for result in results:
     assert result['training']['logged'] == [5, 10]

@@ -9,7 +9,8 @@ import numpy as np
 
 from pnoc_jax.engine import log, loop
 from pnoc_jax.io import checkpoints, records
-from pnoc_jax.parallel import arrays, compile, hosts, sharding
+from pnoc_jax.parallel import arrays, compile, hosts
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
 from tests.engine import quadratic
 
 
@@ -47,8 +48,8 @@ def _arrays(mesh):
   scale = compile.jit(
     lambda x, key: (x / x.max(), jax.random.normal(key, x.shape[:1])),
     mesh,
-    batch_args=(0,),
-    outs=(sharding.Layout.BATCH, sharding.Layout.REPLICATED),
+    ins=(BATCH, REPLICATED),
+    outs=(BATCH, REPLICATED),
   )
   x, noise = scale(batch['x'], key)
   return {
@@ -112,7 +113,7 @@ def _signal(mesh, folder):
   return 'not stopped'
 
 
-def _train(mesh, folder, total_steps, **options):
+def _train(mesh, folder, total_steps, **hooks):
   state, step = arrays.replicate(quadratic.init(), mesh), 0
   with checkpoints.Checkpoints(folder / 'checkpoints') as saved:
     restored = saved.restore_latest(state)
@@ -127,11 +128,9 @@ def _train(mesh, folder, total_steps, **options):
         quadratic.batches(
           mesh, step, process_index=hosts.process_index(), process_count=hosts.process_count()
         ),
+        loop.Hooks(save=saved.save, log=writer.write, **hooks),
         total_steps=total_steps,
         start_step=step,
         every=loop.Every(log=5, save=5, agree=4),
-        save=saved.save,
-        log=writer.write,
-        **options,
       )
   return arrays.to_host(state)

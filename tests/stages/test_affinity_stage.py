@@ -7,12 +7,16 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax import errors, trees
+from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import networks, programs
+from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.ops import affinity as affinity_ops
 from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.stages import affinity
+from pnoc_jax.stages.common import maps
 from tests.stages import contexts
+from tests.updates import full_step
 
 
 def _config():
@@ -50,6 +54,30 @@ def test_labels_that_are_missing_are_named_before_any_work(tmp_path):
   inputs = {'affinity_labels': tmp_path / 'affinity_labels'}
   with pytest.raises(errors.UserError, match=f'{source.ids[0]}.png: missing'):
     contexts.check(affinity.STAGE, config, inputs, tmp_path / 'affinity', runtime)
+
+
+def test_it_trains_on_the_labels_beside_their_images(one_device, tmp_path, monkeypatch):
+  config, seen = _config(), []
+  runtime = Runtime(tmp_path, one_device, one_device, RuntimeConfig())
+  source = runtime.source(config.dataset, 'train')
+  for index, name in enumerate(source.ids):
+    path = tmp_path / 'affinity_labels' / 'train' / f'{name}.png'
+    maps.write_labels(path, source.mask(index), source.info)
+
+  def spy(program, examples, *_):
+    seen.extend((program, examples))
+    raise InterruptedError
+
+  monkeypatch.setattr(networks, 'first_variables', full_step.first_variables)
+  monkeypatch.setattr(trainer, 'train', spy)
+  where = config, {'affinity_labels': tmp_path / 'affinity_labels'}, tmp_path, runtime
+  contexts.check(affinity.STAGE, *where)
+  with pytest.raises(InterruptedError):
+    contexts.run(affinity.STAGE, *where)
+  program, examples = seen
+  assert float(program.rates['lr'](0)) == np.float32(0.1)
+  assert examples.images is pipeline.Images.LABELLED and len(examples.indices) == 8
+  np.testing.assert_array_equal(examples.target.read(3, size=(32, 32)), source.mask(3))
 
 
 def test_the_branch_learns_at_one_rate_and_decays_and_the_backbone_does_neither():

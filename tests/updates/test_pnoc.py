@@ -1,3 +1,5 @@
+"""Both updates of P-NOC against its losses and its optimiser, written down once more in `tiny`."""
+
 import functools
 
 import jax
@@ -6,15 +8,17 @@ import numpy as np
 import pytest
 
 from pnoc_jax import keys, states
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.losses import puzzle
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.updates import classifier, pnoc
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
+from pnoc_jax.updates import pnoc
 from tests.updates import tiny
 
-W_RE, W_CSE, W_NOC = 3.0, 5.0, 0.4
+LAMBDA_RE, LAMBDA_CSE, LAMBDA_NOC = 3.0, 5.0, 0.4
 CLOSE = {'rtol': 2e-5, 'atol': 2e-6}
 
 
@@ -27,15 +31,17 @@ def _tx(params, **options):
   )
 
 
-def _generator_update(tx, *, w_re=W_RE, w_cse=W_CSE, **options):
+def _generator_update(
+  tx, *, lambda_re=LAMBDA_RE, lambda_cse=LAMBDA_CSE, leak_noc_grad=False, **terms
+):
   return pnoc.make_generator_update(
     tiny.Net(),
-    None if w_cse is None else tiny.Net(frozen=True),
+    None if lambda_cse is None else tiny.Net(frozen=True),
     tx,
-    smoothing=tiny.ALPHA,
-    w_re=None if w_re is None else schedules.constant(w_re),
-    w_cse=None if w_cse is None else schedules.constant(w_cse),
-    **options,
+    lambda_re=None if lambda_re is None else schedules.constant(lambda_re),
+    lambda_cse=None if lambda_cse is None else schedules.constant(lambda_cse),
+    terms=losses.Terms(smoothing=tiny.ALPHA, **terms),
+    leak_noc_grad=leak_noc_grad,
   )
 
 
@@ -65,12 +71,14 @@ def stepped(start):
 def oracle(start, stepped):
   """Loss, terms and gradients of the oracle, for the classes that the update picked."""
   ours, judge, _, batch = start
-  picked = np.asarray(stepped[2].picked)
+  picked = np.asarray(stepped.erasure.picked)
 
   def grads(**options):
     def loss(params, noc_params):
       stats = ours['batch_stats'], judge['batch_stats']
-      return tiny.generator_loss(params, noc_params, *stats, batch, picked, W_RE, W_CSE, **options)
+      return tiny.generator_loss(
+        params, noc_params, *stats, batch, picked, LAMBDA_RE, LAMBDA_CSE, **options
+      )
 
     graded = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     return graded(ours['params'], judge['params'])
@@ -84,8 +92,8 @@ def test_the_generators_step_is_the_papers(start, stepped, oracle):
   (_, (cam, stats, terms)), (grads, _) = oracle()
   for name, value in terms.items():
     np.testing.assert_allclose(metrics[name], value, err_msg=name, **CLOSE)
-  np.testing.assert_allclose(metrics['schedule/lambda_re'], W_RE)
-  np.testing.assert_allclose(metrics['schedule/lambda_cse'], W_CSE)
+  np.testing.assert_allclose(metrics['schedule/lambda_re'], LAMBDA_RE)
+  np.testing.assert_allclose(metrics['schedule/lambda_cse'], LAMBDA_CSE)
   _equal(state.params, tiny.descend(ours['params'], grads))
   _equal(state.batch_stats, stats)
   # The maps are those of the network before its step.
@@ -96,7 +104,7 @@ def test_the_generators_step_is_the_papers(start, stepped, oracle):
 def test_the_soft_mask_is_over_the_batch_and_has_gradients(start, stepped, oracle):
   """The oracle's two wrong forms are far from the update, so that the test above can tell."""
   ours = start[0]
-  found = stepped[0].params['conv']['kernel']
+  found = stepped.generator.params['conv']['kernel']
   for wrong in ({'over_batch': False}, {'detach': True}):
     _, (grads, _) = oracle(**wrong)
     other = tiny.descend(ours['params'], grads)['conv']['kernel']
@@ -110,24 +118,24 @@ def test_other_masks_and_losses_of_the_generator(start, stepped, oracle):
     puzzle.reconstruction_loss, distance=puzzle.Distance.L2, selection=puzzle.Selection.SELECTION
   )
   update = _generator_update(
-    _tx(ours['params']), reconstruct=reconstruct, w_conf=0.3, soft_mask=erase.Over.IMAGE
+    _tx(ours['params']), reconstruct=reconstruct, lambda_conf=0.3, soft_mask=erase.Over.IMAGE
   )
   split = label_split.init_label_split(tiny.CLASSES)
   found, _, _, metrics = jax.jit(update)(state, judge, split, batch, keys.root_key(5))
-  (_, (_, _, terms)), (grads, _) = oracle(over_batch=False, squared=True, w_conf=0.3)
+  (_, (_, _, terms)), (grads, _) = oracle(over_batch=False, squared=True, lambda_conf=0.3)
   for name, value in terms.items():
     np.testing.assert_allclose(metrics[name], value, err_msg=name, **CLOSE)
   _equal(found.params, tiny.descend(ours['params'], grads))
-  assert 'loss/conf' not in stepped[3]
+  assert 'loss/conf' not in stepped.metrics
 
 
 def test_a_present_class_is_picked_and_counted(start, stepped):
   label = start[3]['label']
-  picked = np.asarray(stepped[2].picked)
+  picked = np.asarray(stepped.erasure.picked)
   np.testing.assert_array_equal(picked.sum(1), 1)
   np.testing.assert_array_equal(picked * label, picked)
-  np.testing.assert_array_equal(stepped[1].choices, 1 + picked.sum(0))
-  assert not np.array_equal(stepped[1].focal, np.ones(tiny.CLASSES))
+  np.testing.assert_array_equal(stepped.split.choices, 1 + picked.sum(0))
+  assert not np.array_equal(stepped.split.focal, np.ones(tiny.CLASSES))
 
 
 def test_the_draw_is_the_examples_not_its_places(start, stepped):
@@ -141,7 +149,7 @@ def test_the_draw_is_the_examples_not_its_places(start, stepped):
     {name: x[order] for name, x in batch.items()},
     keys.root_key(5),
   )
-  np.testing.assert_array_equal(erasure.picked, np.asarray(stepped[2].picked)[order])
+  np.testing.assert_array_equal(erasure.picked, np.asarray(stepped.erasure.picked)[order])
 
 
 def test_by_default_no_gradient_for_the_noc_is_kept(start, stepped):
@@ -151,12 +159,12 @@ def test_by_default_no_gradient_for_the_noc_is_kept(start, stepped):
   plain, _, erasure, _ = update(state, judge, split, batch, keys.root_key(5))
   assert erasure.leak is None
   # The leak changes nothing for the generator.
-  _equal(plain.params, stepped[0].params)
+  _equal(plain.params, stepped.generator.params)
 
 
 def test_the_leak_is_the_gradient_of_the_erased_images_loss(stepped, oracle):
   _, (_, leak) = oracle()
-  _equal(stepped[2].leak, leak)
+  _equal(stepped.erasure.leak, leak)
   assert max(np.abs(x).max() for x in jax.tree.leaves(leak)) > 1e-3
 
 
@@ -166,9 +174,9 @@ def _noc_step(start, erasure):
   update = pnoc.make_noc_update(
     tiny.Net(frozen=True),
     tx,
-    smoothing=tiny.ALPHA,
-    w_noc=schedules.constant(W_NOC),
+    lambda_noc=schedules.constant(LAMBDA_NOC),
     threshold=tiny.DELTA,
+    smoothing=tiny.ALPHA,
   )
   return jax.jit(update)(states.init_state(judge, tx), erasure, batch)
 
@@ -178,10 +186,10 @@ def noc_oracle(start, stepped):
   """Loss and gradient of the noc on maps of the generator before its step."""
   ours, judge, _, batch = start
   cam, _ = tiny.forward(ours['params'], ours['batch_stats'], batch['image'], train=True)
-  picked = np.asarray(stepped[2].picked)
+  picked = np.asarray(stepped.erasure.picked)
 
   def loss(noc_params):
-    return tiny.noc_loss(noc_params, judge['batch_stats'], batch, cam, picked, W_NOC)
+    return tiny.noc_loss(noc_params, judge['batch_stats'], batch, cam, picked, LAMBDA_NOC)
 
   return jax.jit(jax.value_and_grad(loss))(judge['params'])
 
@@ -189,9 +197,9 @@ def noc_oracle(start, stepped):
 def test_the_nocs_step_is_the_papers(start, stepped, noc_oracle):
   judge = start[1]
   loss, grads = noc_oracle
-  noc, metrics = _noc_step(start, stepped[2].replace(leak=None))
+  noc, metrics = _noc_step(start, stepped.erasure.replace(leak=None))
   np.testing.assert_allclose(metrics['loss/noc'], loss, **CLOSE)
-  np.testing.assert_allclose(metrics['schedule/lambda_noc'], W_NOC)
+  np.testing.assert_allclose(metrics['schedule/lambda_noc'], LAMBDA_NOC)
   _equal(noc.params, tiny.descend(judge['params'], grads))
   # Its BatchNorm is frozen.
   _equal(noc.batch_stats, judge['batch_stats'], rtol=0)
@@ -199,8 +207,8 @@ def test_the_nocs_step_is_the_papers(start, stepped, noc_oracle):
 
 
 def test_the_leak_is_added_to_the_nocs_gradient(start, stepped, noc_oracle):
-  judge, leak = start[1], stepped[2].leak
-  noc, metrics = _noc_step(start, stepped[2])
+  judge, leak = start[1], stepped.erasure.leak
+  noc, metrics = _noc_step(start, stepped.erasure)
   both = jax.tree.map(jnp.add, noc_oracle[1], leak)
   _equal(noc.params, tiny.descend(judge['params'], both))
   np.testing.assert_allclose(metrics['loss/noc'], noc_oracle[0], **CLOSE)
@@ -209,14 +217,16 @@ def test_the_leak_is_added_to_the_nocs_gradient(start, stepped, noc_oracle):
 def test_the_nocs_mask_is_of_the_maps_before_the_generators_step(start, stepped, noc_oracle):
   """Maps after the step give another loss, so that the tests above can tell."""
   _, judge, _, batch = start
-  after, _ = tiny.forward(stepped[0].params, start[0]['batch_stats'], batch['image'], train=True)
-  picked = np.asarray(stepped[2].picked)
-  loss = tiny.noc_loss(judge['params'], judge['batch_stats'], batch, after, picked, W_NOC)
+  after, _ = tiny.forward(
+    stepped.generator.params, start[0]['batch_stats'], batch['image'], train=True
+  )
+  picked = np.asarray(stepped.erasure.picked)
+  loss = tiny.noc_loss(judge['params'], judge['batch_stats'], batch, after, picked, LAMBDA_NOC)
   assert abs(float(loss - noc_oracle[0])) > 1e-4
 
 
 def test_nothing_of_the_nocs_loss_reaches_the_generator(start, stepped):
-  erasure = stepped[2].replace(leak=None)
+  erasure = stepped.erasure.replace(leak=None)
 
   def reached(cam):
     noc, metrics = _noc_step(start, erasure.replace(cam=cam))
@@ -230,7 +240,7 @@ def test_nothing_of_the_nocs_loss_reaches_the_generator(start, stepped):
 
   def handed(params):
     out = update(state.replace(params=params), judge, split, batch, keys.root_key(5))
-    return jnp.sum(out[2].cam)
+    return jnp.sum(out.erasure.cam)
 
   for grad in jax.tree.leaves(jax.jit(jax.grad(handed))(ours['params'])):
     np.testing.assert_array_equal(grad, 0)
@@ -240,8 +250,8 @@ def test_without_weight_on_erasure_it_is_puzzle(start):
   ours, judge, state, batch = start
   tx, key = _tx(ours['params']), keys.root_key(5)
   split = label_split.init_label_split(tiny.CLASSES)
-  poc, *_ = jax.jit(_generator_update(tx, w_cse=0.0))(state, judge, split, batch, key)
-  puzzle, rest, erasure, metrics = jax.jit(_generator_update(tx, w_cse=None))(
+  poc, *_ = jax.jit(_generator_update(tx, lambda_cse=0.0))(state, judge, split, batch, key)
+  puzzle, rest, erasure, metrics = jax.jit(_generator_update(tx, lambda_cse=None))(
     state, None, None, batch, key
   )
   _equal(poc.params, puzzle.params)
@@ -253,30 +263,28 @@ def test_without_weight_on_erasure_it_is_puzzle(start):
 
 def test_without_tiles_and_erasure_it_is_the_classifier(start):
   ours, _, state, batch = start
-  tx = _tx(ours['params'])
-  vanilla, _, _, metrics = jax.jit(_generator_update(tx, w_re=None, w_cse=None))(
-    state, None, None, batch, keys.root_key(5)
-  )
-  update = classifier.make_classifier_update(tiny.Net(), tx, smoothing=tiny.ALPHA)
-  ordinary, expected = jax.jit(update)(state, batch)
-  _equal(vanilla, ordinary)
-  np.testing.assert_allclose(metrics['loss/total'], expected['loss/total'], rtol=1e-6)
+  update = jax.jit(_generator_update(_tx(ours['params']), lambda_re=None, lambda_cse=None))
+  vanilla, split, erasure, metrics = update(state, None, None, batch, keys.root_key(5))
 
   def loss_fn(params):
     cam, stats = tiny.forward(params, ours['batch_stats'], batch['image'], train=True)
     return tiny.cross_entropy(cam.mean((1, 2)), tiny.smooth(batch['label'])), stats
 
   (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(ours['params'])
-  np.testing.assert_allclose(expected['loss/total'], loss, **CLOSE)
-  _equal(ordinary.params, tiny.descend(ours['params'], grads))
-  _equal(ordinary.batch_stats, stats)
+  assert metrics.keys() == {'loss/cls', 'loss/total'}
+  for value in metrics.values():
+    np.testing.assert_allclose(value, loss, **CLOSE)
+  _equal(vanilla.params, tiny.descend(ours['params'], grads))
+  _equal(vanilla.batch_stats, stats)
+  assert vanilla.step == 1
+  assert split is None and erasure is None
 
 
 def test_two_micro_steps_by_sum_are_one_step(start):
   """As the reference, gradients add up: no mean, and BatchNorm moves at every micro-step."""
   ours, _, _, _ = start
   tx = _tx(ours['params'], accumulate=2, grad_mean=False)
-  update = jax.jit(classifier.make_classifier_update(tiny.Net(), tx, smoothing=tiny.ALPHA))
+  update = jax.jit(_generator_update(tx, lambda_re=None, lambda_cse=None))
   state, stats, total = states.init_state(ours, tx), ours['batch_stats'], None
   for number in (1, 2):
     batch = tiny.batch(number)
@@ -287,7 +295,7 @@ def test_two_micro_steps_by_sum_are_one_step(start):
 
     (_, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(ours['params'])
     total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-    state, _ = update(state, batch)
+    state = update(state, None, None, batch, keys.root_key(5)).generator
     assert state.step == number
     if number == 1:
       _equal(state.params, ours['params'], rtol=0)
@@ -303,10 +311,15 @@ def test_weights_follow_the_micro_step_and_the_step_traces_once(start, one_devic
     tiny.Net(),
     tiny.Net(frozen=True),
     tx,
-    w_re=ramp,
-    w_cse=schedules.ramp(0.3, 1.0, 8),
+    lambda_re=ramp,
+    lambda_cse=schedules.ramp(0.3, 1.0, 8),
   )
-  compiled = compiler.jit(update, one_device, batch_args=(3,), donate=(0, 2))
+  compiled = compiler.jit(
+    update,
+    one_device,
+    ins=(REPLICATED, REPLICATED, REPLICATED, BATCH, REPLICATED),
+    donate=(0, 2),
+  )
   split = label_split.init_label_split(tiny.CLASSES)
   state, judge, split = arrays.replicate(
     jax.device_get((states.init_state(ours, tx), judge, split)), one_device
@@ -327,4 +340,6 @@ def test_weights_follow_the_micro_step_and_the_step_traces_once(start, one_devic
 def test_erasure_needs_both_a_classifier_and_a_weight(start):
   tx = _tx(start[0]['params'])
   with pytest.raises(ValueError, match='go together'):
-    pnoc.make_generator_update(tiny.Net(), None, tx, w_re=None, w_cse=schedules.constant(1.0))
+    pnoc.make_generator_update(
+      tiny.Net(), None, tx, lambda_re=None, lambda_cse=schedules.constant(1.0)
+    )

@@ -116,18 +116,18 @@ def generator_loss(
   noc_stats,
   data,
   picked,
-  w_re,
-  w_cse,
+  lambda_re,
+  lambda_cse,
   *,
   over_batch=True,
   detach=False,
   squared=False,
-  w_conf=0.0,
+  lambda_conf=0.0,
 ):
   """L_f of Eqs. 1 and 2, with the terms.
 
-  `squared` is the reference's L2 over the present classes of each image, `w_conf` weighs -s log(s)
-  of each tile's scores s.
+  `squared` is the reference's L2 over the present classes of each image, `lambda_conf` weighs
+  -s log(s) of each tile's scores s.
   """
   image, label = data['image'], data['label']
   cam, stats = forward(params, stats, image, train=True)
@@ -146,20 +146,20 @@ def generator_loss(
   judged, _ = forward(noc_params, noc_stats, image * (1 - psi), train=False)
   terms['loss/cse'] = cross_entropy(judged.mean((1, 2)), smooth(label - picked))
   total = terms['loss/cls'] + terms['loss/cls_re']
-  total = total + w_re * terms['loss/re'] + w_cse * terms['loss/cse']
-  if w_conf:
+  total = total + lambda_re * terms['loss/re'] + lambda_cse * terms['loss/cse']
+  if lambda_conf:
     score = 1 / (1 + jnp.exp(-small.mean((1, 2))))
     terms['loss/conf'] = -(score * jnp.log(score + 1e-5)).sum(1).mean()
-    total = total + w_conf * terms['loss/conf']
+    total = total + lambda_conf * terms['loss/conf']
   return total, (cam, stats, terms | {'loss/total': total})
 
 
-def noc_loss(noc_params, noc_stats, data, cam, picked, w_noc):
+def noc_loss(noc_params, noc_stats, data, cam, picked, lambda_noc):
   """L_noc of Eq. 3: everything is still there, whatever was erased."""
   psi = masks(cam, picked, over_batch=False)
   erased = data['image'] * (psi <= DELTA)
   seen, _ = forward(noc_params, noc_stats, erased, train=False)
-  return w_noc * cross_entropy(seen.mean((1, 2)), smooth(data['label']))
+  return lambda_noc * cross_entropy(seen.mean((1, 2)), smooth(data['label']))
 
 
 def descend(params, grads):

@@ -9,22 +9,32 @@ import optax
 import pytest
 
 from pnoc_jax import keys, states
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.optim import ema
-from pnoc_jax.updates import classifier, pnoc
+from pnoc_jax.updates import pnoc, update
 from tests.updates import tiny
 
 
-def _vanilla(model, tx, update_ema):
-  update = classifier.make_classifier_update(model, tx, update_ema=update_ema)
-  return lambda state, batch: update(state, batch)[0]
+def _alone(model, tx, update_ema):
+  def loss(params, batch_stats, batch, key):
+    assert key is None
+    total, (batch_stats, metrics, _) = losses.generator_loss(
+      params, batch_stats, batch, model=model
+    )
+    return total, (batch_stats, metrics)
+
+  step = update.make_update(loss, tx, update_ema=update_ema)
+  return lambda state, batch: step(state, batch)[0]
 
 
 def _generator(model, tx, update_ema):
-  update = pnoc.make_generator_update(model, None, tx, w_re=None, w_cse=None, update_ema=update_ema)
-  return lambda state, batch: update(state, None, None, batch, keys.root_key(0))[0]
+  step = pnoc.make_generator_update(
+    model, None, tx, lambda_re=None, lambda_cse=None, update_ema=update_ema
+  )
+  return lambda state, batch: step(state, None, None, batch, keys.root_key(0)).generator
 
 
-@pytest.mark.parametrize('make', [_vanilla, _generator])
+@pytest.mark.parametrize('make', [_alone, _generator])
 def test_the_average_follows_the_new_params_and_is_what_infers(make):
   variables, tx = tiny.variables(0), optax.sgd(0.1)
   step = jax.jit(make(tiny.Net(), tx, lambda e, p, t: ema.update(e, p, 0.5, t)))
@@ -44,6 +54,6 @@ def test_the_average_follows_the_new_params_and_is_what_infers(make):
 def test_without_an_average_the_params_infer():
   tx = optax.sgd(0.1)
   state = states.init_state(tiny.variables(0), tx)
-  state = jax.jit(_vanilla(tiny.Net(), tx, None))(state, tiny.batch())
+  state = jax.jit(_alone(tiny.Net(), tx, None))(state, tiny.batch())
   assert state.ema is None
   assert state.eval_variables['params'] is state.params

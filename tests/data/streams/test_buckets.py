@@ -41,11 +41,10 @@ def test_what_fits_nowhere_is_an_error():
     buckets.choose((65, 10), [(64, 64)])
 
 
-def _by_index(source, indices, plan, **options):
+def _by_index(source, indices, **options):
   result, shapes = {}, {}
-  for batch in buckets.multi_scale_batches(
-    source, indices, scales=SCALES, batch_size=2, buckets=plan, multiple=8, **options
-  ):
+  options = {'scales': SCALES, 'batch_size': 2, 'multiple': 8} | options
+  for batch in buckets.multi_scale_batches(source, indices, buckets.Shapes(**options)):
     for row in np.flatnonzero(batch['weight']):
       index = int(batch['index'][row])
       assert index not in result
@@ -58,8 +57,7 @@ def _by_index(source, indices, plan, **options):
 
 def test_images_equal_pillow_and_the_rest_is_zero(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x', 5)), 'train')
-  plan = buckets.plan_buckets([source.size(i) for i in range(5)], multiple=8, max_buckets=2)
-  result = _by_index(source, [0, 1, 2, 4], plan)
+  result = _by_index(source, [0, 1, 2, 4], max_buckets=2)
   assert sorted(result) == [0, 1, 2, 4]
   for index, scaled in result.items():
     image = source.example(index)['image']
@@ -71,18 +69,24 @@ def test_images_equal_pillow_and_the_rest_is_zero(tmp_path):
       assert not padded[height:].any() and not padded[:, width:].any()
 
 
-def test_processes_split_the_same_batches(tmp_path):
+def test_an_image_lies_in_the_bucket_of_its_source_whichever_are_asked_for(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x', 5)), 'train')
-  plan = [(40, 32)]
-  whole = _by_index(source, range(5), plan)
-  parts = [_by_index(source, range(5), plan, process_index=p, process_count=2) for p in (0, 1)]
-  assert sorted([*parts[0], *parts[1]]) == sorted(whole)
-  assert sorted(parts[0]) == [0, 2, 4]
+  plan = buckets.plan_buckets([source.size(i) for i in range(5)], multiple=8, max_buckets=2)
+  assert len(plan) == 2
+  whole = _by_index(source, range(5), max_buckets=2)
+  parts = [_by_index(source, range(first, 5, 2), max_buckets=2) for first in (0, 1)]
+  assert [sorted(part) for part in parts] == [[0, 2, 4], [1, 3]]
+  for index, scaled in (parts[0] | parts[1]).items():
+    bucket = buckets.choose(source.size(index), plan)
+    for scale, found, expected in zip(SCALES, scaled, whole[index], strict=True):
+      assert found[0].shape[:2] == buckets.scaled_bucket(bucket, scale, multiple=8)
+      for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_square_resize_keeps_the_native_size(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x', 4)), 'train')
-  result = _by_index(source, range(4), [(40, 32)], resize_to=16)
+  result = _by_index(source, range(4), max_buckets=1, resize_to=16)
   for scaled in result.values():
     assert [x.shape for x, _ in scaled] == [(8, 8, 3), (16, 16, 3), (24, 24, 3)]
     assert scaled[2][1].tolist() == [0, 0, 24, 24]

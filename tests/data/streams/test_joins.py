@@ -53,8 +53,11 @@ def _write_prior(source, directory, index, *, size=None, num_classes=3, keys=Non
 
 
 def _batches(source, transform=PLAIN, count=5, **options):
-  options = {'batch_size': 4, 'seed': 3, 'images': pipeline.Images.ALL} | options
-  with pipeline.train_batches(source, transform, **options) as batches:
+  stream = {'batch_size': 4, 'seed': 3} | {
+    name: options.pop(name) for name in ('batch_size', 'start_step', 'share') if name in options
+  }
+  examples = pipeline.Examples(source, **{'images': pipeline.Images.ALL} | options)
+  with pipeline.train_batches(examples, transform, **stream) as batches:
     return list(itertools.islice(batches, count))
 
 
@@ -124,9 +127,7 @@ def test_a_target_changes_nothing_else(source, red):
 def test_resuming_and_processes_change_nothing(source, red):
   stream = _batches(source, TRANSFORM, 6, target=red)
   _assert_equal(_batches(source, TRANSFORM, 3, target=red, start_step=3), stream[3:])
-  parts = [
-    _batches(source, TRANSFORM, 6, target=red, process_index=p, process_count=2) for p in (0, 1)
-  ]
+  parts = [_batches(source, TRANSFORM, 6, target=red, share=pipeline.Share(p, 2)) for p in (0, 1)]
   joined = [
     {name: np.concatenate([x[name] for x in group]) for name in group[0]}
     for group in zip(*parts, strict=True)
@@ -135,13 +136,14 @@ def test_resuming_and_processes_change_nothing(source, red):
 
 
 def test_images_without_a_label_are_shown_when_asked_for(source, red):
-  assert pipeline.steps_per_epoch(source, 3) == 1
-  assert pipeline.steps_per_epoch(source, 3, images=pipeline.Images.ALL) == 2
+  everything = pipeline.Examples(source, images=pipeline.Images.ALL)
+  assert pipeline.Examples(source).steps_per_epoch(3) == 1
+  assert everything.steps_per_epoch(3) == 2
   for which, expected in ((pipeline.Images.ALL, set(range(6))), ('labelled', set(range(5)))):
     batches = _batches(source, count=10, batch_size=1, images=pipeline.Images(which), target=red)
     assert {int(i) for x in batches for i in x['index']} == expected
   with pytest.raises(errors.UserError, match='6 images, fewer than the batch size 7'):
-    pipeline.steps_per_epoch(source, 7, images=pipeline.Images.ALL)
+    everything.steps_per_epoch(7)
 
 
 def test_validation_takes_the_targets(source, red):

@@ -1,3 +1,7 @@
+"""The loss of the saliency network, and steps of it with Adam as torch has it."""
+
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,9 +9,32 @@ import numpy as np
 import optax
 
 from pnoc_jax import states
+from pnoc_jax.losses import poolnet
 from pnoc_jax.nn import layers
 from pnoc_jax.optim import optimizer, schedules
-from pnoc_jax.updates import saliency
+from pnoc_jax.updates import update
+
+
+def test_loss_is_the_sum_over_valid_pixels_and_the_mean_over_images():
+  rng = np.random.default_rng(0)
+  z = rng.normal(0, 3, (2, 4, 5))
+  target = rng.integers(0, 256, z.shape) / 255
+  valid = rng.random(z.shape) < 0.7
+  p = 1 / (1 + np.exp(-z))
+  losses = -target * np.log(p) - (1 - target) * np.log(1 - p)
+  arrays = jnp.asarray(z, jnp.float32), jnp.asarray(target, jnp.float32)
+  np.testing.assert_allclose(poolnet.saliency_loss(*arrays), losses.sum() / 2, rtol=1e-5)
+  found = poolnet.saliency_loss(*arrays, valid=jnp.asarray(valid))
+  np.testing.assert_allclose(found, losses[valid].sum() / 2, rtol=1e-5)
+
+
+def test_extreme_logits_and_garbage_in_the_padding_stay_finite():
+  z = jnp.array([[[1e4, -1e4, jnp.nan]]])
+  target = jnp.array([[[0.0, 1.0, 0.5]]])
+  valid = jnp.array([[[True, True, False]]])
+  loss = lambda z: poolnet.saliency_loss(z, target, valid=valid)  # noqa: E731
+  np.testing.assert_allclose(loss(z), 2e4, rtol=1e-6)
+  np.testing.assert_allclose(jax.grad(loss)(z.at[..., 2].set(0.0)), [[[1.0, -1.0, 0.0]]])
 
 
 class Net(nn.Module):
@@ -36,7 +63,7 @@ def _batch():
 
 
 def _step(tx):
-  return jax.jit(saliency.make_saliency_update(Net(), tx))
+  return jax.jit(update.make_update(functools.partial(poolnet.network_loss, model=Net()), tx))
 
 
 def _optimizer(accumulate):

@@ -8,7 +8,7 @@ import pytest
 
 from pnoc_jax.ops import crf
 
-_FIXTURE = Path(__file__).parent.parent / 'fixtures' / 'crf.npz'
+_FIXTURE = Path(__file__).parents[2] / 'fixtures' / 'crf.npz'
 _BOTH = pytest.mark.parametrize('filter', list(crf.Filter))
 
 

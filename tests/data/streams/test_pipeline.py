@@ -25,7 +25,7 @@ def source():
 
 def _batches(source, count=7, **options):
   options = {'batch_size': 8, 'seed': 3} | options
-  with pipeline.train_batches(source, TRANSFORM, **options) as batches:
+  with pipeline.train_batches(pipeline.Examples(source), TRANSFORM, **options) as batches:
     return list(itertools.islice(batches, count))
 
 
@@ -50,7 +50,8 @@ def test_batches_have_the_promised_arrays(source):
 
 @pytest.mark.parametrize('processes', [2, 4])
 def test_processes_share_the_same_global_batches(source, processes):
-  parts = [_batches(source, 4, process_index=p, process_count=processes) for p in range(processes)]
+  shares = [pipeline.Share(index, processes) for index in range(processes)]
+  parts = [_batches(source, 4, share=share) for share in shares]
   joined = [
     {name: np.concatenate([x[name] for x in group]) for name in NAMES}
     for group in zip(*parts, strict=True)
@@ -60,12 +61,12 @@ def test_processes_share_the_same_global_batches(source, processes):
 
 def test_workers_and_resuming_change_nothing(source):
   stream = _batches(source, 7)
-  _assert_equal(_batches(source, 4, start_step=3, workers=2), stream[3:])
+  _assert_equal(_batches(source, 4, start_step=3, share=pipeline.Share(workers=2)), stream[3:])
   _assert_equal(_batches(source, 2, start_step=5), stream[5:])
 
 
 def test_an_epoch_shows_an_image_at_most_once_and_epochs_differ(source):
-  assert pipeline.steps_per_epoch(source, 8) == 2
+  assert pipeline.Examples(source).steps_per_epoch(8) == 2
   index = [x['index'] for x in _batches(source, 6)]
   epochs = [np.concatenate(index[i : i + 2]) for i in (0, 2, 4)]
   for epoch in epochs:
@@ -88,16 +89,16 @@ def test_seeds_differ(source):
 
 def test_images_without_label_are_not_trained_on(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x')), 'train')
-  assert pipeline.steps_per_epoch(source, 3) == 1
+  assert pipeline.Examples(source).steps_per_epoch(3) == 1
   seen = np.concatenate([x['index'] for x in _batches(source, 4, batch_size=3)])
   assert set(seen.tolist()) == {0, 1, 2}
   with pytest.raises(errors.UserError, match='3 images with a label, fewer than the batch size 4'):
-    pipeline.train_batches(source, TRANSFORM, batch_size=4, seed=0)
+    pipeline.train_batches(pipeline.Examples(source), TRANSFORM, batch_size=4, seed=0)
 
 
 def test_a_batch_must_divide_by_the_processes(source):
   with pytest.raises(errors.UserError, match='multiple of 3'):
-    pipeline.train_batches(source, TRANSFORM, batch_size=8, seed=0, process_count=3)
+    _batches(source, share=pipeline.Share(count=3))
 
 
 def test_a_broken_image_is_named_by_the_stream(tmp_path):
@@ -124,9 +125,7 @@ def test_validation_sees_every_image_once(processes):
   seen = []
   for p in range(processes):
     batches = list(
-      pipeline.valid_batches(
-        source, size=32, batch_size=4, process_index=p, process_count=processes
-      )
+      pipeline.valid_batches(source, size=32, batch_size=4, share=pipeline.Share(p, processes))
     )
     assert len(batches) == 3
     for batch in batches:

@@ -9,7 +9,7 @@ from pnoc_jax import errors
 from pnoc_jax.data.augment import equalization, transforms
 
 # cv2.createCLAHE(clip, (tiles, tiles)).apply, OpenCV 5.0.
-FIXTURE = np.load(pathlib.Path(__file__).parents[1] / 'fixtures' / 'clahe.npz')
+FIXTURE = np.load(pathlib.Path(__file__).parents[2] / 'fixtures' / 'clahe.npz')
 RNG = np.random.default_rng(0)
 
 
