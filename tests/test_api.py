@@ -67,7 +67,7 @@ def test_the_front_door_leads_to_the_rooms():
     pj.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize('room', ['ops', 'predict'])
+@pytest.mark.parametrize('room', ['ops', 'losses', 'updates', 'predict'])
 def test_a_room_has_all_its_files(room):
   package = getattr(pj, room)
   names = {found.name for found in pkgutil.iter_modules(package.__path__)}
