@@ -81,29 +81,12 @@ class SplitAttention(nn.Module):
     return functools.reduce(operator.add, weighted)
 
 
-class Block(nn.Module):
+class Block(trunk.Block):
   """1 x 1 convolution, split attention, average pool, 1 x 1 convolution, and a shortcut.
 
-  Attributes:
-    planes: width of the split attention.
-    expansion: the block has `planes * expansion` output channels.
-    stride: stride of the average pools.
-    dilation: dilation of the split attention.
-    project: whether the shortcut is a pool and a 1 x 1 convolution.
-    is_first: whether the block is the first one of layer2, layer3 or layer4: it has an average pool
-      even at stride 1, where the stage is dilated instead of strided.
-    radix: form of the grouped convolution.
-    dtype: type of the computation.
+  The average pools stride. The first block of a stage (`is_first`) has one even at stride 1, where
+  the stage is dilated instead of strided.
   """
-
-  planes: int
-  expansion: int = 4
-  stride: int = 1
-  dilation: int = 1
-  project: bool = False
-  is_first: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:

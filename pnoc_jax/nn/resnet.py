@@ -29,28 +29,10 @@ class Stem(nn.Module):
     return x, valid
 
 
-class BasicBlock(nn.Module):
-  """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34).
+class BasicBlock(trunk.Block):
+  """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34)."""
 
-  Attributes:
-    planes: width of the block; it has `planes * expansion` output channels.
-    expansion: 1 for this block; part of the signature that all blocks share.
-    stride: stride of the first convolution and of the shortcut.
-    dilation: dilation of both convolutions.
-    project: whether the shortcut is a 1 x 1 convolution.
-    is_first: unused; part of the signature that all blocks share.
-    radix: unused; part of the signature that all blocks share.
-    dtype: type of the computation.
-  """
-
-  planes: int
   expansion: int = 1
-  stride: int = 1
-  dilation: int = 1
-  project: bool = False
-  is_first: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
@@ -67,29 +49,13 @@ class BasicBlock(nn.Module):
     return nn.relu(x + y), out_valid
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(trunk.Block):
   """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut (ResNet-50, -101, -152).
 
   Attributes:
-    planes: width of the 3 x 3 convolution.
-    expansion: the block has `planes * expansion` output channels.
-    stride: stride of the 3 x 3 convolution and of the shortcut.
-    dilation: dilation of the 3 x 3 convolution.
-    project: whether the shortcut is a 1 x 1 convolution.
-    is_first: unused; part of the signature that all blocks share.
-    radix: unused; part of the signature that all blocks share.
-    dtype: type of the computation.
     stride_first: whether the first 1 x 1 convolution strides instead of the 3 x 3 one.
   """
 
-  planes: int
-  expansion: int = 4
-  stride: int = 1
-  dilation: int = 1
-  project: bool = False
-  is_first: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
-  dtype: jnp.dtype = jnp.float32
   stride_first: bool = False
 
   @nn.compact

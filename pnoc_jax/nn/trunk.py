@@ -67,6 +67,30 @@ def plan_strides(stem_stride: int, output_stride: int) -> Plan:
   return tuple(plan)
 
 
+class Block(nn.Module):
+  """What the blocks of ResNets and ResNeSts have in common: their fields.
+
+  Attributes:
+    planes: width of the 3 x 3 convolution; the block has `planes * expansion` output channels.
+    expansion: see `planes`.
+    stride: of the block.
+    dilation: of its 3 x 3 convolutions.
+    project: whether the shortcut has a 1 x 1 convolution.
+    is_first: whether the block is the first one of layer2, layer3 or layer4.
+    radix: form of ResNeSt's grouped convolution.
+    dtype: type of the computation.
+  """
+
+  planes: int
+  expansion: int = 4
+  stride: int = 1
+  dilation: int = 1
+  project: bool = False
+  is_first: bool = False
+  radix: layers.Radix = layers.Radix.AUTO
+  dtype: jnp.dtype = jnp.float32
+
+
 class Stage(nn.Module):
   """Runs the blocks of one stage, named block0, block1, ...
 

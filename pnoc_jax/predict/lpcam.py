@@ -41,12 +41,8 @@ def features_and_cams(
 ) -> tuple[Array, Array]:
   """What prototypes are made of.
 
-  Args:
+  Args (the others are those of `cams.scale_cams`):
     model: a `nn.classifier.Classifier`.
-    variables: its variables.
-    image: f32[B, H, W, C], normalised, content in the top-left corner, zero elsewhere.
-    size: i32[B, 2], height and width of the content.
-    output_stride: pixels to a cell of the maps.
     flip: whether the maps are summed over the image and its mirror image.
 
   Returns:
@@ -75,12 +71,9 @@ def scale_lpcams(
 ) -> tuple[Array, Array]:
   """Maps of one scale, as `cams.scale_cams`: of the features summed over both images.
 
-  Args:
+  Args (the others are those of `cams.scale_cams`):
     model: a `nn.classifier.Classifier`.
     variables: its variables, and `lpcam/vectors`, f32[D, K] of `ops.lpcam.class_vector`.
-    image: f32[B, H, W, C], normalised, content in the top-left corner, zero elsewhere.
-    size: i32[B, 2], height and width of the content.
-    output_stride: pixels to a cell of the maps.
     flip: whether the mirror image's features are added.
 
   Returns:

@@ -16,7 +16,7 @@ from pnoc_jax import config as config_lib
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
-from pnoc_jax.data.inspect.findings import Level, Report
+from pnoc_jax.data.inspect.findings import Report, Severity
 from pnoc_jax.engine import memory
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
@@ -25,7 +25,7 @@ from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.runs import graph, runner, sweep
 from pnoc_jax.stages.common import stage
 
-FAULT, WARNING, FACT = Level.FAULT, Level.WARNING, Level.FACT
+FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
 _SLOW_ON_CPU = 20_000_000
 """Parameters from which on a training on a CPU is remarked on."""

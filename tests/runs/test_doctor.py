@@ -24,7 +24,7 @@ from pnoc_jax.runs import doctor, graph
 from pnoc_jax.stages.common import stage
 
 ROOT = pathlib.Path(__file__).parents[2]
-FAULT, WARNING, FACT = findings.Level.FAULT, findings.Level.WARNING, findings.Level.FACT
+FAULT, WARNING, FACT = findings.Severity.FAULT, findings.Severity.WARNING, findings.Severity.FACT
 _CLASSES = ('cat', 'dog', 'horse')
 _SIZE = (24, 32)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pnoc_jax import errors
 
 
-class Level(enum.Enum):
+class Severity(enum.Enum):
   """How much a finding matters.
 
   Attributes:
@@ -32,7 +32,7 @@ class Finding:
     what: a sentence.
   """
 
-  level: Level
+  level: Severity
   about: str
   what: str
 
@@ -50,7 +50,7 @@ class Report:
 
   findings: list[Finding] = dataclasses.field(default_factory=list)
 
-  def add(self, level: Level, about: str, what: str) -> None:
+  def add(self, level: Severity, about: str, what: str) -> None:
     """Adds a finding."""
     self.findings.append(Finding(level, about, what))
 
@@ -72,21 +72,21 @@ class Report:
     told = {x.what for x in self.findings}
     for what in indented if first.endswith(':') and indented else [str(error)]:
       if what not in told:
-        self.add(Level.FAULT, about, what)
+        self.add(Severity.FAULT, about, what)
 
-  def of(self, level: Level) -> list[Finding]:
+  def of(self, level: Severity) -> list[Finding]:
     """The findings of a level."""
     return [x for x in self.findings if x.level is level]
 
   @property
   def exit_code(self) -> int:
     """2 with faults, 1 with warnings, else 0."""
-    return 2 if self.of(Level.FAULT) else 1 if self.of(Level.WARNING) else 0
+    return 2 if self.of(Severity.FAULT) else 1 if self.of(Severity.WARNING) else 0
 
   def text(self) -> str:
     """The summary: faults, warnings, facts, and a verdict."""
     lines = []
-    for level in (Level.FAULT, Level.WARNING, Level.FACT):
+    for level in (Severity.FAULT, Severity.WARNING, Severity.FACT):
       found = self.of(level)
       if found:
         lines.append(f'{level.value} ({len(found)})')
@@ -94,6 +94,6 @@ class Report:
           first, *rest = f'{x.about}: {x.what}'.splitlines()
           lines += [f'  {first}', *(f'      {line}' for line in rest)]
         lines.append('')
-    faults, warnings = len(self.of(Level.FAULT)), len(self.of(Level.WARNING))
+    faults, warnings = len(self.of(Severity.FAULT)), len(self.of(Severity.WARNING))
     count = f'{faults} fault{"s" * (faults != 1)}, {warnings} warning{"s" * (warnings != 1)}'
     return '\n'.join([*lines, f'{count}: {_VERDICTS[self.exit_code]}'])

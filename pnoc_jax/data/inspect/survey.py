@@ -12,7 +12,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks, statistics
-from pnoc_jax.data.inspect.findings import Finding, Level
+from pnoc_jax.data.inspect.findings import Finding, Severity
 from pnoc_jax.io import images
 
 _SHOWN = 5  # So many ids are named in a finding.
@@ -99,7 +99,7 @@ def judge(
   trains: bool,
   known: int | None = None,
   own_list: bool = False,
-  broken: Level = Level.FAULT,
+  broken: Severity = Severity.FAULT,
 ) -> list[Finding]:
   """The findings of a survey.
 
@@ -122,7 +122,7 @@ def judge(
   for mode, ids in sorted(survey.modes.items()):
     if mode != 'RGB':
       what = f'{len(ids)} images are {mode}, and are read as RGB: {_some(ids)}'
-      found.append(Finding(Level.FACT, about, what))
+      found.append(Finding(Severity.FACT, about, what))
   return found
 
 
@@ -134,10 +134,10 @@ def _count(source, survey, about, known, own_list):
     spread = f', {low[0]}x{low[1]} to {high[0]}x{high[1]} px (height x width)'
   text = f'{len(source)} images{spread}, {"with" if source.has_masks else "without"} masks'
   if known is None:
-    return Finding(Level.FACT, about, text)
+    return Finding(Severity.FACT, about, text)
   if len(source) == known:
-    return Finding(Level.FACT, about, f'{text}; as many as published')
-  level = Level.WARNING if own_list else Level.FAULT
+    return Finding(Severity.FACT, about, f'{text}; as many as published')
+  level = Severity.WARNING if own_list else Severity.FAULT
   return Finding(level, about, f'{text}; published are {known}: {len(source) - known:+d}')
 
 
@@ -145,12 +145,12 @@ def _labels(source, survey, about, trains):
   """Classes without images, and images without a class."""
   labelled = source.labels.any(1)
   if not labelled.any():
-    level = Level.FAULT if trains else Level.FACT
+    level = Severity.FAULT if trains else Severity.FACT
     return [Finding(level, about, 'no image has a label')]
   found = []
   absent = [x for x, n in zip(source.info.classes, source.labels.sum(0), strict=True) if not n]
   if absent:
-    level = Level.FAULT if trains else Level.WARNING
+    level = Severity.FAULT if trains else Severity.WARNING
     found.append(Finding(level, about, f'no image has the class {_some(absent, len(absent))}'))
   empty = np.flatnonzero(~labelled)
   if not len(empty):
@@ -161,16 +161,16 @@ def _labels(source, survey, about, trains):
     f'background alone: {_some(ids)}'
   )
   if survey.areas is None:
-    return [*found, Finding(Level.WARNING, about, what)]
+    return [*found, Finding(Severity.WARNING, about, what)]
   shown = [i for i in empty if survey.areas[i, 1:].any()]
   for i in shown[:_MANY]:
     names = _names(source, survey.areas[i, 1:] > 0)
     what_shown = f'{source.ids[i]}: its label is empty, its mask shows {names}'
-    found.append(Finding(Level.FAULT, about, what_shown))
+    found.append(Finding(Severity.FAULT, about, what_shown))
   if len(shown) > _MANY:
     more = f'... and {len(shown) - _MANY} more images whose empty label is not that of the mask'
-    found.append(Finding(Level.FAULT, about, more))
-  return [*found, Finding(Level.FACT, about, what)]
+    found.append(Finding(Severity.FAULT, about, more))
+  return [*found, Finding(Severity.FACT, about, what)]
 
 
 def _agreement(source, survey, about, tolerance=0.02):
@@ -183,7 +183,7 @@ def _agreement(source, survey, about, tolerance=0.02):
   swapped = compared & shown.any(1) & ~(label & shown).any(1)
   found = [
     Finding(
-      Level.FAULT,
+      Severity.FAULT,
       about,
       f'{source.ids[i]}: its label is {_names(source, label[i])}, its mask shows '
       f'{_names(source, shown[i])}: is it the mask of another image?',
@@ -192,7 +192,7 @@ def _agreement(source, survey, about, tolerance=0.02):
   ]
   if swapped.sum() > _MANY:
     more = f'... and {swapped.sum() - _MANY} more masks that show no class of their label'
-    found.append(Finding(Level.FAULT, about, more))
+    found.append(Finding(Severity.FAULT, about, more))
   rest = compared & ~swapped
   for wrong, weight, what in (
     (shown & ~label, survey.areas[:, 1:], 'a class in the mask that is not in the label'),
@@ -203,7 +203,7 @@ def _agreement(source, survey, about, tolerance=0.02):
       worst = sorted(rows, key=lambda i: -(weight[i] * wrong[i]).sum())[:_SHOWN]
       named = [f'{source.ids[i]} ({_names(source, wrong[i])})' for i in worst]
       share = len(rows) / compared.sum()
-      level = Level.WARNING if share > tolerance else Level.FACT
+      level = Severity.WARNING if share > tolerance else Severity.FACT
       text = f'{len(rows)} images ({share:.1%}) have {what}; the worst are {", ".join(named)}'
       found.append(Finding(level, about, text))
   return found
@@ -215,7 +215,7 @@ def compare(train: info.Source, val: info.Source) -> list[Finding]:
   if not both:
     return []
   about = f'splits {train.split} and {val.split}'
-  return [Finding(Level.FAULT, about, f'{len(both)} images are in both: {_some(both)}')]
+  return [Finding(Severity.FAULT, about, f'{len(both)} images are in both: {_some(both)}')]
 
 
 def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding]:
@@ -230,7 +230,7 @@ def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding
       paths += [pathlib.Path(folder, x) for x in texts]
   found = [str(x) for x in dict.fromkeys(paths) if _has_crlf(x)]
   what = 'has CRLF line ends, which is no fault'
-  return [Finding(Level.FACT, 'lists', f'{x} {what}') for x in found]
+  return [Finding(Severity.FACT, 'lists', f'{x} {what}') for x in found]
 
 
 def _has_crlf(path: pathlib.Path) -> bool:
