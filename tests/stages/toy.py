@@ -20,7 +20,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import memory, networks, per_image, programs, settings
 from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
-from pnoc_jax.losses import multilabel
+from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.metrics import segmentation
 from pnoc_jax.report import examples
 from pnoc_jax.stages.common import maps, scores, stage
@@ -60,12 +60,20 @@ class Net(nn.Module):
     return nn.Conv(self.num_classes, (3, 3), name='classifier')(image)
 
 
+def loss(params, batch_stats, batch, key, *, model):
+  """The classification loss of the maps' means."""
+  del key
+  cam, batch_stats = forward.train(model, params, batch_stats, batch['image'])
+  total = multilabel.multilabel_loss(cam.mean((1, 2)), batch['label'])
+  return total, (batch_stats, {'loss/cls': total})
+
+
 def run(context: Context) -> dict[str, Any]:
   """Trains, then writes `<out>/<split>/<id>.png` of every image."""
   ours, dataset = context.config.toy, context.train.info
   model, examples = Net(dataset.num_classes), pipeline.Examples(context.train)
   program = programs.make_program(
-    functools.partial(multilabel.network_loss, model=model),
+    functools.partial(loss, model=model),
     networks.first_variables(model, networks.origin(ours, {}), context),
     ours,
     examples,
