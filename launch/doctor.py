@@ -30,14 +30,13 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
-  from pnoc_jax.config import validate
   from pnoc_jax.runs import doctor
 
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   workdir = Path(_WORKDIR.value or f'runs/{config.name}')
   try:
-    report = doctor.examine(config, workdir, validate=validate, progress=_progress)
+    report = doctor.examine(config, workdir, progress=_progress)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

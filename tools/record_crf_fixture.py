@@ -32,7 +32,14 @@ def make_scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return image.clip(0, 255).astype(np.uint8), labels, probabilities.astype(np.float32)
 
 
-def infer(image, unary, *, gaussian, bilateral, steps) -> np.ndarray:
+def infer(
+  image: np.ndarray,
+  unary: np.ndarray,
+  *,
+  gaussian: tuple[float, float],
+  bilateral: tuple[float, float, float],
+  steps: int,
+) -> np.ndarray:
   """Returns marginals f32[H, W, K]; gaussian: (sxy, compat), bilateral: (sxy, srgb, compat)."""
   height, width = image.shape[:2]
   crf = densecrf.DenseCRF2D(width, height, len(unary))

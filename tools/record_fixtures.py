@@ -11,6 +11,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +139,7 @@ def nhwc(x: torch.Tensor) -> np.ndarray:
   return x.detach().numpy()[:, channels].transpose(0, 2, 3, 1)
 
 
-def record(name: str, model: nn.Module, sizes: Sequence[tuple[int, int]], **settings) -> None:
+def record(name: str, model: nn.Module, sizes: Sequence[tuple[int, int]], **settings: Any) -> None:
   """Writes a fixture of evaluation-mode activations at several image sizes."""
   shapes = seed_weights(model)
   model.eval()
@@ -149,7 +151,7 @@ def record(name: str, model: nn.Module, sizes: Sequence[tuple[int, int]], **sett
   _write(name, arrays, shapes, settings)
 
 
-def record_training(name: str, model: nn.Module, **settings) -> None:
+def record_training(name: str, model: nn.Module, **settings: Any) -> None:
   """Writes a fixture of one training-mode pass: output, running statistics and gradients."""
   shapes = seed_weights(model)
   model.train()
@@ -166,14 +168,16 @@ def record_training(name: str, model: nn.Module, **settings) -> None:
   _write(name, arrays, shapes, settings)
 
 
-def _write(name, arrays, shapes, settings):
+def _write(
+  name: str, arrays: dict[str, np.ndarray], shapes: dict[str, Any], settings: dict[str, Any]
+) -> None:
   meta = json.dumps({'shapes': shapes, **settings})
   file = _FIXTURES / f'{name}.npz'
   np.savez_compressed(file, meta=np.asarray(meta), **arrays)
   print(f'{file.relative_to(_ROOT)}: {file.stat().st_size / 1024:.0f} KB')
 
 
-def _import_torchvision():
+def _import_torchvision() -> ModuleType:
   """Imports torchvision's models; they need none of the compiled operators that it may lack."""
   register = torch.library.register_fake
   torch.library.register_fake = lambda *_, **__: lambda function: function
@@ -211,7 +215,7 @@ def main() -> None:
   _check_against_timm(timm)
 
 
-def _check_against_timm(timm) -> None:
+def _check_against_timm(timm: ModuleType) -> None:
   """Stops if the ResNeSt written out here is not timm's at output stride 32."""
   theirs = timm.create_model('resnest26d')
   ours = ResNeSt((2, 2, 2, 2), (64, 128, 256, 512), 32, (1, 2, 2, 2), (1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""Records PoolNet's logits in PyTorch, with seeded weights, for tests/nn/test_saliency_net.py.
+"""Records PoolNet's logits in PyTorch, with seeded weights, for tests/nn/test_poolnet.py.
 
 `pip install torch && python tools/record_poolnet_fixture.py`
 
@@ -8,7 +8,9 @@ ResNet-50, narrow. Recorded with torch 2.13.0 (CPU).
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +28,13 @@ _STEP = 3  # Every third pixel of the logits is kept.
 _BLOCKS, _PLANES, _STEM, _WIDTH = (1, 1, 1, 2), (4, 6, 8, 10), 4, 4
 
 
-def conv(inputs: int, outputs: int, size: int = 1, **options) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, size: int = 1, **options: Any) -> nn.Conv2d:
   """A convolution without bias that keeps the size."""
   options.setdefault('padding', size // 2)
   return nn.Conv2d(inputs, outputs, size, bias=False, **options)
 
 
-def up(x, size):
+def up(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
   """Bilinear resizing, corners aligned."""
   return functional.interpolate(x, size=size, mode='bilinear', align_corners=True)
 

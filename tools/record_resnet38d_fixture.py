@@ -17,7 +17,7 @@ SMALL_WIDTHS, SMALL_STEM = (8, 12, 16, 32), 4
 SIZES = ((41, 33), (64, 48))
 
 
-def conv(channels: int, width: int, size: int = 3, stride: int = 1, dilation: int = 1):
+def conv(channels: int, width: int, size: int = 3, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
   """A convolution that keeps the size, up to its stride; no bias."""
   padding = dilation * (size // 2)
   return nn.Conv2d(channels, width, size, stride, padding, dilation, bias=False)

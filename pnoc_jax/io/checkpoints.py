@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from pnoc_jax import errors
+from pnoc_jax import errors, trees
 
 
 class Restored(NamedTuple):
@@ -77,7 +77,8 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_named(state)), extra=ocp.args.JsonSave(dict(extra or {}))
+        state=ocp.args.StandardSave(trees.flatten_names(state)),
+        extra=ocp.args.JsonSave(dict(extra or {})),
       ),
       force=True,
     )
@@ -120,7 +121,7 @@ class Checkpoints:
     return None
 
   def _restore(self, step: int, abstract_state: Any) -> Restored:
-    expected = _named(abstract_state)
+    expected = trees.flatten_names(abstract_state)
     metadata: Any = self._manager.item_metadata(step)
     found = metadata.state.tree
     _check_equal(expected, found, f'the checkpoint of step {step} in {self._directory}')
@@ -176,14 +177,8 @@ class Checkpoints:
     self.close()
 
 
-def _named(tree: Any) -> dict[str, Any]:
-  """Returns the leaves by name: `opt_state/0/trace/conv/kernel`."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
-
-
 def _check_equal(expected: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
-  """Raises where names, shapes or dtypes differ; orbax itself would cast dtypes silently."""
+  """Raises if names, shapes or dtypes differ; orbax itself would cast dtypes silently."""
   ours = {name: _describe(x) for name, x in expected.items()}
   theirs = {name: _describe(x) for name, x in found.items()}
   if ours == theirs:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from pnoc_jax import config as config_lib
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
@@ -40,19 +41,12 @@ def _silent(split: str, count: int) -> Iterator[Callable[[int, int], None]]:
   yield lambda done, total: None
 
 
-def examine(
-  config: PipelineConfig,
-  workdir: Path,
-  *,
-  validate: Callable[[PipelineConfig], None],
-  progress: Progress = _silent,
-) -> Report:
+def examine(config: PipelineConfig, workdir: Path, *, progress: Progress = _silent) -> Report:
   """Looks at everything that a run of `config` in `workdir` would need.
 
   Args:
     config: the run's; of a sweep, its first run is looked at.
     workdir: its directory; may not exist.
-    validate: raises UserError for a config that cannot run.
     progress: shows how far the look at a split is.
 
   Returns:
@@ -63,7 +57,7 @@ def examine(
   """
   report = Report()
   with report.catch('config'):
-    validate(config)
+    config_lib.validate(config)
   if config.sweep:
     first = config.sweep[0]
     report.add(FACT, 'config', f'a sweep of {len(config.sweep)} runs; looked at: {first.name}')
@@ -80,7 +74,7 @@ def examine(
   return report
 
 
-def _installation(config, workdir: Path, report: Report) -> Runtime:
+def _installation(config: PipelineConfig, workdir: Path, report: Report) -> Runtime:
   versions = []
   for name in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -119,7 +113,9 @@ def _device_memory() -> int:
 Looked = dict[str, tuple[info.Source, survey.Survey]]
 
 
-def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> Looked:
+def _data(
+  config: PipelineConfig, workdir: Path, runtime: Runtime, report: Report, progress: Progress
+) -> Looked:
   dataset = config.dataset
   train, val = dataset.train_split, dataset.val_split
   wanted = _splits(config)
@@ -155,7 +151,7 @@ def _data(config, workdir: Path, runtime: Runtime, report: Report, progress) -> 
   return looked
 
 
-def _splits(config) -> list[str]:
+def _splits(config: PipelineConfig) -> list[str]:
   """The splits that the run opens."""
   with contextlib.suppress(UserError):  # A stage that there is not: the plan says so.
     return graph.splits(config)
@@ -172,7 +168,9 @@ def _iou(workdir: Path, split: str, dataset: info.DatasetInfo) -> np.ndarray | N
   return np.array([np.nan if x is None else x for x in found], np.float64)
 
 
-def _plan(config, workdir, runtime, looked: Looked, report: Report) -> list[graph.Planned]:
+def _plan(
+  config: PipelineConfig, workdir: Path, runtime: Runtime, looked: Looked, report: Report
+) -> list[graph.Planned]:
   """What of the run is there, and what the stages say against the rest."""
   needed = list(dict.fromkeys((config.dataset.train_split, *config.priors.splits)))
   if not all(split in looked for split in needed):
@@ -220,7 +218,13 @@ def _existing(path: Path) -> Path:
   return path if path.is_dir() or path == path.parent else _existing(path.parent)
 
 
-def _memory(config, plan, train, runtime, report: Report) -> dict[str, memory.Memory]:
+def _memory(
+  config: PipelineConfig,
+  plan: list[graph.Planned],
+  train: tuple[info.Source, survey.Survey],
+  runtime: Runtime,
+  report: Report,
+) -> dict[str, memory.Memory]:
   room, found = _device_memory(), {}
   source, seen = train
   load = memory.Load(runtime.mesh.size, int(seen.sizes.max(initial=0)))
@@ -250,7 +254,14 @@ def _memory(config, plan, train, runtime, report: Report) -> dict[str, memory.Me
   return found
 
 
-def _disk(config, workdir, plan, looked: Looked, needs, report: Report) -> None:
+def _disk(
+  config: PipelineConfig,
+  workdir: Path,
+  plan: list[graph.Planned],
+  looked: Looked,
+  needs: dict[str, memory.Memory],
+  report: Report,
+) -> None:
   wanted = {}
   for item in plan:
     if item.runs:

@@ -151,11 +151,11 @@ def _check(context: Context) -> None:
     networks.load(model, dataset, context.inputs['segmentation'])
 
 
-def _faults(config: stage.PipelineConfig) -> list[str]:
-  ours = config.predictions
-  found = crf_lib.faults('predictions.crf', ours.crf)
-  found += settings.inference_faults('predictions', ours)
-  if not ours.splits:
+def faults(config: PredictionsConfig) -> list[str]:
+  """What is wrong with the config, in words."""
+  found = crf_lib.faults('predictions.crf', config.crf)
+  found += settings.inference_faults('predictions', config)
+  if not config.splits:
     found.append('predictions.splits is empty; name one or more splits')
   return found
 
@@ -177,7 +177,7 @@ STAGE = stage.Stage(
   needs=lambda config: ('segmentation',),
   reads=lambda config: ('predictions', 'segmentation.model', 'segmentation.head'),
   check=_check,
-  faults=_faults,
+  faults=lambda config: faults(config.predictions),
   splits=lambda config: config.predictions.splits,
   scores=(stage.Score('predictions', 'Predictions', scores.score_predictions, headline=True),),
   figures=label_maps.predictions,

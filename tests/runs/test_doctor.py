@@ -70,7 +70,7 @@ def _config(root, name='folder'):
 
 
 def _examine(config, workdir):
-  return doctor.examine(config, workdir, validate=config_lib.validate)
+  return doctor.examine(config, workdir)
 
 
 def test_nothing_is_found_on_a_sound_set(root, tmp_path):

@@ -169,7 +169,7 @@ def test_a_toy_stage_that_is_interrupted_goes_on(make_config, tmp_path, monkeypa
 
 def test_a_toy_stage_is_known_to_what_looks_before_the_run(make_config, tmp_path):
   config = make_config()
-  report = doctor.examine(config, tmp_path / 'run', validate=config_lib.validate)
+  report = doctor.examine(config, tmp_path / 'run')
   told = {finding.about: finding.what for finding in report.findings}
   assert 'on a device at batch 8' in told['memory of toy']
   assert re.search(r'\(toy [\d.]+ KiB\)', told['disk'])
