@@ -7,7 +7,6 @@ from flax import linen as nn
 
 from pnoc_jax.ops import resize
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.parallel import sharding
 from pnoc_jax.predict import edges
 from tests.ops import dense_walk
 
@@ -61,8 +60,8 @@ def test_edges_of_a_padded_batch_are_those_of_each_image(batch, stride, mesh):
   spread = compiler.jit(
     lambda v, x, n: edges.edges(model, v, x, n, stride=stride),
     mesh,
-    batch_args=(1, 2),
-    outs=sharding.Layout.BATCH,
+    ins=(compiler.REPLICATED, compiler.BATCH, compiler.BATCH),
+    outs=compiler.BATCH,
   )
   eight = spread(variables, np.tile(batch, (4, 1, 1, 1)), np.tile(SIZES, (4, 1)))
   np.testing.assert_allclose(eight[:2], found, rtol=1e-5, atol=1e-6)
