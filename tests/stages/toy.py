@@ -20,10 +20,12 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import memory, networks, per_image, programs, settings
 from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
-from pnoc_jax.losses import multilabel
+from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.metrics import segmentation
+from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.report import examples
 from pnoc_jax.stages.common import maps, scores, stage
+from pnoc_jax.types import Array, Batch, Key, Metrics, PyTree
 
 
 @dataclasses.dataclass(slots=True)
@@ -60,12 +62,22 @@ class Net(nn.Module):
     return nn.Conv(self.num_classes, (3, 3), name='classifier')(image)
 
 
+def loss(
+  params: PyTree, batch_stats: PyTree, batch: Batch, key: Key, *, model: nn.Module
+) -> tuple[Array, tuple[PyTree, Metrics]]:
+  """Multi-label classification by the means of the maps."""
+  del key
+  cam, batch_stats = forward.train(model, params, batch_stats, batch['image'])
+  total = multilabel.multilabel_loss(cam_ops.logits(cam), batch['label'])
+  return total, (batch_stats, {'loss/cls': total})
+
+
 def run(context: Context) -> dict[str, Any]:
   """Trains, then writes `<out>/<split>/<id>.png` of every image."""
   ours, dataset = context.config.toy, context.train.info
   model, examples = Net(dataset.num_classes), pipeline.Examples(context.train)
   program = programs.make_program(
-    functools.partial(multilabel.network_loss, model=model),
+    functools.partial(loss, model=model),
     networks.first_variables(model, networks.origin(ours, {}), context),
     ours,
     examples,
