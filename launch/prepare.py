@@ -14,7 +14,7 @@ is there is passed over, so that the same command goes on after a stop. Then
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, outp
 
 
 @contextlib.contextmanager
-def _progress(what: str, source):
+def _progress(what: str, source: 'info.Source') -> Iterator[Callable[[int, int], None]]:
   """Shows a bar; yields what is called with (examples done, examples)."""
   import tqdm
 

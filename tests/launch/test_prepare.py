@@ -199,7 +199,8 @@ def test_batches_and_fingerprints_are_those_of_the_files(packed):
   theirs, ours = sources.open_source(config, 'train'), _open(root, 'voc12', 'train')
   transform = transforms.TransformConfig(min_size=16, max_size=24, crop=16)
   batches = [
-    next(pipeline.train_batches(x, transform, batch_size=2, seed=3)) for x in (theirs, ours)
+    next(pipeline.train_batches(pipeline.Examples(x), transform, batch_size=2, seed=3))
+    for x in (theirs, ours)
   ]
   for name, array in batches[0].items():
     np.testing.assert_array_equal(array, batches[1][name])

@@ -22,8 +22,10 @@ from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.metrics import segmentation
+from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.report import examples
 from pnoc_jax.stages.common import maps, scores, stage
+from pnoc_jax.types import Array, Batch, Key, Metrics, PyTree
 
 
 @dataclasses.dataclass(slots=True)
@@ -60,11 +62,13 @@ class Net(nn.Module):
     return nn.Conv(self.num_classes, (3, 3), name='classifier')(image)
 
 
-def loss(params, batch_stats, batch, key, *, model):
-  """The classification loss of the maps' means."""
+def loss(
+  params: PyTree, batch_stats: PyTree, batch: Batch, key: Key, *, model: nn.Module
+) -> tuple[Array, tuple[PyTree, Metrics]]:
+  """Multi-label classification by the means of the maps."""
   del key
   cam, batch_stats = forward.train(model, params, batch_stats, batch['image'])
-  total = multilabel.multilabel_loss(cam.mean((1, 2)), batch['label'])
+  total = multilabel.multilabel_loss(cam_ops.logits(cam), batch['label'])
   return total, (batch_stats, {'loss/cls': total})
 
 
