@@ -15,6 +15,7 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.runs import graph, runner
+from pnoc_jax.stages.common import stage as stages
 from tests import refusals
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -226,8 +227,8 @@ def _make_of_nine_classes(path):
 def _graft(whole, config, name, tmp_path, damaged=None):
   """Lets the config run a stage alone, on the whole run's products; one of them is copied."""
   config.only = name
-  stage = next(entry for entry in graph.STAGES if entry.name == name)
-  for needed in stage.needs(config):
+  entry = next(entry for entry in stages.stages(config) if entry.name == name)
+  for needed in entry.needs(config):
     setattr(config.inputs, needed, str(whole[0] / needed))
   if damaged is None:
     return None
@@ -254,8 +255,8 @@ def _make_of_other_classes(path):
     ('pseudo_masks', 'random_walk', 'train/*.npz', _cut, 'cut short or not a walk'),
     ('pseudo_masks', 'random_walk', 'val/*.npz', _make_of_other_classes, 'a walk of the labels'),
     ('segmentation', 'pseudo_masks', 'val/*.png', _make_small, '9x9 px, but its image is 32x32'),
-    ('priors', 'generator', 'weights.safetensors', _cut, 'weights'),
-    ('saliency_priors', 'c2am', 'weights.safetensors', _cut, 'weights'),
+    ('priors', 'generator', 'weights.safetensors', _cut, 'it is damaged'),
+    ('saliency_priors', 'c2am', 'weights.safetensors', _cut, 'it is damaged'),
     ('predictions', 'segmentation', 'DONE', pathlib.Path.unlink, 'not a finished stage'),
   ],
 )
