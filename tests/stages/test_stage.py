@@ -18,7 +18,7 @@ from pnoc_jax.engine import log, loop, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, weights
-from pnoc_jax.runs import doctor, runner
+from pnoc_jax.runs import doctor, graph, runner
 from pnoc_jax.stages import pseudo_masks
 from pnoc_jax.stages.common import maps, stage
 from tests.configs import tiny
@@ -183,6 +183,19 @@ def test_a_toy_stage_is_known_to_what_looks_before_the_run(make_config, tmp_path
   config.toy.batch_size = 12
   with pytest.raises(UserError, match=r'toy\.batch_size is 12, .* 8 devices'):
     runner.execute(config, tmp_path / 'run')
+
+
+def test_the_splits_of_a_stage_are_opened_where_the_run_has_it():
+  entry = dataclasses.replace(toy.STAGE, splits=lambda config: ('test', 'val'))
+  config = toy.make_class(entry)()
+  assert graph.splits(config) == ['train', 'val']
+  config.evaluation.of = ('toy',)
+  assert graph.splits(config) == ['train', 'val', 'test']
+  config.evaluation.of, config.predictions.splits = ('predictions',), ('test', 'train')
+  assert graph.splits(config) == ['train', 'val', 'test']
+  config.only = 'toys'
+  with pytest.raises(UserError, match=r"only names the stage 'toys'.*did you mean toy\?"):
+    graph.splits(config)
 
 
 def _parsed(config, *words):
