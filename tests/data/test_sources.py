@@ -40,7 +40,7 @@ def test_a_reader_and_a_row_make_a_data_set(toy):
   source = sources.open_source(toy, 'train')
   assert len(source) == sources.row('toy').images['train']
   transform = transforms.TransformConfig(min_size=16, max_size=24, crop=16, augment=_NONE)
-  stream = pipeline.train_batches(source, transform, batch_size=4, seed=0)
+  stream = pipeline.train_batches(pipeline.Examples(source), transform, batch_size=4, seed=0)
   for _, batch in zip(range(2), stream, strict=False):
     assert batch['image'].shape == (4, 16, 16, 3)
     np.testing.assert_array_equal(batch['label'][:, 1], batch['image'].max((1, 2, 3)) > 100)

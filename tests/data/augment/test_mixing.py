@@ -19,10 +19,10 @@ SOURCE = shapes.ShapesSource(info.ShapesConfig(size=SIZE, train=22), 'train')
 MEAN = np.rint(255 * np.array(info.IMAGENET_MEAN)).astype(np.uint8)
 
 
-def _batches(kind, count=4, **options):
+def _batches(kind, count=4, *, draw=sampling.Sampling.UNIFORM, **options):
   mix = mixing.MixConfig(kind=kind, cutmix_probability=0.5, mixup_probability=0.75)
-  options = {'batch_size': 8, 'seed': 3, 'mix': mix} | options
-  with pipeline.train_batches(SOURCE, TRANSFORM, **options) as batches:
+  examples = pipeline.Examples(SOURCE, mix=mix, draw=draw)
+  with pipeline.train_batches(examples, TRANSFORM, batch_size=8, seed=3, **options) as batches:
     return list(itertools.islice(batches, count))
 
 
@@ -93,8 +93,8 @@ def test_an_example_is_what_its_draws_say(kind):
 
 def test_workers_processes_and_resuming_change_nothing():
   stream = _batches(mixing.Mix.CUT_OR_MIX, 5)
-  later = _batches(mixing.Mix.CUT_OR_MIX, 2, start_step=3, workers=1)
-  halves = [_batches(mixing.Mix.CUT_OR_MIX, 1, process_index=p, process_count=2) for p in (0, 1)]
+  later = _batches(mixing.Mix.CUT_OR_MIX, 2, start_step=3, share=pipeline.Share(workers=1))
+  halves = [_batches(mixing.Mix.CUT_OR_MIX, 1, share=pipeline.Share(p, 2)) for p in (0, 1)]
   for name in stream[0]:
     for one, other in zip(later, stream[3:], strict=True):
       np.testing.assert_array_equal(one[name], other[name])
@@ -104,17 +104,12 @@ def test_workers_processes_and_resuming_change_nothing():
 
 def test_what_cannot_be_mixed_is_refused():
   with pytest.raises(errors.UserError, match=r'beta is 0\.0; it must be positive'):
-    wrong = mixing.MixConfig(kind=mixing.Mix.MIXUP, beta=0.0)
-    pipeline.train_batches(SOURCE, TRANSFORM, batch_size=8, seed=0, mix=wrong)
+    wrong = pipeline.Examples(SOURCE, mix=mixing.MixConfig(kind=mixing.Mix.MIXUP, beta=0.0))
+    pipeline.train_batches(wrong, TRANSFORM, batch_size=8, seed=0)
   with pytest.raises(errors.UserError, match='images with a target cannot be mixed'):
-    pipeline.train_batches(
-      SOURCE,
-      TRANSFORM,
-      batch_size=8,
-      seed=0,
-      target=object(),
-      mix=mixing.MixConfig(kind=mixing.Mix.CUTMIX),
-    )
+    cutmix = mixing.MixConfig(kind=mixing.Mix.CUTMIX)
+    wrong = pipeline.Examples(SOURCE, target=object(), mix=cutmix)
+    pipeline.train_batches(wrong, TRANSFORM, batch_size=8, seed=0)
 
 
 def test_the_balanced_draw_is_of_its_weights_and_resumes_exactly():

@@ -50,20 +50,20 @@ def test_four_channels_go_through_the_pipelines(root):
   config = transforms.TransformConfig(
     min_size=20, max_size=30, crop=24, augment=transforms.Augment.LIGHT
   )
-  with pipeline.train_batches(source, config, batch_size=4, seed=0) as batches:
+  examples = pipeline.Examples(source)
+  with pipeline.train_batches(examples, config, batch_size=4, seed=0) as batches:
     for batch in itertools.islice(batches, 3):
       assert batch['image'].shape == (4, 24, 24, 4)
   valid = next(iter(pipeline.valid_batches(source, size=8, batch_size=2)))
   np.testing.assert_array_equal(
     valid['image'][:, 0, 0], [source.example(i)['image'][0, 0] for i in (0, 1)]
   )
-  plan = buckets.multi_scale_batches(
-    source, [0], scales=(1.0, 1.5), batch_size=1, buckets=[(32, 32)]
-  )
+  shapes = buckets.Shapes(scales=(1.0, 1.5), batch_size=1, max_buckets=1)
+  plan = buckets.multi_scale_batches(source, [0], shapes)
   scaled = next(iter(plan))['images']
   assert [x.shape for x in scaled] == [(1, 32, 32, 4), (1, 64, 64, 4)]
   with pytest.raises(errors.UserError, match='randaugment, which is of red, green and blue'):
-    pipeline.train_batches(source, transforms.TransformConfig(), batch_size=4, seed=0)
+    pipeline.train_batches(examples, transforms.TransformConfig(), batch_size=4, seed=0)
 
 
 def test_resizing_treats_four_channels_alike():
