@@ -1,5 +1,6 @@
 """Exports a finished run's network: one file that any JAX runs, without this package."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic, records
 from pnoc_jax.losses import forward
+from pnoc_jax.nn import layers
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.runs import trained as trained_lib
@@ -71,11 +73,15 @@ def export(run: str | Path, output: str | Path, *, size: tuple[int, int] | None 
     raise UserError(f'the size is {height} x {width}; it is at least 8 x 8')
   dataset = found.dataset
   variables = jax.tree.map(jnp.asarray, found.variables)
+  # One program for all platforms: each takes the form of convolutions that suits it.
+  backbone = found.model.backbone
+  options = dataclasses.replace(backbone.options, radix=layers.Radix.BY_PLATFORM)
+  model = found.model.clone(backbone=backbone.clone(options=options))
 
   def segment(image: Array) -> Array:
     box = jnp.broadcast_to(jnp.array([0, 0, height, width]), (image.shape[0], 4))
     image = normalize.normalize(image, box, mean=dataset.mean, std=dataset.std)
-    return jax.nn.softmax(forward.evaluate(found.model, variables, image))
+    return jax.nn.softmax(forward.evaluate(model, variables, image))
 
   (batch,) = jax.export.symbolic_shape('b')
   image = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)

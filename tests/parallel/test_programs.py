@@ -1,0 +1,103 @@
+"""What the compiler makes of a training step for several devices: what travels between them."""
+
+import collections
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoc_jax import states
+from pnoc_jax.losses import forward, multilabel
+from pnoc_jax.nn import classifier, layers
+from pnoc_jax.ops import cam
+from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.parallel.compile import BATCH, REPLICATED
+from tests import networks
+
+DEVICES, SIZE = 4, 16
+
+
+def _loss(radix=layers.Radix.AUTO, dtype=jnp.float32):
+  """A narrow ResNeSt's loss, and shapes of its variables."""
+  backbone = networks.make_backbone(
+    'resnest_tiny', widths=(4, 4, 4, 4), last_stage='layer1', radix=radix, dtype=dtype
+  )
+  model = classifier.Classifier(backbone, 3)
+
+  def loss(params, stats, image, label):
+    found, stats = forward.train(model, params, stats, image)
+    return multilabel.multilabel_loss(cam.logits(found), label), stats
+
+  def init():
+    return states.init_variables(model, jax.random.key(0), (SIZE, SIZE, 3))
+
+  return loss, init
+
+
+@pytest.mark.parametrize(
+  ('radix', 'gathers'), [(layers.Radix.SPLIT, False), (layers.Radix.GROUPED, True)]
+)
+def test_no_device_gathers_the_batch_in_the_form_of_cpus_and_gpus(radix, gathers):
+  loss, init = _loss(radix)
+  variables = jax.eval_shape(init)
+  step = compiler.jit(
+    jax.value_and_grad(loss, has_aux=True),
+    meshes.make_mesh(jax.devices()[:DEVICES]),
+    ins=(REPLICATED, REPLICATED, BATCH, BATCH),
+  )
+  image = jax.ShapeDtypeStruct((DEVICES, SIZE, SIZE, 3), jnp.float32)
+  label = jax.ShapeDtypeStruct((DEVICES, 3), jnp.float32)
+  lowered = step.lower(variables['params'], variables['batch_stats'], image, label)
+  text = lowered.compile().as_text()
+  kinds = r' (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\('
+  found = collections.Counter(re.findall(kinds, text))
+  # Gradients and the sums of the normalisation are added up in any case.
+  assert found['all-reduce']
+  # The grouped form is why there are two: here the compiler gathers images for it.
+  assert bool(set(found) - {'all-reduce'}) is gathers
+  assert layers.form(layers.Radix.AUTO) is layers.Radix.SPLIT
+
+
+def test_gradients_of_kernels_leave_a_bfloat16_product_in_float32():
+  loss, init = _loss(dtype=jnp.bfloat16)
+  variables = init()
+  keys = jax.random.split(jax.random.key(1))
+  image = jax.random.normal(keys[0], (2, SIZE, SIZE, 3))
+  label = (jax.random.uniform(keys[1], (2, 3)) > 0.5).astype(jnp.float32)
+  grads, _ = jax.jit(jax.grad(loss, has_aux=True))(
+    variables['params'], variables['batch_stats'], image, label
+  )
+  kernels = {
+    jax.tree_util.keystr(path): np.asarray(x)
+    for path, x in jax.tree_util.tree_leaves_with_path(grads)
+    if 'kernel' in jax.tree_util.keystr(path)
+  }
+  assert len(kernels) >= 7
+  for name, grad in kernels.items():
+    rounded = grad.astype(jnp.bfloat16).astype(np.float32)
+    assert grad.dtype == np.float32
+    # A sum in bfloat16 would hold nothing but numbers of bfloat16.
+    assert (grad != rounded).mean() > 0.5, name
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('size', [1, 3, 7])
+def test_gradients_of_a_convolution_are_those_of_automatic_differentiation(size, stride):
+  rng = np.random.default_rng(0)
+  conv = layers.Conv(5, size, stride=stride, dilation=2 if size == 3 else 1)
+  x = jnp.asarray(rng.normal(size=(2, 9, 12, 3)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(size, size, 3, 5)), jnp.float32)
+  window = layers.Window(stride, conv.dilation)
+
+  def ours(x, kernel):
+    return jnp.sum(jnp.sin(conv.apply({'params': {'kernel': kernel}}, x)))
+
+  def plain(x, kernel):
+    return jnp.sum(jnp.sin(layers.convolve(x, kernel, window)))
+
+  found, expected = (jax.jit(jax.grad(f, (0, 1)))(x, kernel) for f in (ours, plain))
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
