@@ -116,6 +116,8 @@ class TrainingConfig:
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements; 0 for none. Never used to choose weights.
     eval_size: side in pixels of the square that measured images are fitted to.
+    eval_split: split that is measured; empty for the one that trains (of the segmentation network:
+      the data set's validation split). A split without masks has no curve.
     eval_batches: batches measured at most; 0 for all.
   """
 
@@ -129,6 +131,7 @@ class TrainingConfig:
   batch_size: int = 32
   eval_every: int = field(1, product=False)
   eval_size: int = field(512, product=False)
+  eval_split: str = field('', product=False)
   eval_batches: int = field(0, product=False)
 
 
@@ -139,8 +142,8 @@ class CamTrainingConfig(TrainingConfig):
   Attributes:
     smoothing: label smoothing of all classification targets.
     draw: which images an epoch shows.
-    class_weight: factors of the classes in the classification terms of the trained network; not in
-      those of the networks that judge erased images.
+    class_weight: factors of the classes in all classification terms, those of erased images and of
+      the noc included.
     mix: mixing of images and labels. Of a mixed label, only a class above one half can be erased,
       and masks by class are weighted by it.
   """
