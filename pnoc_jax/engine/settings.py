@@ -14,7 +14,10 @@ from pnoc_jax.optim import optimizer
 
 
 class Precision(enum.Enum):
-  """Arithmetic of the networks; params, statistics, heads and losses are float32 in both."""
+  """Arithmetic of the networks; params, statistics, heads and losses are float32 in both.
+
+  Differs from the reference: mixed precision is bfloat16; because its float16 needs a scaled loss.
+  """
 
   FLOAT32 = 'float32'
   BFLOAT16 = 'bfloat16'

@@ -143,8 +143,8 @@ def make_generator_update(
     (total, (batch_stats, metrics, seen)), grads = grad_fn(
       generator.params, noc_variables['params']
     )
-    # Differs from the reference: gradients of this loss do not reach the noc by default; because
-    # Alg. 1 fixes it here. `leak_noc_grad` hands them to the noc's update, as the reference does.
+    # Differs from the reference: gradients of the generator's loss do not reach the noc by default;
+    # because Alg. 1 fixes it here, and `leak_noc_grad` hands them to its update, as there.
     grads, leak = grads if leak_noc_grad else (grads, None)
     new = states.apply_gradients(generator, grads, batch_stats, tx, update_ema=update_ema)
     coefficients = {f'schedule/lambda_{name}': value for name, value in weights.items()}

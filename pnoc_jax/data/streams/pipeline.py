@@ -175,8 +175,8 @@ def valid_batches(
 
 def labelled(source: info.Source) -> np.ndarray:
   """i64[N]: the indices of the examples that have at least one class."""
-  # Differs from the reference: it replaces an image without a label by the next one; because that
-  # shows the neighbours twice an epoch.
+  # Differs from the reference: images without a label are left out of the training of classifiers;
+  # because it shows the next image in their place, and so that image twice an epoch.
   return np.flatnonzero(source.labels.any(axis=1))
 
 
