@@ -162,7 +162,7 @@ def test_a_mixing_that_cannot_work_is_named():
 def test_class_weights_are_a_flag_and_reach_all_losses(monkeypatch, drawn, one_device, tmp_path):
   config = _parsed('classifier.class_weight=balanced', 'generator.class_weight=balanced')
   factors = sampling.class_weights(SOURCE.labels)
-  plain = cam_program._terms(config_lib.PipelineConfig().generator, SOURCE)
+  plain = config_lib.PipelineConfig().generator.terms(SOURCE)
   assert factors.min() < 0.9 and plain.class_weight is None
   seen = []
 

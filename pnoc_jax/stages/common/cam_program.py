@@ -12,6 +12,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import networks, programs, settings
 from pnoc_jax.engine.programs import Program
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
