@@ -97,7 +97,10 @@ def make_step(settings: argparse.Namespace, *, remat: bool, scan: bool) -> Step:
     frozen = (r'backbone/(?:.*/)?(?:bn\d*|shortcut_bn)/(?:scale|bias)',)
     noc_tx = sgd(shapes['params'], frozen)
     noc_update = pnoc.make_noc_update(
-      noc_model, noc_tx, lambda_noc=schedules.ramp(0.0, 1.0, _TOTAL), smoothing=0.1
+      noc_model,
+      noc_tx,
+      lambda_noc=schedules.ramp(0.0, 1.0, _TOTAL),
+      terms=losses.Terms(smoothing=0.1),
     )
   generator_update = pnoc.make_generator_update(
     model,

@@ -53,6 +53,8 @@ def preset(
     numbers = change(data.numbers[recipe], recipe)
     if 'backbone' in words:
       numbers = dataclasses.replace(numbers, backbone=words['backbone'])
+    if numbers.whole_batch_if_smaller and numbers.backbone != 'resnest269':
+      numbers = dataclasses.replace(numbers, batch=32, accumulate=1)
     config = _base.base_config('_'.join([name, *(words[x] or x for x in words)]))
     _set_dataset(config, data, scored)
     _set_cam_networks(config, numbers, method)
@@ -73,6 +75,8 @@ def _set_dataset(config: PipelineConfig, data: _recipes.Data, scored: tuple[str,
   config.priors.splits = data.splits if 'pseudo_masks' in scored else data.scored or data.splits
   config.predictions.splits = data.predicted
   config.evaluation.of, config.evaluation.splits = scored, data.scored
+  for training in (config.classifier, config.generator, config.c2am, config.saliency):
+    training.eval_split = data.measured
   for stage in (config.priors, config.saliency_priors, config.predictions):
     stage.resize_to = data.resize_to
   if 'saliency' in scored:
@@ -115,6 +119,7 @@ def _set_refinement(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
   c2am.batch_size, c2am.optim.accumulate = numbers.c2am_batch, numbers.c2am_accumulate
   c2am.optim.lr, c2am.optim.scratch_lr = numbers.c2am_lr, numbers.c2am_scratch_lr
   c2am.threshold, c2am.model.precision = numbers.c2am_threshold, numbers.c2am_precision
+  c2am.smoothing = numbers.c2am_smoothing
   c2am.transform.min_size = c2am.transform.max_size = numbers.c2am_resize
   config.saliency_priors.crf.confidence = numbers.mask_confidence
   labels = config.affinity_labels
@@ -128,10 +133,14 @@ def _set_segmentation(config: PipelineConfig, numbers: _recipes.Numbers) -> None
   ours = config.segmentation
   ours.epochs, ours.optim.lr = numbers.deeplab_epochs, numbers.deeplab_lr
   ours.optim.momentum, ours.optim.nesterov = numbers.deeplab_momentum, numbers.deeplab_momentum > 0
-  ours.transform.augment = numbers.deeplab_augment
-  ours.model.precision = numbers.deeplab_precision
+  ours.batch_size, ours.optim.accumulate = numbers.deeplab_batch, numbers.deeplab_accumulate
+  ours.transform.augment, ours.smoothing = numbers.deeplab_augment, numbers.deeplab_smoothing
+  ours.model.norm, ours.model.precision = numbers.deeplab_norm, numbers.deeplab_precision
   _set_images(ours, numbers.deeplab_images)
-  config.predictions.crf.steps = numbers.deeplab_crf
+  crf = config.predictions.crf
+  crf.steps = numbers.deeplab_crf
+  for field, value in dataclasses.asdict(numbers.deeplab_kernel).items():
+    setattr(crf, field, value)
 
 
 def _set_backbones(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
@@ -158,7 +167,7 @@ def _shrink(config: PipelineConfig, *, backbone: str) -> None:
       frozen_stages=training.model.frozen_stages,
     )
     training.init, training.epochs, training.batch_size = '', 1, 2
-    training.optim.accumulate, training.eval_every = 1, 0
+    training.optim.accumulate, training.eval_every, training.eval_split = 1, 0, ''
     _set_images(training, _recipes.square(32))
   config.priors.splits = config.dataset.train_split, config.dataset.val_split
   config.evaluation.splits = ()

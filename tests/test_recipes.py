@@ -1,8 +1,13 @@
-"""The presets have the recipes' step counts and schedules, and docs/recipes.md says so."""
+"""The presets have the recipes' step counts and schedules, and docs/recipes.md says so.
+
+After a change that is meant: `python tests/test_recipes.py --write` writes the numbers of the
+configs into the tables of that file, whose fields and sources stay. Read the difference.
+"""
 
 import itertools
 import pathlib
 import re
+import sys
 import types
 
 import jax
@@ -10,14 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import _recipes
-from pnoc_jax import config as config_lib
-from pnoc_jax import config_flags, trees
-from pnoc_jax.data.readers import coco, voc
-from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import programs, settings
-
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from configs import _recipes  # noqa: E402
+from pnoc_jax import config as config_lib  # noqa: E402
+from pnoc_jax import config_flags, trees  # noqa: E402
+from pnoc_jax.data.readers import coco, voc  # noqa: E402
+from pnoc_jax.data.streams import pipeline  # noqa: E402
+from pnoc_jax.engine import programs, settings  # noqa: E402
+from pnoc_jax.runs import graph  # noqa: E402
+
 PRESETS = (
   'pnoc_voc',
   'pnoc_coco',
@@ -30,6 +38,8 @@ PRESETS = (
   'pnoc_cityscapes',
   'pnoc_hpa',
 )
+DOCUMENT = ROOT / 'docs' / 'recipes.md'
+WORDS = (None, *_recipes.RECIPES)
 VOC, COCO = voc.IMAGES['train_aug'], coco.IMAGES['train2014']
 COCO_LABELLED = coco.IMAGES['train2014_labelled']
 
@@ -57,7 +67,7 @@ def horizon(training, images):
     ('pnoc_voc', 'head', 'c2am', VOC, 165, 1650, 825),
     ('pnoc_voc', None, 'affinity', VOC, 330, 990, 990),
     ('pnoc_voc', None, 'segmentation', VOC, 330, 16500, 16500),
-    ('supervised_voc', 'journal', 'segmentation', VOC, 330, 16500, 16500),
+    ('supervised_voc', 'journal', 'segmentation', VOC, 661, 33050, 16525),
     ('pnoc_voc', 'head', 'segmentation', VOC, 330, 4950, 4950),
     # As the reference counts, and without the images that have no label.
     ('pnoc_coco', None, 'classifier', COCO, 2586, 38790, 38790),
@@ -73,7 +83,8 @@ def horizon(training, images):
 def test_steps(preset, words, training, images, epoch, total, optimiser_steps):
   ours = getattr(load(preset, words), training)
   assert horizon(ours, images) == programs.Horizon(epoch, total)
-  params = {'backbone': {'kernel': jnp.zeros(1)}, 'classifier': {'kernel': jnp.zeros(1)}}
+  backbone = {'conv': {'kernel': jnp.zeros(1)}, 'bn': {'scale': jnp.zeros(1)}}
+  params = {'backbone': backbone, 'classifier': {'kernel': jnp.zeros(1)}}
   groups = programs.field_groups(ours)
   _, rate = programs.make_optimizer(ours.optim, params, total, groups=groups)
   at = np.array([0, 0.5, 0.9, 1]) * optimiser_steps
@@ -118,8 +129,10 @@ def test_coefficients_of_the_losses():
     ('pnoc_voc', 'journal', 'classifier', 'classifier', (1, 2, 10, 20)),
     ('pnoc_voc', 'paper', 'c2am', 'head', (1, 2, 1, 2)),
     ('pnoc_voc', 'paper', 'segmentation', 'aspp', (1, 2, 10, 20)),
+    # Here the two micro-batches' gradients are averaged.
+    ('pnoc_voc', 'journal', 'segmentation', 'aspp', (1, 2, 10, 20)),
     # Nesterov's first step is 1.9 gradients.
-    ('pnoc_voc', None, 'segmentation', 'aspp', (1.9, 3.8, 19, 38)),
+    ('pnoc_voc', 'head', 'segmentation', 'aspp', (1.9, 3.8, 19, 38)),
   ],
 )
 def test_factors_of_the_rate(preset, words, training, scratch, factors):
@@ -150,44 +163,124 @@ def test_all_words_go_together(preset):
 
 
 def _tables():
-  """Yields (preset, field, cells of the four recipes) of docs/recipes.md."""
-  text = (ROOT / 'docs' / 'recipes.md').read_text(encoding='utf-8')
+  """Yields (preset, field, cells of the four recipes, source) of docs/recipes.md."""
+  text = DOCUMENT.read_text(encoding='utf-8')
   for section in text.split('\n## ')[1:]:
     preset = re.match(r'`(\w+)`', section)
     for line in section.splitlines() if preset else ():
       cells = [cell.strip() for cell in line.strip('|').split('|')]
       if line.startswith('| `'):
-        yield preset.group(1), cells[0].strip('`'), cells[1:5]
+        yield preset.group(1), cells[0].strip('`'), cells[1:5], cells[5]
+
+
+def _numbers(config):
+  """The fields of a config by their dotted names."""
+  found, todo = {}, list(settings.as_dict(config).items())
+  while todo:
+    name, value = todo.pop()
+    if isinstance(value, dict):
+      todo += [(f'{name}.{part}', inner) for part, inner in value.items()]
+    else:
+      found[name] = value
+  return found
+
+
+def _all_numbers():
+  """The numbers of each preset in each recipe; None is that without a word."""
+  return {(preset, word): _numbers(load(preset, word)) for preset in PRESETS for word in WORDS}
 
 
 def test_the_document_says_what_the_configs_have():
-  found = {
-    (preset, words): settings.as_dict(load(preset, words))
-    for preset in PRESETS
-    for words in (None, *_recipes.RECIPES)
-  }
+  numbers = _all_numbers()
   rows = list(_tables())
-  assert {preset for preset, _, _ in rows} == set(PRESETS)
+  assert {preset for preset, *_ in rows} == set(PRESETS)
+  assert len({(preset, field) for preset, field, *_ in rows}) == len(rows)
   wrong = []
-  for preset, field, cells in rows:
-    for words, cell in zip((None, *_recipes.RECIPES), cells, strict=True):
-      value = found[preset, words]
-      for name in field.split('.'):
-        value = value[name]
-      if str(value) != cell:
-        wrong.append(f'{preset}:{words} {field} is {value}, the document says {cell}')
+  for preset, field, cells, _ in rows:
+    for word, cell in zip(WORDS, cells, strict=True):
+      if (value := str(numbers[preset, word][field])) != cell:
+        wrong.append(f'{preset}:{word} {field} is {value}, the document says {cell}')
   assert not wrong
 
 
-def test_the_document_lists_all_that_the_recipes_change_on_voc():
-  """Fields that differ between the recipes of pnoc_voc have a row there, or are beside one."""
-  plain = trees.flatten_names(settings.as_dict(load('pnoc_voc')))
-  listed = {field for preset, field, _ in _tables() if preset == 'pnoc_voc'}
-  changed = set()
-  for words in _recipes.RECIPES:
-    other = trees.flatten_names(settings.as_dict(load('pnoc_voc', words)))
-    changed |= {name.replace('/', '.') for name in plain if other[name] != plain[name]}
-  # The generator's network sees what the classifier's does; a square has one size.
-  same = {field.replace('classifier.', 'generator.') for field in listed}
-  implied = {'name', 'c2am.transform.max_size', 'segmentation.optim.nesterov'}
-  assert changed - listed - same == implied
+def test_every_row_names_its_source():
+  sources = {(preset, field): source for preset, field, _, source in _tables()}
+  known = re.compile(r'(text|code|both|here|C2AM|of the above)\b')
+  assert not [where for where, source in sources.items() if not known.match(source)]
+
+
+def _listed_as(field, config):
+  """The field whose row in the document stands for this one; None where no number needs one."""
+  stage, _, name = field.partition('.')
+  if stage in ('name', 'dataset', 'evaluation', 'report'):
+    return None  # Which data, and what is shown of them.
+  if name in ('splits', 'init', 'eval_size', 'optim.nesterov'):
+    return None  # Follow from data set, backbone, crop and momentum.
+  if name in ('model.backbone', 'eval_split'):
+    return f'classifier.{name}'
+  if name == 'resize_to':
+    return 'priors.resize_to'
+  if name in ('transform.min_size', 'transform.max_size'):
+    if config[f'{stage}.transform.resize'] == 'square':
+      return f'{stage}.transform.crop'
+    if stage == 'c2am':
+      return 'c2am.transform.min_size'
+  return field
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_no_number_is_without_a_row(preset):
+  """What differs from the defaults, or from pnoc_voc, or between the recipes, has a source."""
+  numbers = {word: _numbers(load(preset, word)) for word in WORDS}
+  rows = {field for name, field, *_ in _tables() if name == preset}
+  missing = {}
+  for word in WORDS:
+    config = load(preset, word)
+    if preset == 'pnoc_voc':
+      base = _numbers(config_lib.PipelineConfig())
+    else:
+      later = preset in ('pnoc_deepglobe', 'pnoc_cityscapes', 'pnoc_hpa')
+      base = _numbers(load('pnoc_voc', 'head' if later else word))
+    for field, value in numbers[word].items():
+      stage = field.partition('.')[0]
+      others = [numbers[other][field] for other in WORDS] if preset == 'pnoc_voc' else ()
+      changed = value != base[field] or any(value != other for other in others)
+      row = _listed_as(field, numbers[word])
+      if not changed or row is None or stage not in graph.needed(config):
+        continue
+      if not {row, row.replace('generator.', 'classifier.')} & rows:
+        missing[field] = word
+  assert not missing
+
+
+def test_all_but_the_largest_network_of_the_text_see_whole_batches():
+  """A.1.1 of the paper; the code's runners do not know other backbones."""
+  for backbone, batch, accumulate in (
+    ('resnest269', 16, 2),
+    ('resnest101', 32, 1),
+    ('resnest50', 32, 1),
+  ):
+    for preset in ('pnoc_voc', 'pnoc_coco', 'poc_voc', 'puzzle_voc'):
+      ours = load(preset, f'backbone={backbone}').generator
+      assert (ours.batch_size, ours.optim.accumulate) == (batch, accumulate)
+    ours = load('pnoc_voc', f'journal,backbone={backbone}').generator
+    assert (ours.batch_size, ours.optim.accumulate) == (16, 2)
+
+
+def _write():
+  numbers = _all_numbers()
+  lines, preset = DOCUMENT.read_text(encoding='utf-8').splitlines(), ''
+  for i, line in enumerate(lines):
+    if line.startswith('## '):
+      preset = line.removeprefix('## ').strip('`')
+    if preset in PRESETS and line.startswith('| `'):
+      field, *_, source = [cell.strip() for cell in line.strip('|').split('|')]
+      values = [str(numbers[preset, word][field.strip('`')]) for word in WORDS]
+      lines[i] = f'| {" | ".join([field, *values, source])} |'
+  DOCUMENT.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+  if sys.argv[1:] != ['--write']:
+    sys.exit(__doc__)
+  _write()

@@ -14,7 +14,10 @@ from pnoc_jax.optim import optimizer
 
 
 class Precision(enum.Enum):
-  """Arithmetic of the networks; params, statistics, heads and losses are float32 in both."""
+  """Arithmetic of the networks; params, statistics, heads and losses are float32 in both.
+
+  Differs from the reference: mixed precision is bfloat16; because its float16 needs a scaled loss.
+  """
 
   FLOAT32 = 'float32'
   BFLOAT16 = 'bfloat16'
@@ -116,6 +119,8 @@ class TrainingConfig:
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements; 0 for none. Never used to choose weights.
     eval_size: side in pixels of the square that measured images are fitted to.
+    eval_split: split that is measured; empty for the one that trains (of the segmentation network:
+      the data set's validation split). A split without masks has no curve.
     eval_batches: batches measured at most; 0 for all.
   """
 
@@ -129,6 +134,7 @@ class TrainingConfig:
   batch_size: int = 32
   eval_every: int = field(1, product=False)
   eval_size: int = field(512, product=False)
+  eval_split: str = field('', product=False)
   eval_batches: int = field(0, product=False)
 
 
@@ -139,8 +145,8 @@ class CamTrainingConfig(TrainingConfig):
   Attributes:
     smoothing: label smoothing of all classification targets.
     draw: which images an epoch shows.
-    class_weight: factors of the classes in the classification terms of the trained network; not in
-      those of the networks that judge erased images.
+    class_weight: factors of the classes in all classification terms, those of erased images and of
+      the noc included.
     mix: mixing of images and labels. Of a mixed label, only a class above one half can be erased,
       and masks by class are weighted by it.
   """

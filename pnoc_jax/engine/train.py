@@ -20,7 +20,7 @@ Measure = Callable[[Variables], dict[str, float] | None]
 
 
 def check(config: settings.TrainingConfig, context: Context, *, paired: bool = False) -> None:
-  """Raises UserError if the batch does not divide by the devices, or the transform cannot work.
+  """Raises UserError for batches that devices cannot share, a bad transform, or a missing split.
 
   Args:
     config: the training's settings.
@@ -28,6 +28,8 @@ def check(config: settings.TrainingConfig, context: Context, *, paired: bool = F
     paired: images have a target.
   """
   devices, name = context.runtime.mesh.size, context.name
+  if config.eval_every and config.eval_split:
+    context.source(config.eval_split)  # Refuses a split that the data set lacks.
   if config.batch_size % devices:
     raise UserError(
       f'{name}.batch_size is {config.batch_size}, which does not divide by the '

@@ -109,7 +109,7 @@ def hint_loss(
   """Returns the cross-entropy that pulls hinted cells to the foreground: C2AM-H, Eq. 5.
 
   As the reference, the mean over the hinted cells of the batch, where Eq. 5 has a sum.
-  Differs from the reference: without a hinted cell the loss is 0; because there it is NaN.
+  Differs from the reference: without a hinted cell the hint loss is 0; because there it is NaN.
 
   Args:
     logits: f[B, h, w, 1], of the foreground.

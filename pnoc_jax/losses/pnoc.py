@@ -22,11 +22,12 @@ from pnoc_jax.types import Array, Batch, Metrics, PyTree, Variables
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-  """How the terms of the generator's loss are computed.
+  """How the terms of the losses are computed; the noc's takes the first two.
 
   Attributes:
     smoothing: label smoothing alpha of every classification target.
-    class_weight: f32[K] factors of the generator's own classification terms, or None.
+    class_weight: f32[K] factors of the classes in every classification term, or None. As in the
+      reference, the terms of erased images and of the noc are weighted, too.
     reconstruct: the reconstruction loss, `(cam, cam_re, label) -> f32[]`, its options bound.
     lambda_conf: weight of the confidence loss of the tiles.
     soft_mask: over what the maximum that normalises the soft mask is taken.
@@ -115,18 +116,18 @@ def generator_loss(
   image, label = batch['image'], batch['label']
   target = multilabel.smooth_label(label, terms.smoothing)
 
-  def classify(cam: Array) -> Array:
-    logits = cam_ops.logits(cam)
+  def classify(logits: Array, target: Array) -> Array:
     return multilabel.multilabel_loss(logits, target, class_weight=terms.class_weight)
 
   cam, batch_stats = forward.train(model, params, batch_stats, image)
-  metrics = {'loss/cls': classify(cam)}
+  metrics = {'loss/cls': classify(cam_ops.logits(cam), target)}
   total = metrics['loss/cls']
   if lambda_re is not None:
     # As the reference: a second pass of the same network; both passes move the statistics.
     tiles, batch_stats = forward.train(model, params, batch_stats, puzzle_ops.tile(image))
     cam_re = puzzle_ops.merge(tiles)
-    metrics |= {'loss/cls_re': classify(cam_re), 'loss/re': terms.reconstruct(cam, cam_re, label)}
+    metrics['loss/cls_re'] = classify(cam_ops.logits(cam_re), target)
+    metrics['loss/re'] = terms.reconstruct(cam, cam_re, label)
     total = total + metrics['loss/cls_re'] + lambda_re * metrics['loss/re']
     if terms.lambda_conf:
       metrics['loss/conf'] = puzzle.confidence_loss(cam_ops.logits(tiles))
@@ -138,7 +139,7 @@ def generator_loss(
     erased = erase.erase_soft(image, mask)
     judged = cam_ops.logits(forward.evaluate(judge.model, judge.variables, erased))
     rest = multilabel.smooth_label(jnp.maximum(label - judge.picked, 0.0), terms.smoothing)
-    metrics['loss/cse'] = multilabel.multilabel_loss(judged, rest)
+    metrics['loss/cse'] = classify(judged, rest)
     total = total + judge.weight * metrics['loss/cse']
   return total, (batch_stats, metrics, Seen(cam, judged))
 
@@ -152,7 +153,7 @@ def noc_loss(
   erasure: Erasure,
   lambda_noc: Array | float = 1.0,
   threshold: float = 0.2,
-  smoothing: float = 0.0,
+  terms: Terms = Terms(),
 ) -> tuple[Array, tuple[PyTree, Metrics]]:
   """The noc's loss (Eq. 3): find the class in what the generator left of it.
 
@@ -167,7 +168,7 @@ def noc_loss(
     erasure: the generator's maps and the class picked of each image.
     lambda_noc: weight of the loss.
     threshold: delta_noc; pixels whose mask is above it are erased.
-    smoothing: label smoothing of the target.
+    terms: the label smoothing of the target, and the classes' factors.
 
   Returns:
     The loss f32[]; the new running statistics and the metrics.
@@ -177,6 +178,8 @@ def noc_loss(
   mask = erase.class_mask(erasure.cam, erasure.picked, size=image.shape[1:3], over=erase.Over.IMAGE)
   erased = jax.lax.stop_gradient(erase.erase_hard(image, mask, threshold=threshold))
   cam, batch_stats = forward.train(model, params, batch_stats, erased)
-  target = multilabel.smooth_label(batch['label'], smoothing)
-  loss = lambda_noc * multilabel.multilabel_loss(cam_ops.logits(cam), target)
+  target = multilabel.smooth_label(batch['label'], terms.smoothing)
+  loss = lambda_noc * multilabel.multilabel_loss(
+    cam_ops.logits(cam), target, class_weight=terms.class_weight
+  )
   return loss, (batch_stats, {'loss/noc': loss})

@@ -87,7 +87,8 @@ def reconstruction_loss(
     case Selection.MASK:
       return (by_class * label).mean()
     case Selection.SELECTION:
-      # Differs from the reference: an image without a class counts 0; because there it is NaN.
+      # Differs from the reference: with `selection`, an image without a class counts 0; because
+      # there it is NaN.
       return ((by_class * label).sum(1) / jnp.maximum(label.sum(1), 1.0)).mean()
     case Selection.NONE:
       return by_class.mean()

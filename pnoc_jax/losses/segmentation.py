@@ -34,8 +34,7 @@ def segmentation_loss(
   target = jnp.where(chosen, logits, 0.0).sum(-1)
   loss = jax.nn.logsumexp(logits, -1) - (1.0 - smoothing) * target - smoothing * logits.mean(-1)
   known = labels != void
-  # Differs from the reference: without a labelled pixel the loss is 0; because there it is not a
-  # number.
+  # Differs from the reference: without a labelled pixel the loss is 0; because there it is NaN.
   return jnp.where(known, loss, 0.0).sum() / jnp.maximum(known.sum(dtype=jnp.float32), 1.0)
 
 

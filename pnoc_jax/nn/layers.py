@@ -227,8 +227,8 @@ _product.defvjp(_product_forward, _product_backward)
 class BatchNorm(nn.Module):
   """Batch normalisation over the global batch, with statistics and arithmetic in float32.
 
-  Differs from the reference: the statistics are those of the whole batch; because its DataParallel
-  takes those of each GPU's part, and keeps the running ones of the first GPU alone.
+  Differs from the reference: BatchNorm's statistics are those of the whole batch; because its
+  DataParallel takes those of each GPU's part, and keeps the running ones of the first GPU alone.
 
   As in PyTorch, the batch is normalised with its biased variance, and the running variance takes
   the unbiased one (flax's own layer takes the biased one). Invalid pixels count in neither.

@@ -31,8 +31,8 @@ def cluster(
 ) -> Clusters:
   """k-means by cosine: a point goes to the centre at the smallest angle; centres are plain means.
 
-  Differs from the reference: the number of iterations is fixed; because its tolerance of 5 is in
-  units of the features, so that it stops at once or never, depending on the network.
+  Differs from the reference: the number of iterations of k-means is fixed; because its tolerance of
+  5 is in units of the features, so that it stops at once or never, depending on the network.
 
   Args:
     key: draws the first centres among the points.
@@ -76,8 +76,8 @@ def class_vector(
   A centre's probability is the softmax over the classes of its products with the classifier's
   weights.
 
-  Differs from the reference: if no centre of the foreground is probable enough, the most probable
-  one is taken; because the class would have no map otherwise.
+  Differs from the reference: if no centre of a class is probable enough, the most probable one is
+  taken; because the class would have no map otherwise.
 
   Args:
     foreground: of features where the class's map is high.

@@ -34,8 +34,8 @@ def argmax_labels(scores: types.AnyArray, background: types.AnyArray | float) ->
 def salient_background(saliency: types.AnyArray) -> types.AnyArray:
   """Returns the background's score where a saliency map tells what is foreground.
 
-  Differs from the reference: `1 - saliency`; because its pseudo masks take the saliency itself,
-  which makes the foreground background.
+  Differs from the reference: the background's score is `1 - saliency` everywhere; because its
+  pseudo masks take the saliency itself, which makes the foreground background.
 
   Args:
     saliency: f32[..., H, W], in [0, 1].
@@ -121,5 +121,5 @@ def normalize_walk(walk: types.Array) -> types.Array:
   """
   walk = walk.astype(jnp.float32)
   largest = walk.max((-3, -2, -1), keepdims=True)
-  # Differs from the reference: scores that are all 0 stay 0; because there they become NaN.
+  # Differs from the reference: a walk's scores that are all 0 stay 0; because there they are NaN.
   return jnp.where(largest > 0, walk / jnp.where(largest > 0, largest, 1.0), 0.0)

@@ -3,8 +3,12 @@
 The walk goes from a cell to itself with weight 1 and to each neighbour within the radius with
 weight `affinity^beta` (PSA, IRNet). A step reads 69 cells for each cell (radius 5), so work and
 memory are proportional to the number of cells.
-Differs from the reference: the matrix is never built; because there it is of cells x cells, 15,625
-each for a photograph, and is squared eight times, and the steps give the same numbers.
+
+Differs from the reference: the walk's matrix is never built; because there it is of cells x cells,
+15,625 each for a photograph, and is squared eight times, and the steps give the same numbers.
+
+Differs from the reference: the walk is computed in float32; because the released runner's float16
+rounds the 256 steps.
 """
 
 import enum

@@ -18,8 +18,8 @@ def update(
 
   The second term of the minimum lets the average leave its initial value quickly.
 
-  Differs from the reference: the average is a tree of its own; because there it shares the memory
-  of the parameters, so that it equals them.
+  Differs from the reference: the moving average is a tree of its own; because there it shares the
+  memory of the parameters, so that it equals them.
 
   Args:
     ema: The average so far.

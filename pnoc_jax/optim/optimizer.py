@@ -163,8 +163,8 @@ def _group_transform(
   momentum = descent.momentum
   match descent.rule:
     case Rule.SGD:
-      # Differs from the reference: momentum is momentum; because the code that it grew from passes
-      # the weight decay in the place of torch's momentum.
+      # Differs from the reference: SGD's momentum is momentum; because the code that it grew from
+      # passes the weight decay in the place of torch's momentum.
       trace = optax.trace(momentum, descent.nesterov) if momentum else optax.identity()
       steps = [decay, trace]
     case Rule.ADAM:

@@ -25,6 +25,9 @@ def edges(
   Differs from the reference: an edge is that of the image alone; because the reference pads images
   with zeros to one square first, which its network takes for image.
 
+  Differs from the reference: nothing is padded by the other side's length; because its latest code
+  exchanges height and width there, which moves edges by up to 0.14.
+
   Args:
     model: a network with the call of `nn.affinity_net.AffinityNet`.
     variables: its variables.

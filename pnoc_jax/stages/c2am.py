@@ -124,10 +124,10 @@ def run(context: Context) -> dict[str, Any]:
     facts.update(polarity(model, variables, ours, examples, prepare, context))
     return facts
 
-  measured = None
-  if ours.eval_every and source.has_masks:
-    meter = meters.C2amMeter(model, source.info, both=examples.target is None)
-    measured = measure.make_measure(meter, source, ours, context.runtime)
+  measured, seen = None, measure.measured_source(ours, context)
+  if seen is not None:
+    meter = meters.C2amMeter(model, seen.info, both=examples.target is None)
+    measured = measure.make_measure(meter, seen, ours, context.runtime)
   trainer.train(program, examples, ours, context, meta=meta, measure=measured)
   return facts
 

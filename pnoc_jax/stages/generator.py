@@ -165,10 +165,10 @@ def train(
   else:
     variables = networks.load(model, source.info, start)
   examples = pipeline.Examples(source, mix=config.mix, draw=config.draw)
-  measured = None
-  if config.eval_every and source.has_masks:
-    meter = meters.CamMeter(model, source.info)
-    measured = measure.make_measure(meter, source, config, context.runtime)
+  measured, seen = None, measure.measured_source(config, context)
+  if seen is not None:
+    meter = meters.CamMeter(model, seen.info)
+    measured = measure.make_measure(meter, seen, config, context.runtime)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
   trainer.train(program, examples, config, context, measure=measured)
 

@@ -98,7 +98,8 @@ def run(context: Context) -> dict[str, Any]:
 def _train(model: poolnet.PoolNet, context: Context) -> Variables:
   ours, source = context.config.saliency, _training_source(context)
   targets = joins.grey_maps(source, context.inputs['saliency_priors'] / source.split)
-  examples = pipeline.Examples(source, target=targets)
+  # As the reference: images without a label are shown with their masks, which are all 0.
+  examples = pipeline.Examples(source, target=targets, images=pipeline.Images.ALL)
   joins.check(targets, source, examples.indices)
   transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
   config, dataset = dataclasses.replace(ours, transform=transform), colours(ours, source.info)
@@ -112,11 +113,11 @@ def _train(model: poolnet.PoolNet, context: Context) -> Variables:
     groups=programs.field_groups(ours, SCRATCH),
     prepare=make_prepare(dataset, whole=whole),
   )
-  measured = None
-  if ours.eval_every and source.has_masks:
+  measured, seen = None, measure.measured_source(ours, context, training=source)
+  if seen is not None:
     meter = meters.PoolNetMeter(model, dataset)
     count = ours.inference.batch_size
-    measured = measure.make_measure(meter, source, ours, context.runtime, batch_size=count)
+    measured = measure.make_measure(meter, seen, ours, context.runtime, batch_size=count)
   return trainer.train(
     program, examples, config, context, meta=lambda _: {'width': ours.width}, measure=measured
   )
@@ -226,8 +227,7 @@ def _job(
 
 def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   ours = config.saliency
-  left_out = set(tiny_images(ours, source))
-  epoch = len(set(pipeline.labelled(source).tolist()) - left_out) // ours.batch_size
+  epoch = (len(source) - len(tiny_images(ours, source))) // ours.batch_size
   return networks.describe(
     f'PoolNet on {ours.model.backbone}', build(ours), ours, source.info, epoch
   )
@@ -243,18 +243,17 @@ def _check(context: Context) -> None:
   if 'saliency_priors' in context.inputs:
     large = _training_source(context)
     targets = joins.grey_maps(large, context.inputs['saliency_priors'] / large.split)
-    joins.check(targets, large, pipeline.labelled(large))
+    joins.check(targets, large, range(len(large)))
 
 
 def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
   """Raises UserError if fewer images than a batch are large enough to be trained on."""
-  labelled = set(pipeline.labelled(source).tolist())
-  large = len(labelled - set(tiny_images(config, source)))
+  large = len(source) - len(tiny_images(config, source))
   if large < config.batch_size:
     raise UserError(
-      f'{large} of the {len(labelled)} images of {source.split} that have a label are larger than '
-      f'saliency.tiny = {config.tiny} px, fewer than saliency.batch_size = {config.batch_size}: '
-      'lower saliency.tiny, or the batch size'
+      f'{large} of the {len(source)} images of {source.split} are larger than saliency.tiny = '
+      f'{config.tiny} px, fewer than saliency.batch_size = {config.batch_size}: lower '
+      'saliency.tiny, or the batch size'
     )
 
 

@@ -126,7 +126,8 @@ def _target(context: Context, source: info.Source) -> joins.Target:
 def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None:
   """The measurements of an epoch, or None where there is nothing to compare with."""
   config = context.config
-  ours, split = config.segmentation, config.dataset.val_split
+  ours = config.segmentation
+  split = ours.eval_split or config.dataset.val_split
   pseudo = ours.labels is Labels.PSEUDO
   if not ours.eval_every or split not in (*config.priors.splits, *config.predictions.splits):
     return None

@@ -143,8 +143,8 @@ def make_generator_update(
     (total, (batch_stats, metrics, seen)), grads = grad_fn(
       generator.params, noc_variables['params']
     )
-    # Differs from the reference: gradients of this loss do not reach the noc by default; because
-    # Alg. 1 fixes it here. `leak_noc_grad` hands them to the noc's update, as the reference does.
+    # Differs from the reference: gradients of the generator's loss do not reach the noc by default;
+    # because Alg. 1 fixes it here, and `leak_noc_grad` hands them to its update, as there.
     grads, leak = grads if leak_noc_grad else (grads, None)
     new = states.apply_gradients(generator, grads, batch_stats, tx, update_ema=update_ema)
     coefficients = {f'schedule/lambda_{name}': value for name, value in weights.items()}
@@ -164,7 +164,7 @@ def make_noc_update(
   *,
   lambda_noc: Schedule,
   threshold: float = 0.2,
-  smoothing: float = 0.0,
+  terms: pnoc.Terms = pnoc.Terms(),
 ) -> NocUpdate:
   """Makes the noc's update (Alg. 1 lines 8-11, Eq. 3).
 
@@ -173,7 +173,7 @@ def make_noc_update(
     tx: its optimiser.
     lambda_noc: weight of the loss, as a function of the noc's update count.
     threshold: delta_noc; pixels whose mask is above it are erased.
-    smoothing: label smoothing of the target.
+    terms: the label smoothing of the target, and the classes' factors.
 
   Returns:
     `(noc, erasure, batch) -> (noc, metrics)`.
@@ -191,7 +191,7 @@ def make_noc_update(
       erasure=erasure,
       lambda_noc=weight,
       threshold=threshold,
-      smoothing=smoothing,
+      terms=terms,
     )
     if erasure.leak is not None:
       grads = jax.tree.map(jnp.add, grads, erasure.leak)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
 from pnoc_jax.data.readers import shapes
 from pnoc_jax.data.streams import joins, pipeline
-from pnoc_jax.engine import measure, settings
-from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
+from pnoc_jax.engine import measure, settings, train
+from pnoc_jax.engine.runtime import Context, Runtime, RuntimeConfig
+from pnoc_jax.errors import UserError
 
 COUNT, SIZE = 11, 16
 
@@ -83,3 +85,41 @@ def test_a_part_is_measured_and_all_streams_are_closed(source, one_device, tmp_p
   for stream in streams:
     with pytest.raises(StopIteration):
       next(stream)
+
+
+class _Opened(Runtime):
+  """Opens the same images for every split; those of `bare` have no masks."""
+
+  def source(self, config, split, *, without=frozenset()):
+    del config, without
+    found = shapes.ShapesSource(info.ShapesConfig(size=SIZE, train=3, val=COUNT), 'val')
+    found.split, found.has_masks = split, split != 'bare'
+    return found
+
+
+@pytest.fixture
+def context(one_device, tmp_path):
+  runtime = _Opened(tmp_path, one_device, one_device, RuntimeConfig())
+  return Context('classifier', config_lib.PipelineConfig(), {}, tmp_path, runtime)
+
+
+@pytest.mark.parametrize(('named', 'measured'), [('', 'train'), ('val', 'val')])
+def test_the_split_that_is_measured_is_the_one_named(context, named, measured):
+  config = settings.TrainingConfig(eval_split=named)
+  assert measure.measured_source(config, context).split == measured
+  config.eval_every = 0
+  assert measure.measured_source(config, context) is None
+
+
+def test_without_masks_it_is_said_that_there_is_no_curve(context, capsys):
+  config = settings.TrainingConfig(eval_split='bare')
+  assert measure.measured_source(config, context) is None
+  assert 'bare has no masks: no curve of classifier' in capsys.readouterr().out
+
+
+def test_a_split_that_does_not_exist_is_refused_before_work(one_device, tmp_path):
+  runtime = Runtime(tmp_path, one_device, one_device, RuntimeConfig())
+  where = Context('classifier', config_lib.PipelineConfig(), {}, tmp_path, runtime)
+  config = settings.TrainingConfig(eval_split='trian')
+  with pytest.raises(UserError, match='trian'):
+    train.check(config, where)

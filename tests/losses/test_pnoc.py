@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,16 +79,48 @@ def test_a_method_without_a_part_lacks_its_terms(oracle, tiles, judge):
   assert (seen.judged is None) == (not judge)
 
 
-def test_class_weights_count_in_the_generators_own_terms_alone(oracle):
+WEIGHT = np.array([0.2, 1.0, 1.8], np.float32)
+
+
+def _weighted_loss(logits, target):
+  """The mean over images and classes of each class's cross-entropy times its factor."""
+  p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+  return (WEIGHT * (-target * np.log(p) - (1 - target) * np.log(1 - p))).mean()
+
+
+def test_class_weights_count_in_all_terms_of_the_generators_loss(oracle):
+  """As in the released loss, the term of the erased images is weighted, too."""
   ours, theirs, batch, ((_, (cam, _, terms)), _) = oracle
-  weight = np.array([0.2, 1.0, 1.8], np.float32)
-  loss = jax.jit(_loss(ours, theirs, batch, class_weight=weight))
-  _, (_, metrics, _) = loss(ours['params'], theirs['params'])
-  p, y = jax.nn.sigmoid(cam.mean((1, 2))), tiny.smooth(batch['label'])
-  entropy = -y * jnp.log(p) - (1 - y) * jnp.log(1 - p)
-  _close(metrics['loss/cls'], (weight * entropy).mean())
-  assert abs(metrics['loss/cls_re'] - terms['loss/cls_re']) > 1e-3
-  _close(metrics['loss/cse'], terms['loss/cse'])
+  loss = jax.jit(_loss(ours, theirs, batch, class_weight=WEIGHT))
+  total, (_, metrics, seen) = loss(ours['params'], theirs['params'])
+  label = batch['label']
+  _close(metrics['loss/cls'], _weighted_loss(cam.mean((1, 2)), tiny.smooth(label)))
+  _close(metrics['loss/cse'], _weighted_loss(seen.judged, tiny.smooth(label - PICKED)))
+  for name in ('loss/cls', 'loss/cls_re', 'loss/cse'):
+    assert abs(metrics[name] - terms[name]) > 1e-3
+  _close(metrics['loss/re'], terms['loss/re'])
+  factors = {'loss/cls': 1, 'loss/cls_re': 1, 'loss/re': LAMBDA_RE, 'loss/cse': LAMBDA_CSE}
+  _close(total, sum(factor * metrics[name] for name, factor in factors.items()))
+
+
+def test_class_weights_count_in_the_nocs_loss(oracle):
+  _, theirs, batch, ((_, (cam, _, _)), _) = oracle
+  loss, _ = pnoc.noc_loss(
+    theirs['params'],
+    theirs['batch_stats'],
+    batch,
+    model=tiny.Net(frozen=True),
+    erasure=pnoc.Erasure(cam, PICKED),
+    lambda_noc=LAMBDA_NOC,
+    threshold=tiny.DELTA,
+    terms=pnoc.Terms(smoothing=tiny.ALPHA, class_weight=WEIGHT),
+  )
+  kept = tiny.masks(cam, PICKED, over_batch=False) <= tiny.DELTA
+  seen, _ = tiny.forward(
+    theirs['params'], theirs['batch_stats'], batch['image'] * kept, train=False
+  )
+  expected = _weighted_loss(seen.mean((1, 2)), tiny.smooth(batch['label']))
+  _close(loss, LAMBDA_NOC * expected)
 
 
 def test_the_nocs_loss_and_its_gradient_are_the_papers(oracle):
@@ -104,7 +135,7 @@ def test_the_nocs_loss_and_its_gradient_are_the_papers(oracle):
       erasure=pnoc.Erasure(cam, PICKED),
       lambda_noc=LAMBDA_NOC,
       threshold=tiny.DELTA,
-      smoothing=tiny.ALPHA,
+      terms=pnoc.Terms(smoothing=tiny.ALPHA),
     )
 
   def expected(params):

@@ -159,10 +159,10 @@ def test_a_mixing_that_cannot_work_is_named():
     _parsed('classifier.mix.cutmix_probability=1.5')
 
 
-def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, drawn, one_device, tmp_path):
+def test_class_weights_are_a_flag_and_reach_all_losses(monkeypatch, drawn, one_device, tmp_path):
   config = _parsed('classifier.class_weight=balanced', 'generator.class_weight=balanced')
   factors = sampling.class_weights(SOURCE.labels)
-  plain = cam_program._terms(config_lib.PipelineConfig().generator, SOURCE)
+  plain = config_lib.PipelineConfig().generator.terms(SOURCE)
   assert factors.min() < 0.9 and plain.class_weight is None
   seen = []
 
@@ -170,11 +170,14 @@ def test_class_weights_are_a_flag_and_reach_both_losses(monkeypatch, drawn, one_
     seen.append(terms.class_weight)
     raise InterruptedError
 
-  monkeypatch.setattr(pnoc, 'make_generator_update', spy)
   runtime = _small(config, one_device, tmp_path)
-  for entry in (classifier_stage.STAGE, generator_stage.STAGE):
-    _interrupted(entry, config, runtime)
-  np.testing.assert_array_equal(seen, [factors, factors])
+  with monkeypatch.context() as patch:
+    patch.setattr(pnoc, 'make_generator_update', spy)
+    for entry in (classifier_stage.STAGE, generator_stage.STAGE):
+      _interrupted(entry, config, runtime)
+  monkeypatch.setattr(pnoc, 'make_noc_update', spy)
+  _interrupted(generator_stage.STAGE, config, runtime)
+  np.testing.assert_array_equal(seen, [factors, factors, factors])
 
 
 def test_the_generators_losses_are_flags(monkeypatch, drawn, one_device, tmp_path):
@@ -202,11 +205,12 @@ def test_the_generators_losses_are_flags(monkeypatch, drawn, one_device, tmp_pat
 def test_measurements_squeeze_images_where_the_training_does(
   monkeypatch, one_device, tmp_path, largest
 ):
-  config = _parsed('generator.transform.min_size=64', f'generator.transform.max_size={largest}')
+  flags = ('min_size=64', f'max_size={largest}', 'tones=clahe')
+  config = _parsed(*(f'generator.transform.{flag}' for flag in flags))
   seen = []
 
-  def spy(*_, squeeze, **__):
-    seen.append(squeeze)
+  def spy(*_, squeeze, tones, **__):
+    seen.append((squeeze, tones.value))
     raise InterruptedError
 
   monkeypatch.setattr(pipeline, 'valid_batches', spy)
@@ -215,7 +219,7 @@ def test_measurements_squeeze_images_where_the_training_does(
   measured = measure.make_measure(meter, SOURCE, config.generator, runtime)
   with pytest.raises(InterruptedError):
     measured({})
-  assert seen == [largest == 64]
+  assert seen == [(largest == 64, 'clahe')]
 
 
 @pytest.mark.parametrize('method', ['vanilla', 'pnoc'])

@@ -176,7 +176,7 @@ def _noc_step(start, erasure):
     tx,
     lambda_noc=schedules.constant(LAMBDA_NOC),
     threshold=tiny.DELTA,
-    smoothing=tiny.ALPHA,
+    terms=losses.Terms(smoothing=tiny.ALPHA),
   )
   return jax.jit(update)(states.init_state(judge, tx), erasure, batch)
 

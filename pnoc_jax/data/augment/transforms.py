@@ -40,10 +40,10 @@ class Augment(enum.Enum):
 
 
 class Tones(enum.Enum):
-  """How the tones of a training image are made alike, before its colours change at random.
+  """How the tones of an image are made alike, before its colours change at random.
 
-  As in the reference, this is done to training images alone, not to those that are measured or
-  inferred.
+  As in the reference, this is done to the images that train and to those that are measured while a
+  network trains (`train`, `valid`). Inference takes images as they are.
 
   Attributes:
     NONE: not at all.
@@ -238,11 +238,13 @@ def _before_crop(image, target, rng, config, resample):
   if config.flip and rng.random() < 0.5:
     image = image[:, ::-1]
     target = None if target is None else target[:, ::-1]
-  if config.tones in (Tones.QUANTILE, Tones.QUANTILE_CLAHE):
+  return _augment(_even_tones(image, config.tones), rng, config), target
+
+
+def _even_tones(image, tones):
+  if tones in (Tones.QUANTILE, Tones.QUANTILE_CLAHE):
     image = equalization.normalize_quantile(image)
-  if config.tones in _LIGHTNESS:
-    image = equalization.clahe(image)
-  return _augment(image, rng, config), target
+  return equalization.clahe(image) if tones in _LIGHTNESS else image
 
 
 def _augment(image, rng, config):
@@ -271,8 +273,9 @@ def valid(
   size: int,
   squeeze: bool = False,
   resample: Resample = Resample.NEAREST,
+  tones: Tones = Tones.NONE,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The transform of in-training validation: short side to `size`, then the top-left square.
+  """The transform of in-training validation: short side to `size`, tones, the top-left square.
 
   Args:
     image: u8[H, W, C].
@@ -280,6 +283,7 @@ def valid(
     size: height and width of the result, px.
     squeeze: whether the whole image is squeezed to the square, for a training that does so.
     resample: how the mask is resized.
+    tones: how tones are made alike; those of the training.
 
   Returns:
     image u8[size, size, C], box i32[4], mask u8[size, size] (255 where there is none).
@@ -289,7 +293,7 @@ def valid(
   if squeeze:
     shape = (size, size)
   canvas = np.zeros((size, size, image.shape[2]), np.uint8)
-  canvas[:] = images.resize_bilinear(image, shape)[:size, :size]
+  canvas[:] = _even_tones(images.resize_bilinear(image, shape), tones)[:size, :size]
   labels = np.full((size, size), types.VOID, np.uint8)
   if mask is not None:
     labels[:] = _RESIZES[resample](mask, shape)[:size, :size]

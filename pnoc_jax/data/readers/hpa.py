@@ -155,7 +155,8 @@ def _draw(ids, split, problems):
     return []
   if not ids:
     problems.append(f'{_TABLES[0]} has no rows')
-  # Differs from the reference: another tenth validates; because its draw is not known as ids.
+  # Differs from the reference: another tenth of the images validates; because its draw is not known
+  # as ids.
   order = np.random.default_rng(_VAL_SEED).permutation(len(ids))
   count = int(np.ceil(len(ids) * _VAL_SHARE))
   return [ids[i] for i in sorted(order[:count] if split == 'val' else order[count:])]

@@ -8,8 +8,9 @@ processes, workers or threads sees the same global batches, and any step can be 
 
 import dataclasses
 import enum
+import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -140,6 +141,7 @@ def valid_batches(
   size: int,
   batch_size: int,
   squeeze: bool = False,
+  tones: transforms.Tones = transforms.Tones.NONE,
   target: joins.Target | None = None,
   share: Share = positions.WHOLE,
 ) -> 'Batches':
@@ -153,6 +155,7 @@ def valid_batches(
     size: side of the square, px.
     batch_size: B, of the global batch.
     squeeze: squeeze whole images to the square instead of cutting their top left.
+    tones: how the tones of the images are made alike.
     target: maps that take the place of the source's masks; each image has one.
     share: this process's part of the batches.
 
@@ -164,15 +167,16 @@ def valid_batches(
     UserError: the batch does not divide by the processes.
   """
   rows_of = positions.ValidPositions(len(source), share, batch_size=batch_size)
-  load = _Valid(source, size, squeeze, target)
+  fit = functools.partial(transforms.valid, size=size, squeeze=squeeze, tones=tones)
+  load = _Valid(source, target, fit)
   dataset = grain.MapDataset.source(rows_of).map(load).batch(share.rows(batch_size))
   return Batches(dataset, workers=share.workers)
 
 
 def labelled(source: info.Source) -> np.ndarray:
   """i64[N]: the indices of the examples that have at least one class."""
-  # Differs from the reference: it replaces an image without a label by the next one; because that
-  # shows the neighbours twice an epoch.
+  # Differs from the reference: images without a label are left out of the training of classifiers;
+  # because it shows the next image in their place, and so that image twice an epoch.
   return np.flatnonzero(source.labels.any(axis=1))
 
 
@@ -274,8 +278,13 @@ class _Train:
 class _Valid:
   """Reads and transforms one validation example."""
 
-  def __init__(self, source: info.Source, size: int, squeeze: bool, target: joins.Target | None):
-    self._source, self._size, self._squeeze, self._target = source, size, squeeze, target
+  def __init__(
+    self,
+    source: info.Source,
+    target: joins.Target | None,
+    fit: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+  ):
+    self._source, self._target, self._fit = source, target, fit
 
   def __call__(self, at: tuple) -> dict[str, Any]:
     index, weight = at
@@ -285,9 +294,7 @@ class _Valid:
     else:
       mask = self._target.read(index, size=example['image'].shape[:2])
       resample = self._target.resample
-    image, box, mask = transforms.valid(
-      example['image'], mask, size=self._size, squeeze=self._squeeze, resample=resample
-    )
+    image, box, mask = self._fit(example['image'], mask, resample=resample)
     return {
       'image': image,
       'box': box,

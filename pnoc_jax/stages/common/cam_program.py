@@ -12,6 +12,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import networks, programs, settings
 from pnoc_jax.engine.programs import Program
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
@@ -72,13 +73,14 @@ def make_program(
   tx, rate = programs.make_optimizer(
     config.optim, variables['params'], total, groups=programs.field_groups(config)
   )
+  terms = config.terms(examples.source)
   generate = pnoc.make_generator_update(
     model,
     judge.model if judge else None,
     tx,
     lambda_re=config.lambda_re.over(total) if method.tiles else None,
     lambda_cse=config.lambda_cse.over(total) if judge else None,
-    terms=config.terms(examples.source),
+    terms=terms,
     leak_noc_grad=leaks,
     update_ema=programs.make_update_ema(config.optim),
   )
@@ -101,7 +103,9 @@ def make_program(
     outs=pnoc.Generated(REPLICATED, REPLICATED, layout, REPLICATED),
     donate=(0, 2),
   )
-  noc = _make_noc(config, judge, total, prepare, context) if judge and method.noc else None
+  noc = None
+  if judge and method.noc:
+    noc = _make_noc(config, judge, total, terms, prepare, context)
   fixed = arrays.replicate(judge.variables, mesh) if judge else None
 
   def init(variables: Variables, fixed: Variables | None) -> states.PnocState:
@@ -155,6 +159,7 @@ def _make_noc(
   config: 'GeneratorConfig',
   judge: Judge,
   total: int,
+  terms: losses.Terms,
   prepare: programs.Prepare,
   context: Context,
 ) -> _Noc:
@@ -184,7 +189,7 @@ def _make_noc(
     tx,
     lambda_noc=schedules.constant(1.0) if adaptive else ramp,
     threshold=config.threshold,
-    smoothing=config.smoothing,
+    terms=terms,
   )
   layout = pnoc.Erasure(BATCH, BATCH, REPLICATED if config.leak_noc_grad else None)
   return _Noc(

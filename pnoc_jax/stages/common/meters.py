@@ -27,7 +27,7 @@ _THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 11))
 class CamMeter:
   """Class activation maps on their own grid, best of eight thresholds, and classification.
 
-  These are Table 1's columns by epoch.
+  On VOC's split `train` these are the columns by epoch of Tables 1 and 7.
 
   Attributes:
     model: the network.

@@ -58,7 +58,8 @@ def _beside_classes(
     found = _grey(path, mask.shape)
     salient = found > np.float32(threshold)
     alone += segmentation.confuse(salient, saliency.binary_target(mask), num_classes=2)
-    # An image's draws are its own, whatever the others are.
+    # Differs from the reference: an image's random classes follow from the seed and its name;
+    # because its draws have no seed, so that no score can be repeated.
     generator = np.random.default_rng((split.seed, zlib.crc32(source.ids[index].encode())))
     labels = saliency.draw_classes(salient, mask, num_classes=num_classes, generator=generator)
     perfect += segmentation.confuse(labels, mask, num_classes=num_classes)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pnoc_jax import errors
-from pnoc_jax.data.augment import colors, geometry, transforms
+from pnoc_jax.data.augment import colors, equalization, geometry, transforms
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -202,6 +202,17 @@ def test_valid_takes_the_top_left_square():
   image, _, _ = transforms.valid(wide, None, size=112)
   resized = Image.fromarray(wide).resize((336, 112), Image.Resampling.BILINEAR)
   np.testing.assert_array_equal(image, np.asarray(resized)[:, :112])
+
+
+@pytest.mark.parametrize('tones', transforms.Tones)
+def test_valid_makes_the_tones_of_the_whole_image_alike(tones):
+  image, _, _ = transforms.valid(NOISE, None, size=20, tones=tones)
+  expected = np.asarray(Image.fromarray(NOISE).resize((28, 20), Image.Resampling.BILINEAR))
+  if tones in (transforms.Tones.QUANTILE, transforms.Tones.QUANTILE_CLAHE):
+    expected = equalization.normalize_quantile(expected)
+  if tones in (transforms.Tones.CLAHE, transforms.Tones.QUANTILE_CLAHE):
+    expected = equalization.clahe(expected)
+  np.testing.assert_array_equal(image, expected[:, :20])
 
 
 def test_valid_squeezes_where_training_does():
