@@ -1,6 +1,7 @@
 """Runs a config: `python launch/run.py --config=configs/pnoc_shapes.py [--workdir=DIR]`.
 
 Fields of the config are flags: `--config.generator.optim.lr=0.05`. The same command again resumes.
+A run that SIGTERM or SIGINT stopped has saved its state, and ends with 143 or 130.
 """
 
 import sys
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
     sys.exit(f'error: {error}')
   except loop.Interrupted as stop:
     print(f'stopped: {stop}')
+    sys.exit(128 + stop.signal)  # As a shell says it: the run is not done.
 
 
 if __name__ == '__main__':

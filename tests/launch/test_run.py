@@ -34,3 +34,46 @@ def test_processes_without_a_coordinator_are_refused(tmp_path):
   done = _call('run', *arguments, '--config.runtime.num_processes=2')
   assert done.returncode == 1 and 'need a coordinator' in done.stderr
   assert not (tmp_path / 'run').exists()
+
+
+_STOPPED = """
+import runpy, signal, sys
+sys.path.insert(0, '.')
+from pnoc_jax.engine import loop
+from pnoc_jax.runs import runner
+
+def execute(config, workdir):
+  with loop.stop_on_signals():
+    signal.raise_signal(signal.{name})
+    raise loop.Interrupted(3)
+
+runner.execute = execute
+sys.argv = ['launch/run.py', '--config=configs/pnoc_shapes.py']
+runpy.run_path('launch/run.py', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize(('name', 'code'), [('SIGTERM', 143), ('SIGINT', 130)])
+def test_a_stopped_run_ends_as_a_shell_says_it(name, code):
+  done = subprocess.run(
+    [sys.executable, '-c', _STOPPED.format(name=name)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == code, done.stderr
+  assert done.stdout == 'stopped: saved at step 3; the same command resumes.\n'
+
+
+@pytest.mark.parametrize(('code', 'requeued'), [(143, True), (130, False), (1, False), (0, False)])
+def test_slurm_requeues_what_sigterm_stopped(tmp_path, code, requeued):
+  for name, line in (('srun', f'exit {code}'), ('scontrol', f'echo "$@" > {tmp_path}/asked')):
+    (tmp_path / name).write_text(f'#!/bin/sh\n{line}\n')
+    (tmp_path / name).chmod(0o755)
+  path = f'{tmp_path}:{os.environ["PATH"]}'
+  env = os.environ | {'PATH': path, 'SLURM_JOB_ID': '17'}
+  done = subprocess.run(['bash', 'launch/slurm.sh'], cwd=ROOT, env=env, check=False)
+  assert done.returncode == code
+  asked = tmp_path / 'asked'
+  assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeued else '')
