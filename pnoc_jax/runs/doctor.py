@@ -182,7 +182,7 @@ def _plan(
     opened = {split: looked[split][0] for split in needed}
     if any(runtime.quarantined.values()):
       opened = {split: runtime.source(config.dataset, split) for split in needed}
-    plan = graph.make_plan(config, workdir, opened)
+    plan = runner.make_plan(config, opened, runtime)
   there = {item.stage.name: item.directory for item in plan if not item.runs}
   for item in plan:
     about, source = f'stage {item.stage.name}', looked[needed[0]][0]

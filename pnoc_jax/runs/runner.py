@@ -86,7 +86,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
   sources = _open(config, runtime)
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
-  plan = graph.make_plan(config, workdir, sources)
+  plan = make_plan(config, sources, runtime)
   there = {item.stage.name: item.directory for item in plan if not item.runs}
   for item in plan:
     if item.runs:
@@ -105,6 +105,31 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir, stage.stages(config)))
+
+
+def make_plan(
+  config: PipelineConfig, sources: dict[str, info.Source], runtime: Runtime
+) -> list[graph.Planned]:
+  """The plan; an evaluation whose masks or images have changed since is to do again what changed.
+
+  Args:
+    config: the run's.
+    sources: the data set's splits, without the quarantined images.
+    runtime: of the run.
+
+  Raises:
+    UserError: as of `graph.make_plan`.
+  """
+  plan = graph.make_plan(config, runtime.workdir, sources)
+  directories = {item.stage.name: item.directory for item in plan}
+  for item in plan:
+    if item.stage.name == 'evaluation' and item.status is graph.Status.DONE:
+      changed = evaluation.stale(config, directories, item.directory, runtime)
+      if changed and hosts.is_main():
+        said = ', '.join(changed)
+        print(f'evaluation: masks or images have changed, or are new; scored again: {said}')
+      item.status = graph.Status.RESUME if changed else item.status
+  return plan
 
 
 def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:
