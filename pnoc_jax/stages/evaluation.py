@@ -57,6 +57,8 @@ def run(context: Context) -> None:
     for split in dict.fromkeys(splits):
       if not context.source(split).has_masks:
         print(f'  {split}: no masks, not scored')
+      elif not context.source(split).labels.any():
+        print(f'  {split}: no image has a label; scored is only what is made of all images')
     for entry in wanted:
       score_stage(config, entry, context.inputs, context.out, context.runtime)
   hosts.barrier('evaluation')
@@ -123,7 +125,7 @@ def _due(
   for score in entry.scores:
     for split in _splits(config, entry, score):
       source, path = runtime.source(config.dataset, split), out / f'{score.name}_{split}.json'
-      if source.has_masks:
+      if source.has_masks and (score.everything or source.labels.any()):
         made_from = _made_from(config, entry, score, _inputs(config, directories))
         made_from['made_from']['files'] = files_digest(source)
         if not _is_current(path, made_from):

@@ -277,3 +277,32 @@ def test_a_run_that_is_done_scores_again_after_masks_were_mended(
   _mend(masks / 'a.png')
   assert [item.runs for item in runner.make_plan(config, {}, runtime)] == [False, True]
   assert 'scored again: pseudo_masks of train' in capsys.readouterr().out
+
+
+@pytest.fixture
+def unlabelled(config, runtime, masks):
+  """No image of the folder's split has a label, and all have masks."""
+  table = masks.parent / 'image_labels.csv'
+  table.write_text('id,labels\n' + ''.join(f'{name},\n' for name in 'abcd'))
+  config.dataset.val_split, config.priors.splits = 'train', ('train',)
+  assert not runtime.source(config.dataset, 'train').labels.any()
+
+
+def test_a_split_without_labels_is_refused_before_work(config, runtime, unlabelled, tmp_path):
+  with pytest.raises(UserError, match=r'priors\.splits names train, in which no image has a label'):
+    contexts.check(STAGES['priors'], config, {}, tmp_path / 'priors', runtime)
+
+
+def test_without_labels_only_what_is_of_all_images_is_scored(
+  config, runtime, unlabelled, tmp_path, capsys
+):
+  config.evaluation.of = config_lib.SCORED
+  config.predictions.splits, config.evaluation.splits = ('train',), ()
+  for name in config_lib.SCORED:
+    records.write_done(tmp_path / name, {}, {}, {})
+  for path in (tmp_path / 'pseudo_masks' / 'train').iterdir():
+    _write(tmp_path / 'predictions' / 'train' / path.name, images.read_mask(path))
+  out, inputs = tmp_path / 'evaluation', {x: tmp_path / x for x in config_lib.SCORED}
+  contexts.run(evaluation.STAGE, config, inputs, out, runtime)
+  assert {x.stem for x in out.iterdir()} == {'pseudo_masks_train', 'predictions_train'}
+  assert 'train: no image has a label' in capsys.readouterr().out
