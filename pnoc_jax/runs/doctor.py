@@ -1,7 +1,6 @@
 """Looks at a data set, an installation and a run's directory before the run; changes nothing."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import os
 import platform
@@ -20,9 +19,9 @@ from pnoc_jax.data.inspect.findings import Report, Severity
 from pnoc_jax.engine import memory
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.runs import graph, runner, sweep
+from pnoc_jax.runs import graph, lock, runner, sweep
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
@@ -91,6 +90,13 @@ def _installation(config: PipelineConfig, workdir: Path, report: Report) -> Runt
     'installation',
     f'{kinds} of {room} each; {os.cpu_count()} CPU cores, {readable(_host_memory())} of memory',
   )
+  chosen = config.runtime.compilation_cache
+  for place in (
+    Path(chosen) if chosen else user_cache.directory('xla'),
+    user_cache.directory('data'),
+  ):
+    if (said := user_cache.fault(place)) and said not in {x.what for x in report.findings}:
+      report.add(WARNING, 'installation', said)
   return Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),
@@ -204,12 +210,8 @@ def _check_workdir(workdir: Path, report: Report) -> None:
     report.add(FAULT, 'run', f'{workdir} cannot be written: {parent} belongs to someone else')
   state = 'is there already' if workdir.exists() else 'is new'
   report.add(FACT, 'run', f'{workdir} {state}')
-  if (workdir / '.lock').is_file():
-    with open(workdir / '.lock', 'rb') as file:
-      try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-      except OSError:
-        report.add(WARNING, 'run', f'another run is at work in {workdir}')
+  if workdir.is_dir() and (said := lock.trouble(workdir)):
+    report.add(WARNING, 'run', said)
 
 
 def _existing(path: Path) -> Path:

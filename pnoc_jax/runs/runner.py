@@ -1,10 +1,8 @@
 """Runs a config: checks, plan, stages; and sweeps of several runs."""
 
 import contextlib
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -15,12 +13,12 @@ from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import clock, log, loop, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build
-from pnoc_jax.runs import graph, sweep
+from pnoc_jax.runs import graph, lock, sweep
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -38,8 +36,10 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
   """
   validate(config)
   _check_outputs(workdir)
-  compiler.setup_cache(config.runtime.compilation_cache or _cache_directory())
-  with _locked(workdir), loop.stop_on_signals() as should_stop:
+  _setup_cache(config)
+  # One process of a run keeps other runs out for all of them.
+  locked = lock.hold(workdir) if hosts.is_main() else contextlib.nullcontext()
+  with locked, loop.stop_on_signals() as should_stop:
     if config.sweep:
       sweep.execute(config, workdir, lambda run, path: _run(run, path, should_stop))
     else:
@@ -55,23 +55,18 @@ def _check_outputs(workdir: Path) -> None:
     raise UserError(f'--workdir is {workdir}, which cannot be made: {error.strerror}') from error
 
 
-def _cache_directory() -> str:
-  base = os.environ.get('XDG_CACHE_HOME') or str(Path.home() / '.cache')
-  return str(Path(base) / 'pnoc_jax' / 'xla')
-
-
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-  """Keeps a second run out of the directory; the lock goes with the process, even when killed."""
-  if not hosts.is_main():
-    yield
-    return
-  with open(workdir / '.lock', 'w') as file:
+def _setup_cache(config: PipelineConfig) -> None:
+  """Keeps compiled programs where that can be; a run can do without."""
+  chosen = config.runtime.compilation_cache
+  path = Path(chosen) if chosen else user_cache.directory('xla')
+  said = user_cache.fault(path)
+  if path is not None and said is None:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      compiler.setup_cache(path)
     except OSError as error:
-      raise UserError(f'another run is at work in {workdir}') from error
-    yield
+      said = f'{path} cannot be made ({error.strerror}), so compiled programs are not kept'
+  if said is not None and hosts.is_main():
+    user_cache.warn(said)
 
 
 def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool]) -> None:
