@@ -8,6 +8,7 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
 _IMAGES = flags.DEFINE_integer(
@@ -17,6 +18,7 @@ _IMAGES = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   """Writes the page and prints the tables."""
+  terminal.accept_all_text()
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.

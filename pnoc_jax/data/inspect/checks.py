@@ -171,7 +171,7 @@ def _digest(source):
 def _read_stamp(path):
   """The digest of the last good check, or None if there is no such file in this format."""
   try:
-    stamp = json.loads(pathlib.Path(path).read_text())
+    stamp = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     return stamp['digest'] if stamp['format'] == _FORMAT else None
   except (OSError, ValueError, KeyError, TypeError):
     return None
