@@ -16,7 +16,7 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Report, Severity
-from pnoc_jax.engine import memory
+from pnoc_jax.engine import memory, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
@@ -30,6 +30,10 @@ _SLOW_ON_CPU = 20_000_000
 """Parameters from which on a training on a CPU is remarked on."""
 _FULL = 0.9
 """Share of a device's memory, or of the disk, that an estimate may fill without a remark."""
+
+_SHARED = Path('/dev/shm')
+_HELD = 3
+"""Batches of a worker that are in shared memory at once: two ready, and one that is read."""
 
 # (split, images) -> called with (examples done, examples), in a with statement.
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int, int], None]]]
@@ -276,6 +280,7 @@ def _disk(
       if name in needs:
         # One more than are kept while the newest is written, and the weights.
         wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
+  _shared_memory(config, plan, looked, report)
   free = shutil.disk_usage(_existing(workdir)).free
   total = sum(wanted.values())
   parts = ', '.join(f'{k} {readable(x)}' for k, x in wanted.items() if x)
@@ -284,6 +289,45 @@ def _disk(
   text += f'; free are {readable(free)}'
   level = FAULT if total > free else WARNING if total > _FULL * free else FACT
   report.add(level, 'disk', text)
+
+
+def _shared_memory(
+  config: PipelineConfig, plan: list[graph.Planned], looked: Looked, report: Report
+) -> None:
+  """Batches that processes have loaded pass through shared memory, which containers keep small."""
+  if not config.runtime.workers or not _SHARED.is_dir():
+    return
+  largest = max((int(seen.sizes.prod(1).max(initial=0)) for _, seen in looked.values()), default=0)
+  needs = [
+    config.runtime.workers * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
+    for item in plan
+    if item.runs
+  ]
+  need, there = max(needs, default=0), shutil.disk_usage(_SHARED).total
+  if need > _FULL * there:
+    report.add(
+      WARNING,
+      'memory',
+      f'{config.runtime.workers} workers hand over batches of about {readable(need)} in {_SHARED}, '
+      f'which has {readable(there)}: enlarge it (docker run --shm-size=8g), or lower '
+      'config.runtime.workers',
+    )
+
+
+def _batch_bytes(ours: object, largest: int) -> int:
+  """Bytes of a batch of a stage that is made of images.
+
+  Args:
+    ours: the stage's config.
+    largest: pixels of the largest image.
+  """
+  if isinstance(ours, settings.TrainingConfig):
+    pixels = ours.transform.crop**2 or largest
+    return ours.batch_size * pixels * 4  # Three channels and a target.
+  if isinstance(ours, settings.InferenceConfig):
+    pixels = getattr(ours, 'resize_to', 0) ** 2 or largest
+    return int(ours.batch_size * pixels * 3 * sum(s**2 for s in getattr(ours, 'scales', (1.0,))))
+  return 0
 
 
 def product_bytes(entry: stage.Stage, labels: np.ndarray, sizes: np.ndarray) -> int:

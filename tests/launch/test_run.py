@@ -77,3 +77,46 @@ def test_slurm_requeues_what_sigterm_stopped(tmp_path, code, requeued):
   assert done.returncode == code
   asked = tmp_path / 'asked'
   assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeued else '')
+
+
+_FULL = """
+import runpy, sys, atexit, errno
+sys.path.insert(0, '.')
+from pnoc_jax.runs import runner
+
+def execute(config, workdir):
+  atexit.register(lambda: 1 / 0)
+  try:
+    raise {error}
+  except Exception as error:
+    raise RuntimeError('saving failed') from error
+
+runner.execute = execute
+sys.argv = ['launch/run.py', '--config=configs/pnoc_shapes.py', '--workdir={workdir}']
+runpy.run_path('launch/run.py', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize(
+  ('error', 'full'),
+  [
+    ("OSError(errno.ENOSPC, 'No space left on device', '/dev/shm/psm_1')", True),
+    ("ValueError('UNKNOWN: write: No space left on device [errno 28]')", True),
+    ("ValueError('another')", False),
+  ],
+)
+def test_of_a_full_disk_the_last_line_says_what_to_do(tmp_path, error, full):
+  done = subprocess.run(
+    [sys.executable, '-c', _FULL.format(error=error, workdir=tmp_path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1
+  said = 'Traceback' not in done.stderr and done.stderr.splitlines()[-1]
+  if full:
+    assert said.startswith('error: there is no room for a file (')
+    assert f'{tmp_path} ' in said and '/dev/shm' in said and 'the same command again' in said
+  else:
+    assert not said and 'another' in done.stderr
