@@ -120,3 +120,35 @@ def test_of_a_full_disk_the_last_line_says_what_to_do(tmp_path, error, full):
     assert f'{tmp_path} ' in said and '/dev/shm' in said and 'the same command again' in said
   else:
     assert not said and 'another' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('variables', 'said'),
+  [
+    ({}, 'no SLURM job is seen here'),
+    (
+      {'SLURM_JOB_ID': '17', 'SLURM_PROCID': '0'},
+      'SLURM_STEP_NODELIST, SLURM_NTASKS, SLURM_LOCALID is missing: start it with srun',
+    ),
+    (
+      {'SLURM_JOB_ID': '17', 'SLURM_STEP_NODELIST': 'n1', 'SLURM_NTASKS': 'x'},
+      'start it with srun',
+    ),
+  ],
+)
+def test_to_join_without_a_whole_cluster_is_an_error_with_a_remedy(tmp_path, variables, said):
+  env = {name: x for name, x in os.environ.items() if not name.startswith('SLURM')}
+  workdir, script = tmp_path / 'run', 'launch/run.py'
+  flags = '--config=configs/pnoc_shapes.py', f'--workdir={workdir}', '--distributed=on'
+  done = subprocess.run(
+    [sys.executable, script, *flags],
+    cwd=ROOT,
+    env=env | variables,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=100,
+  )
+  assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
+  assert 'error: the processes cannot be joined' in done.stderr and said in done.stderr
+  assert '--distributed=off' in done.stderr and not workdir.exists()
