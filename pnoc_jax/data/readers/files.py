@@ -1,6 +1,7 @@
 """A split whose images and masks are files, and the steps that the readers of such splits share."""
 
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Protocol
@@ -52,6 +53,7 @@ class FileSource:
     labels: np.ndarray,
     images: Images,
     masks: Masks | None = None,
+    remarks: Sequence[str] = (),
   ):
     """Keeps its arguments.
 
@@ -62,7 +64,9 @@ class FileSource:
       labels: f32[N, K].
       images: the images in the order of the ids.
       masks: the masks in the order of the ids, or None.
+      remarks: what a person should know about the split, e.g. of files that are not used.
     """
+    self.remarks = tuple(remarks)
     self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
     self.has_masks = masks is not None
     self._images, self._masks, self._sizes = images, masks, {}
@@ -184,24 +188,35 @@ def find_root(
   raise errors.UserError(lists.describe(config.root, problems))
 
 
-def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int = 4) -> np.ndarray:
+def labels_of_masks(
+  masks: Masks, count: int, num_classes: int, *, skip: bool = False, threads: int = 4
+) -> np.ndarray:
   """The classes that each mask shows; the masks are read once, then the cache has the labels.
 
   Args:
     masks: the masks of N ids.
     count: N.
     num_classes: K.
+    skip: give an image whose mask cannot be read no label, with a warning; the check before a run
+      leaves it out.
     threads: how many threads decode.
 
   Returns:
     f32[N, K].
 
   Raises:
-    UserError: a mask cannot be read.
+    UserError: a mask cannot be read, and `skip` is False.
   """
+  broken = []
 
   def shown(index: int) -> np.ndarray:
-    return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
+    try:
+      return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
+    except errors.UserError as error:
+      if not tolerant:
+        raise
+      broken.append(str(error))
+      return np.zeros(num_classes, bool)
 
   def make() -> dict[str, np.ndarray]:
     with futures.ThreadPoolExecutor(threads) as pool:
@@ -209,7 +224,18 @@ def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int 
     return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
 
   paths = [path for index in range(count) for path in masks.files(index)]
-  found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  tolerant = False
+  try:
+    found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  except errors.UserError:
+    if not skip:
+      raise
+    tolerant = True
+    found = make()  # The cache holds whole data sets only.
+    warnings.warn(
+      f'{len(broken)} masks that labels are read from cannot be read, the first: {min(broken)}',
+      stacklevel=1,
+    )
   return np.array(found['labels'])
 
 
@@ -228,7 +254,8 @@ def find_labels(
     return lists.own_labels(config, ids, names, problems)
   if masks is None or problems:
     return np.zeros((len(ids), len(names) - 1), np.float32)
-  return labels_of_masks(masks, len(ids), len(names) - 1)
+  skip = config.on_error is info.OnError.SKIP
+  return labels_of_masks(masks, len(ids), len(names) - 1, skip=skip)
 
 
 def own_masks(
