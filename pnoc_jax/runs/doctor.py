@@ -114,10 +114,7 @@ def _host_memory() -> int:
 
 
 def _device_memory() -> int:
-  """Bytes that a program can have on a device; the devices of a CPU share its memory."""
-  devices = jax.local_devices()
-  stats = devices[0].memory_stats() or {}
-  return stats.get('bytes_limit') or _host_memory() // len(devices)
+  return memory.device_bytes()
 
 
 Looked = dict[str, tuple[info.Source, survey.Survey]]
