@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pnoc_jax.data import info
+from pnoc_jax.data import deep, info
 from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
@@ -28,6 +29,7 @@ from pnoc_jax.types import Variables
 
 SKIPPED = 'skipped.csv'
 OVERLAYS = 'overlays'
+_LONGEST = 255  # Bytes of a file's name.
 
 
 class Trained(NamedTuple):
@@ -179,11 +181,11 @@ def predict_files(
   with written.Written(output) as record:
     targets = _Targets(output, record, overlay, _network(trained, config, max_side))
     targets.check(found)
-    named, skipped = _readable(found)
+    named, skipped, white = _readable(found)
     _write_skipped(targets, skipped)
     if not named:
       return Summary(0, 0, tuple(skipped))
-    source = loose.LooseImages(named, trained.dataset, max_side=max_side)
+    source = loose.LooseImages(named, trained.dataset, max_side=max_side, white=white)
 
     def results(indices: list[int]) -> Iterator[per_image.Result]:
       for index, labels in segment(source, indices):
@@ -248,6 +250,8 @@ class _Targets:
     wanted = {self.output / SKIPPED: ''}
     for name, file in found:
       for target in self.all(name):
+        if len(os.fsencode(target.name)) > _LONGEST:
+          raise UserError(f'{file}: the name of its label map would be too long; rename this image')
         if target in wanted:
           raise UserError(
             f'{target} would be made for two images, one of them {file}: rename this image or the '
@@ -279,15 +283,19 @@ def local_runtime(workdir: Path) -> Runtime:
 
 
 def _readable(named):
-  """Splits files into those that decode and (file, why) of the others."""
-  good, skipped = [], []
+  """Splits files into those that decode and (file, why) of the others; their range of values."""
+  good, skipped, extents = [], [], []
   for name, file in log.track(named, 'reading images', total=len(named)):
     try:
       images.read_image(file)
       good.append((name, file))
+      extents.append(images.extent(file))
     except UserError as error:
       skipped.append((file, str(error)))
-  return good, skipped
+  white, said = deep.describe([x for _, x in good], extents)
+  for sentence in said:
+    print('note:', sentence.encode(errors='backslashreplace').decode(), flush=True)
+  return good, skipped, white
 
 
 def _write_skipped(targets: _Targets, skipped) -> None:

@@ -11,7 +11,7 @@ a mask shows, or a table's.
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
+from pnoc_jax.data import deep, info
 from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import images
 
@@ -56,15 +56,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     paths = files.find_masks(mask_files, ids, root.name, problems)
   masks = _Masks(paths) if paths else None
   labels = files.find_labels(config, ids, _NAMES, masks, problems)
+  white, said = deep.find_range([image_files[key] for key in ids if key in image_files], problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('deepglobe', CLASSES, _NAMES[0], _PALETTE),
     split,
     ids,
     labels,
-    files.ImageFiles([image_files[key] for key in ids]),
+    files.ImageFiles([image_files[key] for key in ids], white=white),
     masks,
-    [] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',)),
+    said + ([] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',))),
   )
 
 
@@ -98,7 +99,8 @@ def _bits(color):
 
 
 def _published(root, folder, ending):
-  return {x.name.removesuffix(ending): x for x in sorted(root.glob(f'{folder}/[!.]*{ending}'))}
+  found = files.shown(root.glob(f'{folder}/*{ending}'), root)
+  return {x.name.removesuffix(ending): x for x in found}
 
 
 def _ids(config, root, split, image_files, problems):
