@@ -8,6 +8,7 @@ import numpy as np
 
 from pnoc_jax.data.augment import mixing, transforms
 from pnoc_jax.data.streams import sampling
+from pnoc_jax.errors import did_you_mean
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.optim import optimizer
 
@@ -201,8 +202,10 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
   faults = []
   model, transform, optim = config.model, config.transform, config.optim
   if model.backbone not in backbones.names():
+    known = backbones.names()
     faults.append(
-      f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(backbones.names())}'
+      f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(known)}'
+      + did_you_mean(model.backbone, known)
     )
   elif name != 'saliency' and backbones.info(model.backbone).mean is not None:
     faults.append(

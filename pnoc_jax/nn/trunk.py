@@ -192,7 +192,7 @@ class Row:
     name: its name in configs and in the weights that it left.
     stem: constructor of the stem, `stem(width, dtype)`: a module `(x, valid, train) -> (x, valid)`
       at stride 2, whose first convolution is `conv1`. The pool after it is not part of it.
-    block: constructor of the blocks; see `resnet.Bottleneck` for what it is called with.
+    block: constructor of the blocks; `Block` says what it is called with.
     blocks: number of blocks of layer1 to layer4.
     torch_names: (pattern, replacement) of module names in the released weights, which a pattern
       matches whole, to our paths: `(r'layer(\\d)\\.conv', r'layer\1/block0/conv')`.

@@ -5,14 +5,7 @@ import numpy as np
 from pnoc_jax.data import sources
 from pnoc_jax.engine import clock
 from pnoc_jax.report import files, page, published, tables
-
-_METHODS = {
-  'vanilla': 'Vanilla',
-  'puzzle': 'Puzzle-CAM',
-  'occse': 'OC-CSE',
-  'poc': 'P-OC',
-  'pnoc': 'P-NOC',
-}
+from pnoc_jax.updates import pnoc
 
 
 def method(run: files.RunFiles) -> str:
@@ -20,7 +13,7 @@ def method(run: files.RunFiles) -> str:
   if 'generator' not in run.stages and published.is_supervised(run.config):
     return 'Supervised'
   name = files.lookup(run.config, 'generator.method', 'unknown')
-  return _METHODS.get(name, str(name))
+  return pnoc.METHODS[name].title if name in pnoc.METHODS else str(name)
 
 
 def dataset_name(run: files.RunFiles) -> str:

@@ -1,10 +1,10 @@
 """The order of the stages, and what of a run is done, half done or yet to do."""
 
 import dataclasses
-import difflib
 import enum
 import hashlib
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info
 from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
-from pnoc_jax.errors import UserError
+from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.io import records
 from pnoc_jax.stages.common import stage
 
@@ -40,6 +40,7 @@ class Planned:
     status: what becomes of it.
     settings: what its product depends on, as plain values.
     inputs: fingerprints of the stages that it reads.
+    made: the fingerprint of the product that is there and stays.
   """
 
   stage: stage.Stage
@@ -47,13 +48,13 @@ class Planned:
   status: Status
   settings: dict[str, Any]
   inputs: dict[str, str]
+  made: str | None = None
 
   @property
   def fingerprint(self) -> str:
     """Equal fingerprints made equal products."""
-    done = records.read_done(self.directory) if self.status is Status.GRAFTED else None
-    if done is not None:
-      return done.fingerprint
+    if self.made is not None:
+      return self.made
     return records.stage_fingerprint(self.settings, self.inputs)
 
   @property
@@ -101,13 +102,13 @@ def make_plan(
     planned[entry.name] = item
     if graft:
       item.directory, item.status = Path(graft), Status.GRAFTED
-      _check_graft(entry.name, item.directory)
+      item.made = _grafted(entry.name, item.directory)
       continue
     if entry.name in rerun or again & set(needs):
       again.add(entry.name)
       item.status = Status.RERUN
     else:
-      item.status, found = _compare(item)
+      item.status, found = _compare(item, config)
       faults += found
     if entry.name not in wanted and item.status is not Status.DONE:
       faults.append(
@@ -123,7 +124,7 @@ def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]
   """What a stage's product depends on in the config; of weights that it starts from, a digest."""
   found = {}
   for field in entry.declared(config):
-    value = settings.lookup(config, field)
+    value = entry.lookup(config, field)
     found[field] = settings.as_dict(value, product_only=True)
     if isinstance(value, settings.TrainingConfig):
       found[f'{field}.init_digest'] = networks.init_digest(value.init)
@@ -165,8 +166,7 @@ def _named(config: PipelineConfig, field: str) -> list[str]:
   found = [name.strip() for name in getattr(config, field).split(',') if name.strip()]
   for name in found:
     if name not in known:
-      near = difflib.get_close_matches(name, known, 1)
-      hint = f'; did you mean {near[0]}?' if near else ''
+      hint = did_you_mean(name, known)
       raise UserError(f'{field} names the stage {name!r}; there are {", ".join(known)}{hint}')
   return found
 
@@ -177,7 +177,15 @@ def _closure(config: PipelineConfig, wanted: list[str], *, explicit: bool) -> se
   Where they were not named one by one, what nobody needs is left out: a classifier that no later
   stage reads is not trained just because it comes first.
   """
-  needs = {entry.name: entry.needs(config) for entry in stage.stages(config)}
+  needs: dict[str, tuple[str, ...]] = {}
+  for entry in stage.stages(config):
+    needs[entry.name] = entry.needs(config)
+    unknown = [name for name in needs[entry.name] if name not in needs or name == entry.name]
+    if unknown:
+      raise ValueError(
+        f'the stage {entry.name} needs {", ".join(unknown)}; the stages before it are '
+        f'{", ".join(list(needs)[:-1])}'
+      )
   result, todo = set(), list(wanted) if explicit else wanted[-1:]
   while todo:
     name = todo.pop()
@@ -187,33 +195,56 @@ def _closure(config: PipelineConfig, wanted: list[str], *, explicit: bool) -> se
   return result
 
 
-def _check_graft(name: str, directory: Path) -> None:
-  if records.read_done(directory) is None:
+def _grafted(name: str, directory: Path) -> str:
+  """The fingerprint of another run's product."""
+  done = records.read_done(directory)
+  if done is None:
     raise UserError(
       f'inputs.{name} is {directory}, which is not a finished stage: it holds no {records.DONE}'
     )
+  if name not in done.config:
+    raise UserError(
+      f'inputs.{name} is {directory}, which is a finished stage, but not {name}: it was made with '
+      f'the settings {", ".join(done.config)}'
+    )
+  return done.fingerprint
 
 
-def _compare(item: Planned) -> tuple[Status, list[str]]:
+def _compare(item: Planned, config: PipelineConfig) -> tuple[Status, list[str]]:
   done = records.read_done(item.directory)
   if done is not None:
-    if done.fingerprint == item.fingerprint:
-      return Status.DONE, []
-    return Status.DONE, _differences(item, {'settings': done.config, 'inputs': done.inputs})
+    found = {'settings': done.config, 'inputs': done.inputs}
+    faults = [] if done.fingerprint == item.fingerprint else _differences(item, found, config)
+    if not faults:
+      item.made = done.fingerprint
+    return Status.DONE, faults
   begun = item.directory / _SETTINGS
   if begun.is_file():
-    return Status.RESUME, _differences(item, records.read_json(begun))
+    return Status.RESUME, _differences(item, records.read_json(begun), config)
   return Status.RUN, []
 
 
-def _differences(item: Planned, found: dict[str, Any]) -> list[str]:
+def _differences(item: Planned, found: dict[str, Any], config: PipelineConfig) -> list[str]:
+  """What of a product that is there is not as it is wanted.
+
+  A field that a version before did not have is no difference where it has its default: defaults
+  compute what was computed before there was the field.
+  """
+  there = found['settings']
+  usual = records.diff(there, records.plain(stage_settings(item.stage, type(config)())))
+  new = {(field, _key(here)) for field, old, here in usual if old == records.ABSENT}
   faults = [
-    f'{item.stage.name}: {field} is {_short(there)} there and {_short(here)} here'
-    for field, there, here in records.diff(found['settings'], records.plain(item.settings))
+    f'{item.stage.name}: {field} is {_short(old)} there and {_short(here)} here'
+    for field, old, here in records.diff(there, records.plain(item.settings))
+    if old != records.ABSENT or (field, _key(here)) not in new
   ]
   if not faults and found['inputs'] != item.inputs:
     faults = [f'{item.stage.name}: it was made from other products of {", ".join(item.inputs)}']
   return faults
+
+
+def _key(value: Any) -> str:
+  return json.dumps(value, sort_keys=True)
 
 
 def _short(value: Any) -> str:

@@ -215,7 +215,12 @@ def _run_stage(
   facts = item.stage.run(context(item, config, directories, runtime)) or {}
   seconds = time.monotonic() - start
   if hosts.is_main():
-    graph.finish(item, {'seconds': round(seconds, 1), **facts})
+    try:
+      graph.finish(item, {'seconds': round(seconds, 1), **facts})
+    except (TypeError, ValueError) as error:
+      raise TypeError(
+        f'the stage {name} gave facts that its record cannot hold, {facts!r}: {error}'
+      ) from error
     print(f'{name} done in {clock.duration(seconds)}', flush=True)
   hosts.barrier(f'{name}/end')
 

@@ -1,19 +1,20 @@
 """Stage `generator`: the network whose maps become priors, by one of the CAM methods."""
 
 import dataclasses
-import difflib
 import enum
+import functools
 from pathlib import Path
 
 import jax
 
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
-from pnoc_jax.data.streams import pipeline
+from pnoc_jax.data.streams import pipeline, sampling
 from pnoc_jax.engine import measure, memory, networks, settings
 from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
-from pnoc_jax.errors import UserError
+from pnoc_jax.errors import UserError, did_you_mean
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.losses import puzzle
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
@@ -102,6 +103,25 @@ class GeneratorConfig(settings.CamTrainingConfig):
   def parts(self) -> pnoc.Method:
     """Which parts the method has."""
     return pnoc.METHODS[self.method]
+
+  def terms(self, source: info.Source) -> losses.Terms:
+    """How the loss is computed; classes are weighted by the images of `source` that train."""
+    weight = None
+    if self.class_weight is sampling.ClassWeight.BALANCED:
+      weight = sampling.class_weights(source.labels[pipeline.labelled(source)])
+    return losses.Terms(
+      smoothing=self.smoothing,
+      class_weight=weight,
+      reconstruct=functools.partial(
+        puzzle.reconstruction_loss,
+        level=self.level,
+        distance=self.distance,
+        selection=self.selection,
+      ),
+      lambda_conf=self.lambda_conf,
+      soft_mask=self.soft_mask,
+      strategy=self.strategy,
+    )
 
 
 def run(context: Context) -> None:
@@ -222,9 +242,7 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.generator
   faults = settings.training_faults('generator', ours)
   if ours.method not in pnoc.METHODS:
-    near = difflib.get_close_matches(ours.method, pnoc.METHODS, 1)
-    hint = f'; did you mean {near[0]}?' if near else ''
-    known = ', '.join(pnoc.METHODS)
+    known, hint = ', '.join(pnoc.METHODS), did_you_mean(ours.method, pnoc.METHODS)
     return [*faults, f'generator.method is {ours.method!r}; known: {known}{hint}']
   unit = 2 * ours.model.output_stride
   if ours.parts.tiles and ours.transform.crop % unit:

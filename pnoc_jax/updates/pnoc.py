@@ -25,22 +25,25 @@ class Method(NamedTuple):
   """Which parts a CAM method has.
 
   Attributes:
+    title: as the literature writes it.
     tiles: a second pass sees the image's quarters, whose maps shall be those of the whole.
     judge: a trained classifier judges images from which a class is erased.
-    noc: that classifier trains as well, on what the generator leaves of the class.
+    noc: that classifier, which there must be, trains as well: on what the generator leaves of the
+      class.
   """
 
+  title: str
   tiles: bool = False
   judge: bool = False
   noc: bool = False
 
 
 METHODS = {
-  'vanilla': Method(),
-  'puzzle': Method(tiles=True),
-  'occse': Method(judge=True),
-  'poc': Method(tiles=True, judge=True),
-  'pnoc': Method(tiles=True, judge=True, noc=True),
+  'vanilla': Method('Vanilla'),
+  'puzzle': Method('Puzzle-CAM', tiles=True),
+  'occse': Method('OC-CSE', judge=True),
+  'poc': Method('P-OC', tiles=True, judge=True),
+  'pnoc': Method('P-NOC', tiles=True, judge=True, noc=True),
 }
 """The CAM methods by their names in configs. A method is a row here, and nothing else."""
 

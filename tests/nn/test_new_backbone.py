@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pnoc_jax.nn import backbones, classifier, layers, torch_names
+from pnoc_jax.nn import backbones, classifier, layers, torch_names, trunk
 
 
 class Stem(nn.Module):
@@ -21,17 +21,8 @@ class Stem(nn.Module):
     return nn.relu(x), layers.stride_valid(valid, 2)
 
 
-class Block(nn.Module):
+class Block(trunk.Block):
   """One convolution and a normalisation."""
-
-  planes: int
-  expansion: int = 1
-  stride: int = 1
-  dilation: int = 1
-  project: bool = False
-  is_first: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, valid, train):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from pnoc_jax import config as config_lib
@@ -5,6 +7,8 @@ from pnoc_jax.data import sources as sources_lib
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.runs import graph
+from pnoc_jax.stages import priors
+from pnoc_jax.stages.common import stage
 
 ALL = ['classifier', 'generator', 'priors', 'evaluation', 'report']
 Status = graph.Status
@@ -170,3 +174,62 @@ def test_another_runs_product_can_be_grafted(config, tmp_path):
   config.inputs.generator = str(tmp_path / 'a')
   with pytest.raises(UserError, match=r'inputs\.generator is .*not a finished stage'):
     _plan(config, tmp_path / 'b')
+
+
+def _forget(directory, field):
+  """Makes the record of a stage one of a version that did not have a field."""
+  done = records.read_done(directory)
+  holder = done.config
+  *parents, name = field
+  for part in parents:
+    holder = holder[part]
+  del holder[name]
+  (directory / records.DONE).unlink()
+  records.write_done(directory, done.config, done.inputs, done.products)
+
+
+def test_a_field_that_a_version_before_did_not_have_stands_for_its_default(config, tmp_path):
+  _run(config, tmp_path, until='classifier')
+  _forget(tmp_path / 'classifier', ('classifier', 'smoothing'))
+  assert _status(config, tmp_path)['classifier'] is Status.DONE
+  _run(config, tmp_path)
+  # What is made from it knows it by the fingerprint that it has.
+  assert set(_status(config, tmp_path).values()) == {Status.DONE}
+  config.classifier.smoothing = 0.05
+  with pytest.raises(UserError, match='Nothing was changed') as error:
+    _plan(config, tmp_path)
+  assert _fields(error)[0] == "classifier: classifier.smoothing is '<absent>' there and 0.05 here"
+
+
+def test_a_graft_of_another_kind_is_refused(config, tmp_path):
+  _run(config, tmp_path / 'other')
+  config.inputs.priors = str(tmp_path / 'other' / 'generator')
+  with pytest.raises(UserError, match='a finished stage, but not priors'):
+    _plan(config, tmp_path / 'run')
+
+
+def test_a_need_that_is_no_earlier_stage_is_named(config, tmp_path, monkeypatch):
+  wrong = dataclasses.replace(priors.STAGE, needs=lambda config: ('generator', 'nowhere'))
+  entries = [wrong if x.name == 'priors' else x for x in stage.stages(config)]
+  monkeypatch.setattr(stage, 'stages', lambda config: tuple(entries))
+  with pytest.raises(ValueError, match='the stage priors needs nowhere; the stages before it are'):
+    _plan(config, tmp_path)
+
+
+def test_a_declared_field_that_is_none_is_named(config):
+  wrong = dataclasses.replace(priors.STAGE, reads=lambda config: ('priors', 'priors.splitz'))
+  with pytest.raises(
+    ValueError, match=r'the stage priors declares priors\.splitz, which is no field'
+  ):
+    graph.stage_settings(wrong, config)
+  looks = dataclasses.replace(priors.STAGE, looks=('nowhere',))
+  with pytest.raises(ValueError, match='the stage priors declares nowhere'):
+    looks.view(config)
+
+
+def test_a_field_of_another_name_than_its_stage_is_refused():
+  misnamed = dataclasses.make_dataclass(
+    'Misnamed', [('toy', priors.PriorsConfig, stage.field(priors.STAGE))]
+  )
+  with pytest.raises(ValueError, match='the config field toy holds the stage priors'):
+    stage.stages(misnamed)

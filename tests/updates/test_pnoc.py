@@ -343,3 +343,7 @@ def test_erasure_needs_both_a_classifier_and_a_weight(start):
     pnoc.make_generator_update(
       tiny.Net(), None, tx, lambda_re=None, lambda_cse=schedules.constant(1.0)
     )
+
+
+def test_a_noc_that_trains_is_a_judge():
+  assert all(method.judge for method in pnoc.METHODS.values() if method.noc)

@@ -1,7 +1,6 @@
 """The program of networks whose maps are wanted, by any CAM method: generator, judge, noc."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,13 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax import keys, states
-from pnoc_jax.data import info
-from pnoc_jax.data.streams import pipeline, sampling
+from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import networks, programs, settings
 from pnoc_jax.engine.programs import Program
 from pnoc_jax.engine.runtime import Context
-from pnoc_jax.losses import pnoc as losses
-from pnoc_jax.losses import puzzle
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
 from pnoc_jax.optim import optimizer, schedules
@@ -82,7 +78,7 @@ def make_program(
     tx,
     lambda_re=config.lambda_re.over(total) if method.tiles else None,
     lambda_cse=config.lambda_cse.over(total) if judge else None,
-    terms=_terms(config, examples.source),
+    terms=config.terms(examples.source),
     leak_noc_grad=leaks,
     update_ema=programs.make_update_ema(config.optim),
   )
@@ -144,26 +140,6 @@ def make_program(
     step=step,
     variables=lambda state: state.generator.eval_variables,
     rates=rates | (noc.rates if noc else {}),
-  )
-
-
-def _terms(config: 'GeneratorConfig', source: info.Source) -> losses.Terms:
-  """How the loss is computed; classes are weighted by the images that train."""
-  weight = None
-  if config.class_weight is sampling.ClassWeight.BALANCED:
-    weight = sampling.class_weights(source.labels[pipeline.labelled(source)])
-  return losses.Terms(
-    smoothing=config.smoothing,
-    class_weight=weight,
-    reconstruct=functools.partial(
-      puzzle.reconstruction_loss,
-      level=config.level,
-      distance=config.distance,
-      selection=config.selection,
-    ),
-    lambda_conf=config.lambda_conf,
-    soft_mask=config.soft_mask,
-    strategy=config.strategy,
   )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import memory as memory_lib
+from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.report import examples
 from pnoc_jax.stages.common.scores import Split
@@ -101,11 +102,26 @@ class Stage:
     """The dotted fields that its product depends on."""
     return self.reads(config) if self.reads else (self.name,)
 
+  def lookup(self, config: 'PipelineConfig', field: str) -> Any:
+    """The value of a dotted field that it declares.
+
+    Raises:
+      ValueError: the config has no such field.
+    """
+    try:
+      return settings.lookup(config, field)
+    except AttributeError as error:
+      raise ValueError(
+        f'the stage {self.name} declares {field}, which is no field of the config ({error})'
+      ) from error
+
   def view(self, config: 'PipelineConfig') -> 'PipelineConfig':
     """The config as the stage sees it; any other field raises `UndeclaredRead`."""
     if self.looks == ALL:
       return config
     allowed = (*self.declared(config), *self.looks, 'seed', 'dataset')
+    for field in allowed:
+      self.lookup(config, field)
     return View(config, self.name, allowed)  # type: ignore[return-value]
 
 
@@ -116,8 +132,13 @@ def field(stage: Stage) -> Any:
 
 def stages(config: Any) -> tuple[Stage, ...]:
   """The stages of a config, or of a class of configs, in order."""
-  found = (field.metadata.get('stage') for field in dataclasses.fields(config))
-  return tuple(stage for stage in found if stage is not None)
+  found = []
+  for field in dataclasses.fields(config):
+    stage = field.metadata.get('stage')
+    if stage is not None and stage.name != field.name:
+      raise ValueError(f'the config field {field.name} holds the stage {stage.name}: name it so')
+    found += [stage] if stage is not None else []
+  return tuple(found)
 
 
 class UndeclaredRead(RuntimeError):
