@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         found.append(pool.submit(measure, one).result())
       print(format_row(found[-1]), flush=True)
       if settings.json:
-        settings.json.write_text(json.dumps(found, indent=1) + '\n')
+        settings.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
   return found
 
 

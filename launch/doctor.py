@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
@@ -27,6 +28,7 @@ flags.declare_key_flag('config')  # For `--help`.
 
 def main(argv: list[str]) -> None:
   """Reads the flags, looks, and prints the summary."""
+  terminal.accept_all_text()
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.

@@ -23,10 +23,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, converts, and says what was written; returns the exit code."""
+  terminal.accept_all_text()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

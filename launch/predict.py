@@ -4,21 +4,25 @@
 
 Writes `<name>.png`, a palette PNG of class numbers in the image's own size, and with `--overlay`
 also `overlays/<name>.png`. Files that cannot be read are listed in `skipped.csv`. The same command
-again makes what is missing.
+again makes what is missing, and what another network, other flags or a changed image made. The
+output lies apart from the input; a file that this command did not write is never replaced.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments and segments; returns 2 where nothing could be done."""
+  terminal.accept_all_text()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -52,12 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       max_side=arguments.max_side,
     )
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    _say(f'error: {error}', sys.stderr)
     return 2
-  print(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}')
+  _say(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}', sys.stdout)
   for file, why in found.skipped:
-    print(f'skipped {file}: {why}', file=sys.stderr)
+    _say(f'skipped {file}: {why}', sys.stderr)
   return 0 if found.made or found.kept else 2
+
+
+def _say(text: str, file: TextIO) -> None:
+  """Prints what may have names of files that the terminal cannot show."""
+  encoding = file.encoding or 'utf-8'
+  print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file)
 
 
 def _scales(parser: argparse.ArgumentParser, text: str) -> tuple[float, ...]:

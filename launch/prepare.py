@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 if TYPE_CHECKING:
   from pnoc_jax.data import info, sources
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, checks and packs; returns the exit code."""
+  terminal.accept_all_text()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

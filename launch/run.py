@@ -1,8 +1,10 @@
 """Runs a config: `python launch/run.py --config=configs/pnoc_shapes.py [--workdir=DIR]`.
 
 Fields of the config are flags: `--config.generator.optim.lr=0.05`. The same command again resumes.
+A run that SIGTERM or SIGINT stopped has saved its state, and ends with 143 or 130.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
 
 _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
@@ -25,16 +28,17 @@ flags.declare_key_flag('config')  # For `--help`.
 
 def main(argv: list[str]) -> None:
   """Reads the flags and runs the config; prints what the user can mend without a traceback."""
+  terminal.accept_all_text()
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop
   from pnoc_jax.parallel import hosts
-  from pnoc_jax.runs import runner
+  from pnoc_jax.runs import disk, runner
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
   config = _CONFIG.value
-  runtime = config.runtime
+  runtime, workdir = config.runtime, Path(_WORKDIR.value or f'runs/{config.name}')
   try:
     if runtime.coordinator:
       hosts.initialize(
@@ -46,11 +50,19 @@ def main(argv: list[str]) -> None:
       raise UserError('config.runtime: num_processes and process_id need a coordinator, HOST:PORT')
     else:
       hosts.initialize(hosts.Distributed(_DISTRIBUTED.value))
-    runner.execute(config, Path(_WORKDIR.value or f'runs/{config.name}'))
+    runner.execute(config, workdir)
   except UserError as error:
     sys.exit(f'error: {error}')
   except loop.Interrupted as stop:
     print(f'stopped: {stop}')
+    sys.exit(128 + stop.signal)  # As a shell says it: the run is not done.
+  except Exception as error:
+    said = disk.full(error, workdir)
+    if said is None:
+      raise
+    print(f'error: {said}', file=sys.stderr, flush=True)
+    # What is registered for the interpreter's end fails on a full disk, too, and hides the message.
+    os._exit(1)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ def main() -> None:
     name, _, stage, _ = moment.split(':')
     left = 'done' if (workdir / stage / 'DONE').exists() else 'not done'
     print(f'[{moment}] exit {code}, {stage} is {left}', flush=True)
-    if code != {'SIGKILL': -signal.SIGKILL, 'SIGTERM': 0}[name]:
+    if code != {'SIGKILL': -signal.SIGKILL, 'SIGTERM': 143}[name]:
       sys.exit(f'{moment}: exit {code}')
 
 

@@ -105,7 +105,7 @@ def test_a_run_that_dies_anywhere_ends_as_one_that_does_not(whole, tmp_path):
   assert done.returncode == 0, done.stdout + done.stderr
   for moment in DEATHS:
     name, _, stage, _ = moment.split(':')
-    code = -9 if name == 'SIGKILL' else 0
+    code = -9 if name == 'SIGKILL' else 143
     assert f'[{moment}] exit {code}, {stage} is not done' in done.stdout
   assert 'saved at step 8; the same command resumes' in done.stdout
   assert 'Traceback' not in done.stderr

@@ -6,12 +6,14 @@ import os
 import pathlib
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from pnoc_jax import errors
+from pnoc_jax.io import user_cache
+
+_FULL = '{} takes no more files, so facts about data are not kept'
 
 
 class Arrays:
@@ -54,17 +56,17 @@ def arrays(
   sha = hashlib.sha256(repr(what).encode())
   for path in files:
     sha.update(state(path))
-  place = _directory() / kind / sha.hexdigest()[:24]
+  base = user_cache.directory('data')
+  if base is None:
+    user_cache.warn(user_cache.fault(base) or '')
+    return Arrays(None, make())
+  place = base / kind / sha.hexdigest()[:24]
   if not place.is_dir():
     made = make()
     try:
       _write(place, made)
-    except OSError as error:
-      warnings.warn(
-        f'what is found out about data sets cannot be kept in {_directory()} ({error.strerror}), '
-        'so it is found out again and again; set XDG_CACHE_HOME to a directory that can be written',
-        stacklevel=1,
-      )
+    except OSError:
+      user_cache.warn(user_cache.fault(base) or _FULL.format(base))
       return Arrays(None, made)
   return Arrays(place, {})
 
@@ -80,11 +82,6 @@ def state(path: pathlib.Path) -> bytes:
   except OSError as error:
     raise errors.UserError(f'{path}: there is no such file ({error.strerror}).') from error
   return repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode()
-
-
-def _directory() -> pathlib.Path:
-  base = os.environ.get('XDG_CACHE_HOME') or str(pathlib.Path.home() / '.cache')
-  return pathlib.Path(base) / 'pnoc_jax' / 'data'
 
 
 def _write(place: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:

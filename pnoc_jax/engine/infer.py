@@ -1,5 +1,8 @@
 """Inference of a network on many images: in buckets, at several scales, on the local devices."""
 
+import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,13 +11,18 @@ import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import buckets
-from pnoc_jax.engine import settings
+from pnoc_jax.engine import memory, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import normalize
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel.compile import BATCH, REPLICATED
 from pnoc_jax.types import Array, PyTree, Variables
+
+_SHARE = 0.6
+"""Of a device's memory that a batch may take: the next one is there already, and the maps."""
+_AT_MOST = 2000
+"""Bytes to a pixel that no network here needs: images that fit with it are not looked at."""
 
 
 class Grid(NamedTuple):
@@ -85,6 +93,7 @@ class Inference:
       image = normalize.normalize(image, box, mean=mean, std=std)
       return network.scale(variables, image, box[:, 2:])
 
+    self._traced = scale
     self._scale = compiler.jit(scale, self._mesh, ins=(REPLICATED, BATCH, BATCH), outs=BATCH)
     self._fuse, self._fused = network.fuse, {}
 
@@ -113,7 +122,8 @@ class Inference:
     """
     # The device works on the next batch while this one is fetched and written.
     ahead = None
-    batches = buckets.multi_scale_batches(source, indices, self._shapes, workers=self._workers)
+    shapes = self._fitting(source)
+    batches = buckets.multi_scale_batches(source, indices, shapes, workers=self._workers)
     with batches:
       for batch in batches:
         started = batch, self._start(batch, context(batch))
@@ -122,6 +132,28 @@ class Inference:
         ahead = started
     if ahead is not None:
       yield from _rows(*ahead)
+
+  def _fitting(self, source: info.Source) -> buckets.Shapes:
+    """The shapes, with as many images at a time as a device has memory for, and a word on it."""
+    sizes, square = [source.size(i) for i in range(len(source))], self._shapes.resize_to
+    largest = (square, square) if square else max(sizes, key=math.prod)
+    shape = buckets.scaled_bucket(largest, max(self._shapes.scales), multiple=self._shapes.multiple)
+    devices, room = self._mesh.size, _SHARE * memory.device_bytes()
+    rows = self._shapes.batch_size // devices
+    if rows == 1 or rows * shape[0] * shape[1] * _AT_MOST <= room:
+      return self._shapes
+    image = jax.ShapeDtypeStruct((1, *shape, len(source.info.mean)), np.uint8)
+    box = jax.ShapeDtypeStruct((1, 4), np.int32)
+    need = memory.forward_bytes(self._traced, self._variables, image, box)
+    fitting = max(int(room // need), 1)
+    if fitting >= rows:
+      return self._shapes
+    warnings.warn(
+      f'{source.split} has images of up to {largest[1]}x{largest[0]} px, each of which needs about '
+      f'{need / 2**30:.1f} GiB on a device: inference takes {fitting} at a time in place of {rows}',
+      stacklevel=1,
+    )
+    return dataclasses.replace(self._shapes, batch_size=fitting * devices)
 
   def _start(self, batch: Mapping[str, Any], context: Mapping[str, np.ndarray]) -> PyTree:
     results, scaled = [], []

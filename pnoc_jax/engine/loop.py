@@ -56,11 +56,12 @@ class Interrupted(Exception):
 
   Attributes:
     step: the step that was saved.
+    signal: the signal that asked for it; SIGTERM where another process received it.
   """
 
   def __init__(self, step: int, what: str | None = None):
     super().__init__(f'{what or f"saved at step {step}"}; the same command resumes.')
-    self.step = step
+    self.step, self.signal = step, signal.SIGTERM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +254,8 @@ def stop_on_signals(
 ) -> Iterator[Callable[[], bool]]:
   """Turns the first SIGTERM or SIGINT into a flag; a second one acts as it did before.
 
-  Outside the main thread, where Python has no signal handlers, the flag is never set.
+  Outside the main thread, where Python has no signal handlers, the flag is never set. An
+  `Interrupted` that passes is told which signal came.
 
   Yields:
     A function that tells whether a signal has come: `fit`'s `should_stop`.
@@ -262,7 +264,7 @@ def stop_on_signals(
   if threading.current_thread() is not threading.main_thread():
     yield flag.is_set
     return
-  before = {}
+  before, came = {}, []
 
   def restore() -> None:
     for number, handler in before.items():
@@ -270,7 +272,8 @@ def stop_on_signals(
       signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
   def handle(number: int, frame: Any) -> None:
-    del number, frame
+    del frame
+    came.append(signal.Signals(number))
     flag.set()
     restore()
 
@@ -278,5 +281,8 @@ def stop_on_signals(
     before[number] = signal.signal(number, handle)
   try:
     yield flag.is_set
+  except Interrupted as stop:
+    stop.signal = came[0] if came else stop.signal
+    raise
   finally:
     restore()

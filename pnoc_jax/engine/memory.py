@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +164,38 @@ def kept_an_image(
     for n in (1, 2)
   )
   return two - one
+
+
+def device_bytes() -> int:
+  """Bytes that a program can have on a device; the devices of a CPU share its memory."""
+  devices = jax.local_devices()
+  stats = devices[0].memory_stats() or {}
+  host = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return stats.get('bytes_limit') or host // len(devices)
+
+
+def forward_bytes(fn: Callable[..., PyTree], *arguments: PyTree) -> int:
+  """Bytes that a computation without a backward pass holds at once, about.
+
+  It is twice what the largest of its operations reads and writes: a compiler keeps a few arrays for
+  later ones, and needs working space.
+
+  Args:
+    fn: a pure function.
+    *arguments: arrays or shapes.
+  """
+  return 2 * _largest(jax.make_jaxpr(fn)(*arguments).jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+  found = 0
+  for operation in jaxpr.eqns:
+    inner = [x for x in operation.params.values() if hasattr(x, 'jaxpr') or hasattr(x, 'eqns')]
+    for x in inner:
+      found = max(found, _largest(getattr(x, 'jaxpr', x)))
+    if not inner:
+      found = max(found, _bytes([x.aval for x in (*operation.invars, *operation.outvars)]))
+  return found
 
 
 def _bytes(tree: PyTree) -> int:

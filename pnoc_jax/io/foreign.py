@@ -57,7 +57,10 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
   if not isinstance(loaded, Mapping) or not all(torch.is_tensor(t) for t in loaded.values()):
     raise errors.UserError(f'{file} holds no state dict (a mapping of names to tensors).')
   try:
-    return {name: tensor.detach().numpy() for name, tensor in loaded.items()}
+    # numpy has no bfloat16; all other types are converted where the names are known.
+    brain = torch.bfloat16
+    found = {name: tensor.detach() for name, tensor in loaded.items()}
+    return {n: (x.float() if x.dtype == brain else x).numpy() for n, x in found.items()}
   except TypeError as error:
     raise errors.UserError(f'{file}: numpy has no such type ({error}); store float32.') from error
 

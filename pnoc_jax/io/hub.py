@@ -7,12 +7,12 @@ instead.
 
 import functools
 import hashlib
-import os
 import pathlib
 import re
 from types import ModuleType
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import user_cache
 
 PREFIX = 'hub:'
 FILE = 'model.safetensors'
@@ -25,11 +25,14 @@ def by_hand(name: str) -> pathlib.Path:
 
   Args:
     name: `hub:OWNER/NAME`, with `@REVISION` or without.
+
+  Returns:
+    A file in the user's cache directory; without a home, below the working directory.
   """
   repository, revision = _parse(name)
-  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  base = user_cache.directory('weights') or pathlib.Path('weights')
   stem = '--'.join([*repository.split('/'), *(revision or '').split('/')]).rstrip('-')
-  return pathlib.Path(base) / 'pnoc_jax' / 'weights' / f'{stem}.safetensors'
+  return base / f'{stem}.safetensors'
 
 
 @functools.cache

@@ -7,6 +7,7 @@ What a training leaves is `<stage>/weights.safetensors`, which holds the arrays 
 import json
 import os
 import pathlib
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -209,8 +210,26 @@ def _read_any(file: pathlib.Path, arch: str) -> tuple[dict[str, Any], dict[str, 
       return tensors, meta
   else:
     tensors = foreign.read_torch(file)
+  tensors = _as_float32(file, tensors)
   ours, unknown = torch_names.from_torch(tensors, backbones.info(arch))
   return ours | {name: tensors[name] for name in unknown}, {}
+
+
+def _as_float32(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The arrays, those of half, brain and double precision as float32; a warning says so."""
+  converted = {
+    name: x.dtype.name
+    for name, x in tensors.items()
+    if x.dtype.name in ('float16', 'bfloat16', 'float64')
+  }
+  if converted:
+    kinds = ' and '.join(sorted(set(converted.values())))
+    warnings.warn(
+      f'{file}: {len(converted)} of {len(tensors)} arrays are {kinds}; they are converted to '
+      'float32',
+      stacklevel=1,
+    )
+  return {n: x.astype(np.float32) if n in converted else x for n, x in tensors.items()}
 
 
 def _add_channels(found: dict[str, Any], expected: Mapping[str, Any]) -> None:
@@ -231,9 +250,24 @@ def _is_under(name: str, part: str) -> bool:
 def _merge(path: str | os.PathLike, template: Variables, found: Any) -> Variables:
   """Returns the found values in the template's structure; an error names the file."""
   try:
-    return trees.merge_strict(template, found)
+    merged = trees.merge_strict(template, found)
   except errors.UserError as error:
     raise errors.UserError(f'{path} does not fit the model: {error}') from error
+  _check_finite(path, merged)
+  return merged
+
+
+def _check_finite(path: str | os.PathLike, variables: Variables) -> None:
+  wrong = [
+    name
+    for name, x in trees.flatten_names(variables).items()
+    if isinstance(x, np.ndarray) and x.dtype.kind == 'f' and not np.isfinite(x).all()
+  ]
+  if wrong:
+    raise errors.UserError(
+      f'{path}: {len(wrong)} arrays hold NaN or infinity, the first is {wrong[0]}: the file is '
+      'damaged, or of a training that diverged; take other weights'
+    )
 
 
 def import_weights(path: str | os.PathLike, arch: str = '') -> tuple[Variables, dict[str, Any]]:
@@ -258,7 +292,9 @@ def import_weights(path: str | os.PathLike, arch: str = '') -> tuple[Variables, 
     arrays, meta = foreign.read_old(old)
     if arch and meta.get('arch', arch) != arch:
       raise errors.UserError(f'{old} holds weights of {meta["arch"]}, not of {arch}.')
-    return trees.unflatten_names(arrays), meta
+    variables = trees.unflatten_names(arrays)
+    _check_finite(old, variables)
+    return variables, meta
   backbones.info(arch)
   file = find(path)
   found, _ = _read_any(file, arch)

@@ -141,7 +141,7 @@ def score(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
   Returns:
     `miou` over all C classes (one that never occurs counts 0, as in the reference), `miou_fg`
     without the background, `fp` and `fn` as means over the foreground; by class: `iou`,
-    `fp_class`, `fn_class`.
+    `fp_class`, `fn_class`; `absent`, the classes of which the masks hold no pixel.
   """
   if counts.true.shape != (len(classes),):
     raise ValueError(f'counts are {counts.true.shape}, but there are {len(classes)} classes')
@@ -161,4 +161,5 @@ def score(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
     'iou': by_class(ious),
     'fp_class': by_class(fp),
     'fn_class': by_class(fn),
+    'absent': [name for name, pixels in zip(classes, counts.true, strict=True) if not pixels],
   }

@@ -9,6 +9,9 @@ from jax.experimental import multihost_utils
 
 from pnoc_jax import errors
 
+_SLURM = 'SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID'
+"""What JAX reads of the variables that SLURM sets for a task."""
+
 
 class Distributed(enum.Enum):
   """Whether to join other processes.
@@ -45,7 +48,8 @@ def initialize(
     Whether processes were joined.
 
   Raises:
-    UserError: only a part of coordinator, num_processes and process_id is given.
+    UserError: only a part of coordinator, num_processes and process_id is given, or the processes
+      do not find each other.
   """
   if distributed is Distributed.OFF:
     return False
@@ -60,16 +64,38 @@ def initialize(
     return False
   # CPU processes cannot exchange arrays without it; other backends ignore it.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  if explicit:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-  else:
-    jax.distributed.initialize()
+  try:
+    if explicit:
+      jax.distributed.initialize(coordinator, num_processes, process_id)
+    else:
+      jax.distributed.initialize()
+  except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    raise errors.UserError(_explain(error, explicit=explicit)) from error
   return True
+
+
+def _explain(error: Exception, *, explicit: bool) -> str:
+  said = ' '.join(str(error).split()) or 'no reason is given'
+  text = f'the processes cannot be joined ({type(error).__name__}: {said})'
+  if explicit:
+    return f'{text}; is coordinator HOST:PORT of process 0, and can all processes reach it?'
+  missing = [name for name in _SLURM if name not in os.environ]
+  if len(missing) == len(_SLURM):
+    where = 'no SLURM job is seen here'
+  elif missing:
+    where = f'of what SLURM tells a task, {", ".join(missing)} is missing: start it with srun'
+  else:
+    where = 'SLURM tells all that is needed'
+  return (
+    f'{text}; {where}. Without a cluster give each process config.runtime.coordinator, '
+    'num_processes and process_id; a single process needs --distributed=off.'
+  )
 
 
 def _in_cluster() -> bool:
   # SLURM_STEP_*, not SLURM_NTASKS: the latter is also set in a shell that `salloc` opened.
-  slurm = int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1
+  tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '1')
+  slurm = tasks.isdecimal() and int(tasks) > 1
   tpu = ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
   return slurm or tpu
 

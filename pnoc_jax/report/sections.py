@@ -135,6 +135,7 @@ def class_table(result: files.Result) -> str:
   caption = 'In percent.'
   if 'threshold' in result:
     caption = f'In percent, at threshold {tables.number(result["threshold"], 2)}.'
+  caption = ' '.join((caption, *(f'Note: {said}.' for said in tables.notes(result))))
   rows = tables.per_class_rows(result)
   return page.table(tables.PER_CLASS_HEADER, rows, caption=caption, means=2)
 

@@ -86,7 +86,20 @@ def score(result: files.Result) -> str:
   if 'undecided' in result:
     undecided, accuracy = number(result['undecided']), number(result['accuracy'])
     lines.append(f'undecided {undecided} %; accuracy of the others {accuracy} %')
+  lines += [f'note: {said}' for said in notes(result)]
   return '\n'.join(lines)
+
+
+def notes(result: files.Result) -> list[str]:
+  """What must be known before a score is read: classes that its masks do not show."""
+  absent = result.get('absent')
+  if not absent:
+    return []
+  named = ', '.join(absent[:8]) + (f' and {len(absent) - 8} more' if len(absent) > 8 else '')
+  return [
+    f'the masks hold no pixel of {named}: what is not there counts 0 in the means (a value of 255 '
+    'is void, and no class)'
+  ]
 
 
 def whole_run(run: files.RunFiles) -> str:

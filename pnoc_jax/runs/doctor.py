@@ -1,7 +1,6 @@
 """Looks at a data set, an installation and a run's directory before the run; changes nothing."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import os
 import platform
@@ -17,12 +16,12 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Report, Severity
-from pnoc_jax.engine import memory
+from pnoc_jax.engine import memory, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.runs import graph, runner, sweep
+from pnoc_jax.runs import graph, lock, runner, sweep
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
@@ -31,6 +30,10 @@ _SLOW_ON_CPU = 20_000_000
 """Parameters from which on a training on a CPU is remarked on."""
 _FULL = 0.9
 """Share of a device's memory, or of the disk, that an estimate may fill without a remark."""
+
+_SHARED = Path('/dev/shm')
+_HELD = 3
+"""Batches of a worker that are in shared memory at once: two ready, and one that is read."""
 
 # (split, images) -> called with (examples done, examples), in a with statement.
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int, int], None]]]
@@ -91,6 +94,13 @@ def _installation(config: PipelineConfig, workdir: Path, report: Report) -> Runt
     'installation',
     f'{kinds} of {room} each; {os.cpu_count()} CPU cores, {readable(_host_memory())} of memory',
   )
+  chosen = config.runtime.compilation_cache
+  for place in (
+    Path(chosen) if chosen else user_cache.directory('xla'),
+    user_cache.directory('data'),
+  ):
+    if (said := user_cache.fault(place)) and said not in {x.what for x in report.findings}:
+      report.add(WARNING, 'installation', said)
   return Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),
@@ -104,10 +114,7 @@ def _host_memory() -> int:
 
 
 def _device_memory() -> int:
-  """Bytes that a program can have on a device; the devices of a CPU share its memory."""
-  devices = jax.local_devices()
-  stats = devices[0].memory_stats() or {}
-  return stats.get('bytes_limit') or _host_memory() // len(devices)
+  return memory.device_bytes()
 
 
 Looked = dict[str, tuple[info.Source, survey.Survey]]
@@ -182,7 +189,7 @@ def _plan(
     opened = {split: looked[split][0] for split in needed}
     if any(runtime.quarantined.values()):
       opened = {split: runtime.source(config.dataset, split) for split in needed}
-    plan = graph.make_plan(config, workdir, opened)
+    plan = runner.make_plan(config, opened, runtime)
   there = {item.stage.name: item.directory for item in plan if not item.runs}
   for item in plan:
     about, source = f'stage {item.stage.name}', looked[needed[0]][0]
@@ -204,12 +211,8 @@ def _check_workdir(workdir: Path, report: Report) -> None:
     report.add(FAULT, 'run', f'{workdir} cannot be written: {parent} belongs to someone else')
   state = 'is there already' if workdir.exists() else 'is new'
   report.add(FACT, 'run', f'{workdir} {state}')
-  if (workdir / '.lock').is_file():
-    with open(workdir / '.lock', 'rb') as file:
-      try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-      except OSError:
-        report.add(WARNING, 'run', f'another run is at work in {workdir}')
+  if workdir.is_dir() and (said := lock.trouble(workdir)):
+    report.add(WARNING, 'run', said)
 
 
 def _existing(path: Path) -> Path:
@@ -274,6 +277,7 @@ def _disk(
       if name in needs:
         # One more than are kept while the newest is written, and the weights.
         wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
+  _shared_memory(config, plan, looked, report)
   free = shutil.disk_usage(_existing(workdir)).free
   total = sum(wanted.values())
   parts = ', '.join(f'{k} {readable(x)}' for k, x in wanted.items() if x)
@@ -282,6 +286,45 @@ def _disk(
   text += f'; free are {readable(free)}'
   level = FAULT if total > free else WARNING if total > _FULL * free else FACT
   report.add(level, 'disk', text)
+
+
+def _shared_memory(
+  config: PipelineConfig, plan: list[graph.Planned], looked: Looked, report: Report
+) -> None:
+  """Batches that processes have loaded pass through shared memory, which containers keep small."""
+  if not config.runtime.workers or not _SHARED.is_dir():
+    return
+  largest = max((int(seen.sizes.prod(1).max(initial=0)) for _, seen in looked.values()), default=0)
+  needs = [
+    config.runtime.workers * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
+    for item in plan
+    if item.runs
+  ]
+  need, there = max(needs, default=0), shutil.disk_usage(_SHARED).total
+  if need > _FULL * there:
+    report.add(
+      WARNING,
+      'memory',
+      f'{config.runtime.workers} workers hand over batches of about {readable(need)} in {_SHARED}, '
+      f'which has {readable(there)}: enlarge it (docker run --shm-size=8g), or lower '
+      'config.runtime.workers',
+    )
+
+
+def _batch_bytes(ours: object, largest: int) -> int:
+  """Bytes of a batch of a stage that is made of images.
+
+  Args:
+    ours: the stage's config.
+    largest: pixels of the largest image.
+  """
+  if isinstance(ours, settings.TrainingConfig):
+    pixels = ours.transform.crop**2 or largest
+    return ours.batch_size * pixels * 4  # Three channels and a target.
+  if isinstance(ours, settings.InferenceConfig):
+    pixels = getattr(ours, 'resize_to', 0) ** 2 or largest
+    return int(ours.batch_size * pixels * 3 * sum(s**2 for s in getattr(ours, 'scales', (1.0,))))
+  return 0
 
 
 def product_bytes(entry: stage.Stage, labels: np.ndarray, sizes: np.ndarray) -> int:

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 here = pathlib.Path(__file__).parent
-contract = json.loads((here / 'model.json').read_text())
+contract = json.loads((here / 'model.json').read_text(encoding='utf-8'))
 model = jax.export.deserialize(bytearray((here / 'model.stablehlo').read_bytes()))
 size = contract['input']['height'], contract['input']['width']
 

@@ -1,10 +1,9 @@
 """Runs a config: checks, plan, stages; and sweeps of several runs."""
 
 import contextlib
-import fcntl
-import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -15,12 +14,12 @@ from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import clock, log, loop, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.report import build
-from pnoc_jax.runs import graph, sweep
+from pnoc_jax.report import build, files
+from pnoc_jax.runs import graph, lock, sweep
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -38,8 +37,10 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
   """
   validate(config)
   _check_outputs(workdir)
-  compiler.setup_cache(config.runtime.compilation_cache or _cache_directory())
-  with _locked(workdir), loop.stop_on_signals() as should_stop:
+  _setup_cache(config)
+  # One process of a run keeps other runs out for all of them.
+  locked = lock.hold(workdir) if hosts.is_main() else contextlib.nullcontext()
+  with locked, loop.stop_on_signals() as should_stop:
     if config.sweep:
       sweep.execute(config, workdir, lambda run, path: _run(run, path, should_stop))
     else:
@@ -55,23 +56,18 @@ def _check_outputs(workdir: Path) -> None:
     raise UserError(f'--workdir is {workdir}, which cannot be made: {error.strerror}') from error
 
 
-def _cache_directory() -> str:
-  base = os.environ.get('XDG_CACHE_HOME') or str(Path.home() / '.cache')
-  return str(Path(base) / 'pnoc_jax' / 'xla')
-
-
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-  """Keeps a second run out of the directory; the lock goes with the process, even when killed."""
-  if not hosts.is_main():
-    yield
-    return
-  with open(workdir / '.lock', 'w') as file:
+def _setup_cache(config: PipelineConfig) -> None:
+  """Keeps compiled programs where that can be; a run can do without."""
+  chosen = config.runtime.compilation_cache
+  path = Path(chosen) if chosen else user_cache.directory('xla')
+  said = user_cache.fault(path)
+  if path is not None and said is None:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      compiler.setup_cache(path)
     except OSError as error:
-      raise UserError(f'another run is at work in {workdir}') from error
-    yield
+      said = f'{path} cannot be made ({error.strerror}), so compiled programs are not kept'
+  if said is not None and hosts.is_main():
+    user_cache.warn(said)
 
 
 def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool]) -> None:
@@ -86,13 +82,14 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
   sources = _open(config, runtime)
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
-  plan = graph.make_plan(config, workdir, sources)
+  plan = make_plan(config, sources, runtime)
   there = {item.stage.name: item.directory for item in plan if not item.runs}
   for item in plan:
     if item.runs:
       item.stage.check(context(item, config, there, runtime))
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
+    _remark(workdir, sources)
     records.write_json(workdir / 'config.json', settings.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
@@ -105,6 +102,31 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir, stage.stages(config)))
+
+
+def make_plan(
+  config: PipelineConfig, sources: dict[str, info.Source], runtime: Runtime
+) -> list[graph.Planned]:
+  """The plan; an evaluation whose masks or images have changed since is to do again what changed.
+
+  Args:
+    config: the run's.
+    sources: the data set's splits, without the quarantined images.
+    runtime: of the run.
+
+  Raises:
+    UserError: as of `graph.make_plan`.
+  """
+  plan = graph.make_plan(config, runtime.workdir, sources)
+  directories = {item.stage.name: item.directory for item in plan}
+  for item in plan:
+    if item.stage.name == 'evaluation' and item.status is graph.Status.DONE:
+      changed = evaluation.stale(config, directories, item.directory, runtime)
+      if changed and hosts.is_main():
+        said = ', '.join(changed)
+        print(f'evaluation: masks or images have changed, or are new; scored again: {said}')
+      item.status = graph.Status.RESUME if changed else item.status
+  return plan
 
 
 def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:
@@ -167,6 +189,15 @@ def _print_plan(
   for item in plan:
     text = item.stage.describe(config, train) if item.runs else str(item.directory)
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
+
+
+def _remark(workdir: Path, sources: Mapping[str, info.Source]) -> None:
+  """Warns of what is odd about the splits, here and, by a file, in the report."""
+  found = {split: info.remarks(source) for split, source in sources.items()}
+  for split, remarks in found.items():
+    for remark in remarks:
+      print(f'warning: split {split}: {remark}', file=sys.stderr, flush=True)
+  records.write_json(workdir / files.REMARKS, found)
 
 
 def _run_stage(

@@ -5,13 +5,16 @@ end of a run does what is left.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pnoc_jax.data import info
 from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context, Runtime
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
@@ -54,6 +57,8 @@ def run(context: Context) -> None:
     for split in dict.fromkeys(splits):
       if not context.source(split).has_masks:
         print(f'  {split}: no masks, not scored')
+      elif not context.source(split).labels.any():
+        print(f'  {split}: no image has a label; scored is only what is made of all images')
     for entry in wanted:
       score_stage(config, entry, context.inputs, context.out, context.runtime)
   hosts.barrier('evaluation')
@@ -78,19 +83,74 @@ def score_stage(
   Raises:
     UserError: a product is missing, damaged or of another image.
   """
-  of = config.evaluation.of
-  if entry.name not in of:
+  for score, split, path, made_from in _due(config, entry, directories, out, runtime):
+    source = runtime.source(config.dataset, split)
+    look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
+    records.write_json(path, {**score.measure(look, _inputs(config, directories)), **made_from})
+    print(f'\n{score.title} of {split}:', flush=True)
+    print(tables.score(records.read_json(path)), flush=True)
+
+
+def stale(
+  config: stage.PipelineConfig, directories: Mapping[str, Path], out: Path, runtime: Runtime
+) -> list[str]:
+  """Scores that are missing, or that were taken before a mask or an image changed.
+
+  Args:
+    config: the run's config.
+    directories: of the stages' products.
+    out: directory of the scores.
+    runtime: the sources without their quarantined images.
+
+  Returns:
+    `<score> of <split>`, in order.
+  """
+  return [
+    f'{score.name} of {split}'
+    for entry in stage.stages(config)
+    for score, split, *_ in _due(config, entry, directories, out, runtime)
+  ]
+
+
+def _due(
+  config: stage.PipelineConfig,
+  entry: stage.Stage,
+  directories: Mapping[str, Path],
+  out: Path,
+  runtime: Runtime,
+) -> Iterator[tuple[stage.Score, str, Path, dict[str, Any]]]:
+  """The scores of a stage that are not up to date: score, split, file, and what it depends on."""
+  if entry.name not in config.evaluation.of:
     return
-  inputs = {name: directories[name] for name in of if name in directories}
   for score in entry.scores:
     for split in _splits(config, entry, score):
-      source = runtime.source(config.dataset, split)
-      path, made_from = out / f'{score.name}_{split}.json', _made_from(config, entry, score, inputs)
-      if source.has_masks and not _is_current(path, made_from):
-        look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
-        records.write_json(path, {**score.measure(look, inputs), **made_from})
-        print(f'\n{score.title} of {split}:', flush=True)
-        print(tables.score(records.read_json(path)), flush=True)
+      source, path = runtime.source(config.dataset, split), out / f'{score.name}_{split}.json'
+      if source.has_masks and (score.everything or source.labels.any()):
+        made_from = _made_from(config, entry, score, _inputs(config, directories))
+        made_from['made_from']['files'] = files_digest(source)
+        if not _is_current(path, made_from):
+          yield score, split, path, made_from
+
+
+def _inputs(config: stage.PipelineConfig, directories: Mapping[str, Path]) -> dict[str, Path]:
+  return {name: directories[name] for name in config.evaluation.of if name in directories}
+
+
+def files_digest(source: info.Source) -> str:
+  """Changes with the names, sizes and times of a split's images and masks, not with their folder.
+
+  Raises:
+    UserError: a file is not there.
+  """
+  sha = hashlib.sha256(repr(source.ids).encode())
+  for index in range(len(source)):
+    for path in source.files(index):
+      try:
+        stat = path.stat()
+      except OSError as error:
+        raise UserError(f'{path}: there is no such file ({error.strerror})') from error
+      sha.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
+  return sha.hexdigest()[:16]
 
 
 def _splits(

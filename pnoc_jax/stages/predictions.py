@@ -179,7 +179,11 @@ STAGE = stage.Stage(
   check=_check,
   faults=lambda config: faults(config.predictions),
   splits=lambda config: config.predictions.splits,
-  scores=(stage.Score('predictions', 'Predictions', scores.score_predictions, headline=True),),
+  scores=(
+    stage.Score(
+      'predictions', 'Predictions', scores.score_predictions, headline=True, everything=True
+    ),
+  ),
   figures=label_maps.predictions,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -11,6 +11,7 @@ from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
@@ -128,6 +129,13 @@ def _prior(
 
 
 def _check(context: Context) -> None:
+  for split in context.config.priors.splits:
+    if not context.source(split).labels.any():
+      raise UserError(
+        f'priors.splits names {split}, in which no image has a label, and priors are made of '
+        'images with one: add labels, or name other splits, e.g. '
+        f'--config.priors.splits={context.train.split}'
+      )
   if 'generator' in context.inputs:
     dataset = context.train.info
     model = networks.build(context.config.generator.model, dataset.num_classes)

@@ -134,7 +134,11 @@ STAGE = stage.Stage(
   check=_check,
   faults=_faults,
   splits=lambda config: config.priors.splits,
-  scores=(stage.Score('pseudo_masks', 'Pseudo masks', scores.score_pseudo_masks, headline=True),),
+  scores=(
+    stage.Score(
+      'pseudo_masks', 'Pseudo masks', scores.score_pseudo_masks, headline=True, everything=True
+    ),
+  ),
   figures=label_maps.pseudo_masks,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

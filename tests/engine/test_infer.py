@@ -111,3 +111,24 @@ def test_present_classes_fill_a_power_of_two():
   np.testing.assert_array_equal(infer.present(labels), [[1, 3, 4, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
   assert infer.present(np.ones((1, 3))).tolist() == [[0, 1, 2]]
   assert infer.present(np.zeros((2, 3))).shape == (2, 1)
+
+
+def test_a_batch_is_as_large_as_the_memory_allows(source, one_device, tmp_path, monkeypatch):
+  config = settings.MultiScaleConfig(batch_size=4, multiple=8, max_buckets=1, scales=(1.0,))
+  whole = list(
+    _inference(source, one_device, tmp_path, config)(source, range(COUNT), context=_name)
+  )
+  # An image is 40 x 32 px of 3 channels: 15 KiB in float32, which an operation reads and writes.
+  monkeypatch.setattr(infer.memory, 'device_bytes', lambda: 160 << 10)
+  rows, run = [], _inference(source, one_device, tmp_path, config)
+
+  def name(batch):
+    rows.append(len(batch['index']))
+    return _name(batch)
+
+  with pytest.warns(UserWarning, match=r'up to 30x36 px, each of which needs about'):
+    found = list(run(source, range(COUNT), context=name))
+  assert 1 <= max(rows) < 4
+  for (index, size, row), (other, its, expected) in zip(found, whole, strict=True):
+    assert (index, size) == (other, its)
+    np.testing.assert_allclose(row['sums'], expected['sums'], rtol=1e-5)

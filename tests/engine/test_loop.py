@@ -196,3 +196,11 @@ def test_batches_that_end_are_an_error():
       total_steps=3,
       every=loop.Every(),
     )
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_tells_the_signal_that_came(number):
+  with pytest.raises(loop.Interrupted) as caught, loop.stop_on_signals():
+    signal.raise_signal(number)
+    raise loop.Interrupted(3)
+  assert caught.value.signal is number

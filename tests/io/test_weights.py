@@ -179,3 +179,11 @@ def test_safetensors_into_a_truncated_model(tmp_path):
   safetensors.numpy.save_file(tensors, file)
   with pytest.raises(errors.UserError, match=r'(?s)layer1/block0/bn1/mean.*layer1/block7'):
     weights.load_pretrained(file, short, arch='resnet18')
+
+
+def test_own_weights_that_are_not_finite_are_refused(tmp_path):
+  variables = template()
+  variables['params']['classifier']['kernel'][0, 0, 0, 0] = np.nan
+  weights.save(tmp_path, variables)
+  with pytest.raises(errors.UserError, match=r'NaN or infinity, the first is params/classifier'):
+    weights.load_into(tmp_path, variables)

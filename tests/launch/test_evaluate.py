@@ -65,6 +65,31 @@ def test_files_at_fault_are_named_and_nothing_is_written(arguments, tmp_path, ca
   assert not out.exists()
 
 
+@pytest.mark.parametrize('value', [0, 1])
+def test_a_class_without_a_pixel_is_named(arguments, root, tmp_path, capsys, value):
+  # Masks of 0 and 255: what is void would be a foreground, and the score tells nothing of it.
+  for name in 'abcd':
+    mask = images.read_mask(root / 'masks' / f'{name}.png')
+    mask[:] = 0
+    mask[:4] = 255
+    images.write_png(root / 'masks' / f'{name}.png', mask)
+    mask[:4] = value
+    images.write_png(tmp_path / 'pred' / f'{name}.png', mask)
+  assert evaluate.main([*arguments, f'--output={tmp_path / "out"}']) == 0
+  told = capsys.readouterr().out
+  assert 'the masks hold no pixel of cat, dog, horse: what is not there counts 0' in told
+  assert '255 is void' in told
+  result = records.read_json(tmp_path / 'out' / 'evaluation.json')
+  assert result['absent'] == ['cat', 'dog', 'horse'] and result['miou'] == pytest.approx(25)
+
+
+def test_a_value_of_a_mask_that_is_no_class_is_an_error_with_the_file(arguments, root, capsys):
+  images.write_png(root / 'masks' / 'c.png', np.full((28, 30), 9, np.uint8))
+  assert evaluate.main(arguments) == 2
+  told = capsys.readouterr().err
+  assert f'{root / "masks" / "c.png"}: the mask holds the value 9; classes are 0..3' in told
+
+
 def test_of_many_files_the_first_ten_are_named(tmp_path, capsys):
   # The data set of a run, from its record.
   config = info.DatasetConfig()

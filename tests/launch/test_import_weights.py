@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -77,3 +79,35 @@ def test_from_the_shell(tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr.startswith('error: ') and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64'])
+def test_other_precisions_are_converted_with_a_word(source, tmp_path, dtype):
+  tensors = {
+    name: x.astype(jnp.dtype(dtype)) if x.dtype == np.float32 else x
+    for name, x in safetensors.numpy.load_file(source).items()
+  }
+  file, out = tmp_path / 'other.safetensors', tmp_path / 'out'
+  safetensors.numpy.save_file(tensors, file)
+  with pytest.warns(UserWarning, match=rf'other\.safetensors: \d+ of \d+ arrays are {dtype}; they'):
+    assert import_weights.main(['--arch=resnest14', f'--input={file}', f'--output={out}']) == 0
+  variables, _ = weights.load(out)
+  leaves = jax.tree.leaves(variables)
+  assert {x.dtype for x in leaves} == {np.dtype(np.float32)}
+  expected, _ = weights.import_weights(source, 'resnest14')
+  for found, whole in zip(leaves, jax.tree.leaves(expected), strict=True):
+    np.testing.assert_array_equal(found, whole.astype(jnp.dtype(dtype)).astype(np.float32))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(source, tmp_path, capsys, value):
+  tensors = safetensors.numpy.load_file(source)
+  tensors['layer1.0.conv1.weight'].flat[3] = value
+  file, out = tmp_path / 'nan.safetensors', tmp_path / 'out'
+  safetensors.numpy.save_file(tensors, file)
+  assert import_weights.main(['--arch=resnest14', f'--input={file}', f'--output={out}']) == 2
+  told = capsys.readouterr().err
+  assert (
+    'nan.safetensors: 1 arrays hold NaN or infinity, the first is params/backbone/layer1' in told
+  )
+  assert not out.exists()

@@ -34,3 +34,121 @@ def test_processes_without_a_coordinator_are_refused(tmp_path):
   done = _call('run', *arguments, '--config.runtime.num_processes=2')
   assert done.returncode == 1 and 'need a coordinator' in done.stderr
   assert not (tmp_path / 'run').exists()
+
+
+_STOPPED = """
+import runpy, signal, sys
+sys.path.insert(0, '.')
+from pnoc_jax.engine import loop
+from pnoc_jax.runs import runner
+
+def execute(config, workdir):
+  with loop.stop_on_signals():
+    signal.raise_signal(signal.{name})
+    raise loop.Interrupted(3)
+
+runner.execute = execute
+sys.argv = ['launch/run.py', '--config=configs/pnoc_shapes.py']
+runpy.run_path('launch/run.py', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize(('name', 'code'), [('SIGTERM', 143), ('SIGINT', 130)])
+def test_a_stopped_run_ends_as_a_shell_says_it(name, code):
+  done = subprocess.run(
+    [sys.executable, '-c', _STOPPED.format(name=name)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == code, done.stderr
+  assert done.stdout == 'stopped: saved at step 3; the same command resumes.\n'
+
+
+@pytest.mark.parametrize(('code', 'requeued'), [(143, True), (130, False), (1, False), (0, False)])
+def test_slurm_requeues_what_sigterm_stopped(tmp_path, code, requeued):
+  for name, line in (('srun', f'exit {code}'), ('scontrol', f'echo "$@" > {tmp_path}/asked')):
+    (tmp_path / name).write_text(f'#!/bin/sh\n{line}\n')
+    (tmp_path / name).chmod(0o755)
+  path = f'{tmp_path}:{os.environ["PATH"]}'
+  env = os.environ | {'PATH': path, 'SLURM_JOB_ID': '17'}
+  done = subprocess.run(['bash', 'launch/slurm.sh'], cwd=ROOT, env=env, check=False)
+  assert done.returncode == code
+  asked = tmp_path / 'asked'
+  assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeued else '')
+
+
+_FULL = """
+import runpy, sys, atexit, errno
+sys.path.insert(0, '.')
+from pnoc_jax.runs import runner
+
+def execute(config, workdir):
+  atexit.register(lambda: 1 / 0)
+  try:
+    raise {error}
+  except Exception as error:
+    raise RuntimeError('saving failed') from error
+
+runner.execute = execute
+sys.argv = ['launch/run.py', '--config=configs/pnoc_shapes.py', '--workdir={workdir}']
+runpy.run_path('launch/run.py', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize(
+  ('error', 'full'),
+  [
+    ("OSError(errno.ENOSPC, 'No space left on device', '/dev/shm/psm_1')", True),
+    ("ValueError('UNKNOWN: write: No space left on device [errno 28]')", True),
+    ("ValueError('another')", False),
+  ],
+)
+def test_of_a_full_disk_the_last_line_says_what_to_do(tmp_path, error, full):
+  done = subprocess.run(
+    [sys.executable, '-c', _FULL.format(error=error, workdir=tmp_path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1
+  said = 'Traceback' not in done.stderr and done.stderr.splitlines()[-1]
+  if full:
+    assert said.startswith('error: there is no room for a file (')
+    assert f'{tmp_path} ' in said and '/dev/shm' in said and 'the same command again' in said
+  else:
+    assert not said and 'another' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('variables', 'said'),
+  [
+    ({}, 'no SLURM job is seen here'),
+    (
+      {'SLURM_JOB_ID': '17', 'SLURM_PROCID': '0'},
+      'SLURM_STEP_NODELIST, SLURM_NTASKS, SLURM_LOCALID is missing: start it with srun',
+    ),
+    (
+      {'SLURM_JOB_ID': '17', 'SLURM_STEP_NODELIST': 'n1', 'SLURM_NTASKS': 'x'},
+      'start it with srun',
+    ),
+  ],
+)
+def test_to_join_without_a_whole_cluster_is_an_error_with_a_remedy(tmp_path, variables, said):
+  env = {name: x for name, x in os.environ.items() if not name.startswith('SLURM')}
+  workdir, script = tmp_path / 'run', 'launch/run.py'
+  flags = '--config=configs/pnoc_shapes.py', f'--workdir={workdir}', '--distributed=on'
+  done = subprocess.run(
+    [sys.executable, script, *flags],
+    cwd=ROOT,
+    env=env | variables,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=100,
+  )
+  assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
+  assert 'error: the processes cannot be joined' in done.stderr and said in done.stderr
+  assert '--distributed=off' in done.stderr and not workdir.exists()

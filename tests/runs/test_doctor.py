@@ -293,3 +293,17 @@ def test_the_launcher_tells_and_exits_by_what_it_found(root, tmp_path):
   assert result.stdout.startswith('faults (1)\n  split train: images/: no image for the id')
   assert result.stdout.splitlines()[-1] == '1 fault, 0 warnings: a run would not work'
   assert not (tmp_path / 'run').exists()
+
+
+def test_shared_memory_that_is_too_small_is_named(root, tmp_path, monkeypatch):
+  config = _config(root)
+  config.runtime.workers = 2
+  usage = types.SimpleNamespace(free=1 << 40, total=1 << 40)
+  small = types.SimpleNamespace(free=1 << 12, total=1 << 12)
+  monkeypatch.setattr(
+    doctor.shutil, 'disk_usage', lambda path: small if path == doctor._SHARED else usage
+  )
+  (told,) = [x for x in _examine(config, tmp_path / 'run').of(WARNING) if x.about == 'memory']
+  assert '/dev/shm, which has 4 KiB' in told.what and 'config.runtime.workers' in told.what
+  config.runtime.workers = 0
+  assert not [x for x in _examine(config, tmp_path / 'run').of(WARNING) if x.about == 'memory']

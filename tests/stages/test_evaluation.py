@@ -15,6 +15,7 @@ from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.runs import graph, runner
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import saliency_scores, scores, stage
+from tests.data import folders
 from tests.stages import contexts
 
 SIZE = 24
@@ -228,3 +229,80 @@ def test_an_unknown_stage_is_refused(config):
     UserError, match=r'evaluation\.of names prior; known: priors, saliency_priors'
   ):
     config_lib.validate(config)
+
+
+@pytest.fixture
+def masks(config, tmp_path):
+  """The masks of a folder that are its pseudo masks, too, and are scored as such."""
+  config.dataset.name, config.dataset.root = 'folder', str(folders.write(tmp_path / 'data'))
+  config.evaluation.of, config.evaluation.splits = ('pseudo_masks',), ('train',)
+  masks = tmp_path / 'data' / 'masks'
+  for name in 'abcd':
+    _write(tmp_path / 'pseudo_masks/train' / f'{name}.png', images.read_mask(masks / f'{name}.png'))
+  records.write_done(tmp_path / 'pseudo_masks', {}, {}, {})
+  return masks
+
+
+def _mend(path):
+  mask = images.read_mask(path)
+  mask[:4] = 1 - (mask[:4] > 0)
+  _write(path, mask)
+
+
+def test_masks_that_were_mended_are_scored_again(config, runtime, masks, tmp_path):
+  out, inputs = tmp_path / 'evaluation', {'pseudo_masks': tmp_path / 'pseudo_masks'}
+  assert evaluation.stale(config, inputs, out, runtime) == ['pseudo_masks of train']
+  contexts.run(evaluation.STAGE, config, inputs, out, runtime)
+  before = records.read_json(out / 'pseudo_masks_train.json')
+  assert evaluation.stale(config, inputs, out, runtime) == []
+  _mend(masks / 'a.png')
+  assert evaluation.stale(config, inputs, out, runtime) == ['pseudo_masks of train']
+  contexts.run(evaluation.STAGE, config, inputs, out, runtime)
+  after = records.read_json(out / 'pseudo_masks_train.json')
+  assert before['miou'] == pytest.approx(100) and after['miou'] < 95
+
+
+def test_a_run_that_is_done_scores_again_after_masks_were_mended(
+  config, runtime, masks, tmp_path, capsys, monkeypatch
+):
+  out, inputs = tmp_path / 'evaluation', {'pseudo_masks': tmp_path / 'pseudo_masks'}
+  contexts.run(evaluation.STAGE, config, inputs, out, runtime)
+
+  def plan(*_):
+    entries = STAGES['pseudo_masks'], evaluation.STAGE
+    return [graph.Planned(x, tmp_path / x.name, graph.Status.DONE, {}, {}) for x in entries]
+
+  monkeypatch.setattr(graph, 'make_plan', plan)
+  assert not any(item.runs for item in runner.make_plan(config, {}, runtime))
+  _mend(masks / 'a.png')
+  assert [item.runs for item in runner.make_plan(config, {}, runtime)] == [False, True]
+  assert 'scored again: pseudo_masks of train' in capsys.readouterr().out
+
+
+@pytest.fixture
+def unlabelled(config, runtime, masks):
+  """No image of the folder's split has a label, and all have masks."""
+  table = masks.parent / 'image_labels.csv'
+  table.write_text('id,labels\n' + ''.join(f'{name},\n' for name in 'abcd'))
+  config.dataset.val_split, config.priors.splits = 'train', ('train',)
+  assert not runtime.source(config.dataset, 'train').labels.any()
+
+
+def test_a_split_without_labels_is_refused_before_work(config, runtime, unlabelled, tmp_path):
+  with pytest.raises(UserError, match=r'priors\.splits names train, in which no image has a label'):
+    contexts.check(STAGES['priors'], config, {}, tmp_path / 'priors', runtime)
+
+
+def test_without_labels_only_what_is_of_all_images_is_scored(
+  config, runtime, unlabelled, tmp_path, capsys
+):
+  config.evaluation.of = config_lib.SCORED
+  config.predictions.splits, config.evaluation.splits = ('train',), ()
+  for name in config_lib.SCORED:
+    records.write_done(tmp_path / name, {}, {}, {})
+  for path in (tmp_path / 'pseudo_masks' / 'train').iterdir():
+    _write(tmp_path / 'predictions' / 'train' / path.name, images.read_mask(path))
+  out, inputs = tmp_path / 'evaluation', {x: tmp_path / x for x in config_lib.SCORED}
+  contexts.run(evaluation.STAGE, config, inputs, out, runtime)
+  assert {x.stem for x in out.iterdir()} == {'pseudo_masks_train', 'predictions_train'}
+  assert 'train: no image has a label' in capsys.readouterr().out

@@ -171,7 +171,7 @@ def _digest(source):
 def _read_stamp(path):
   """The digest of the last good check, or None if there is no such file in this format."""
   try:
-    stamp = json.loads(pathlib.Path(path).read_text())
+    stamp = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     return stamp['digest'] if stamp['format'] == _FORMAT else None
   except (OSError, ValueError, KeyError, TypeError):
     return None
@@ -180,4 +180,4 @@ def _read_stamp(path):
 def _write(path, text):
   # All processes of a run check, and they write the same.
   writer = f'.{socket.gethostname()}-{os.getpid()}'
-  atomic.write(path, lambda file: file.write(text.encode()), writer=writer)
+  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')), writer=writer)

@@ -13,8 +13,8 @@ of a table. `test` has neither masks nor labels.
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 
 CLASSES = (
   'wall',
@@ -78,20 +78,23 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels = np.array([listed[key] for key in ids], np.float32)
   else:
     labels = files.find_labels(config, ids, _NAMES, masks, problems)
+  white, said = deep.find_range([found[key] for key in ids if key in found], problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('cityscapes', CLASSES, _NAMES[0], _PALETTE),
     split,
     ids,
     labels,
-    files.ImageFiles([found[key] for key in ids]),
+    files.ImageFiles([found[key] for key in ids], white=white),
     masks,
+    said + ([] if masks or split == 'test' else _unused(root, split, ids)),
   )
 
 
 def _find(folder, split, ending):
   """{id: path} of `<folder>/<split>/<city>/<id><ending>`."""
-  return {x.name.removesuffix(ending): x for x in sorted(folder.glob(f'{split}/*/[!.]*{ending}'))}
+  found = files.shown(folder.glob(f'{split}/*/*{ending}'), folder)
+  return {x.name.removesuffix(ending): x for x in found}
 
 
 def _ids(config, split, found, problems):
@@ -105,9 +108,12 @@ def _ids(config, split, found, problems):
   for line in lines:
     key, comma, numbers = line.partition(',')
     if comma:
+      if key.strip() in listed:
+        problems.append(f'{split}.txt: the id {key.strip()!r} has labels on two lines; keep one')
       listed[key.strip()] = _parse_label(line, numbers, problems)
-  if listed and len(listed) < len(lines):
-    problems.append(f'{split}.txt: {len(lines) - len(listed)} of {len(lines)} lines have no labels')
+  bare = sum(',' not in line for line in lines)
+  if listed and bare:
+    problems.append(f'{split}.txt: {bare} of {len(lines)} lines have no labels')
   return [line.partition(',')[0].strip() for line in lines], listed
 
 
@@ -134,6 +140,12 @@ def _masks(root, split, ids, problems):
     return None
   table = _from_train_ids() if best == 'labelTrainIds' else _from_label_ids()
   return files.MaskFiles(paths, indices=table)
+
+
+def _unused(root, split, ids):
+  kind = 'gtCoarse' if split == 'train_extra' else 'gtFine'
+  wanted = f'{kind}/<split>/<city>/<id>_{kind}_labelTrainIds.png'
+  return remarks.unused_masks(root, ids, wanted, images=('leftImg8bit',))
 
 
 def _from_train_ids():

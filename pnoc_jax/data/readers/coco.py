@@ -14,8 +14,8 @@ import pathlib
 
 import numpy as np
 
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, files, lists
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import coco_index, files, lists, remarks
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant
@@ -66,14 +66,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     numbers = numbers and [numbers[i] for i in keep]
   paths = files.need(folder, ids, problems, name='{}.jpg'.format)
   masks = _masks(config, root, path, ids, index, numbers, problems)
+  white, said = deep.find_range(paths, problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('coco14', CLASSES, _NAMES[0], info.color_map(len(_NAMES))),
     split,
     ids,
     labels,
-    files.ImageFiles(paths),
+    files.ImageFiles(paths, white=white),
     masks,
+    said + ([] if config.masks else _remarks(root, ids, masks)),
   )
 
 
@@ -145,6 +147,18 @@ def _numbers(ids, index, config, problems):
       f'the annotations lack {len(missing)} of {len(ids)} ids, the first is {missing[0]}'
     )
   return None
+
+
+def _remarks(root, ids, masks):
+  """Warnings of masks in files that are there and not used."""
+  if isinstance(masks, files.MaskFiles):
+    return []
+  there = {x.removesuffix('.png') for x in files.names_in(root / _MASKS)}
+  found = {key for key in ids if key in there or key[-12:] in there}
+  used = 'no masks are used' if masks is None else 'they are painted from the annotations'
+  return remarks.partial_masks(found, ids, f'{_MASKS}/', used) or (
+    remarks.unused_masks(root, ids, f'{_MASKS}/<id>.png') if masks is None else []
+  )
 
 
 def _masks(config, root, path, ids, index, numbers, problems):

@@ -11,8 +11,8 @@ a mask shows, or a table's.
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import images
 
 CLASSES = ('urban', 'rangeland', 'forest', 'water', 'barren', 'unknown')
@@ -41,11 +41,12 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
   if (root / 'JPEGImages').is_dir():
     image_files = {x.stem: x for x in sorted((root / 'JPEGImages').glob('[!.]*.jpg'))}
     mask_files = {x.stem: x for x in (root / 'SegmentationClassAug').glob('[!.]*.png')}
-    folder = 'JPEGImages'
+    folder, wanted = 'JPEGImages', 'SegmentationClassAug/<id>.png'
   else:
     folder = '*' if config.lists else split
     image_files = _published(root, folder, '_sat.jpg')
     mask_files = _published(root, folder, '_mask.png')
+    wanted = f'{folder}/<id>_mask.png'
   ids = _ids(config, root, split, image_files, problems)
   ids = [x for x in ids if x not in exclude]
   problems += [f'{folder}/: no image of the id {key!r}' for key in ids if key not in image_files]
@@ -55,14 +56,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     paths = files.find_masks(mask_files, ids, root.name, problems)
   masks = _Masks(paths) if paths else None
   labels = files.find_labels(config, ids, _NAMES, masks, problems)
+  white, said = deep.find_range([image_files[key] for key in ids if key in image_files], problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('deepglobe', CLASSES, _NAMES[0], _PALETTE),
     split,
     ids,
     labels,
-    files.ImageFiles([image_files[key] for key in ids]),
+    files.ImageFiles([image_files[key] for key in ids], white=white),
     masks,
+    said + ([] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',))),
   )
 
 
@@ -96,7 +99,8 @@ def _bits(color):
 
 
 def _published(root, folder, ending):
-  return {x.name.removesuffix(ending): x for x in sorted(root.glob(f'{folder}/[!.]*{ending}'))}
+  found = files.shown(root.glob(f'{folder}/*{ending}'), root)
+  return {x.name.removesuffix(ending): x for x in found}
 
 
 def _ids(config, root, split, image_files, problems):

@@ -1,7 +1,9 @@
 """A split whose images and masks are files, and the steps that the readers of such splits share."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Protocol
 
@@ -10,7 +12,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import images
+from pnoc_jax.io import images, ranges
 
 
 class Masks(Protocol):
@@ -52,6 +54,7 @@ class FileSource:
     labels: np.ndarray,
     images: Images,
     masks: Masks | None = None,
+    remarks: Sequence[str] = (),
   ):
     """Keeps its arguments.
 
@@ -62,9 +65,12 @@ class FileSource:
       labels: f32[N, K].
       images: the images in the order of the ids.
       masks: the masks in the order of the ids, or None.
+      remarks: what a person should know about the split, e.g. of files that are not used.
     """
+    self.remarks = tuple(remarks)
     self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
     self.has_masks = masks is not None
+    self.white: ranges.Range | None = getattr(images, 'white', None)
     self._images, self._masks, self._sizes = images, masks, {}
 
   def __len__(self) -> int:
@@ -93,19 +99,26 @@ class FileSource:
 class ImageFiles:
   """Images of one file each."""
 
-  def __init__(self, paths: Sequence[pathlib.Path], *, upright: bool = False):
+  def __init__(
+    self,
+    paths: Sequence[pathlib.Path],
+    *,
+    upright: bool = False,
+    white: ranges.Range | None = None,
+  ):
     """Keeps its arguments.
 
     Args:
       paths: the files in the order of the ids.
       upright: whether images are turned as EXIF says. The masks of the public data sets lie on the
         pixels as they are stored.
+      white: the range of those of more than 8 bits, as `deep.find_range` finds it.
     """
-    self._paths, self._upright = tuple(paths), upright
+    self._paths, self._upright, self.white = tuple(paths), upright, white
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, 3]."""
-    return images.read_image(self._paths[index], upright=self._upright)
+    return images.read_image(self._paths[index], upright=self._upright, white=self.white)
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W)."""
@@ -184,24 +197,35 @@ def find_root(
   raise errors.UserError(lists.describe(config.root, problems))
 
 
-def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int = 4) -> np.ndarray:
+def labels_of_masks(
+  masks: Masks, count: int, num_classes: int, *, skip: bool = False, threads: int = 4
+) -> np.ndarray:
   """The classes that each mask shows; the masks are read once, then the cache has the labels.
 
   Args:
     masks: the masks of N ids.
     count: N.
     num_classes: K.
+    skip: give an image whose mask cannot be read no label, with a warning; the check before a run
+      leaves it out.
     threads: how many threads decode.
 
   Returns:
     f32[N, K].
 
   Raises:
-    UserError: a mask cannot be read.
+    UserError: a mask cannot be read, and `skip` is False.
   """
+  broken = []
 
   def shown(index: int) -> np.ndarray:
-    return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
+    try:
+      return np.bincount(masks.read(index).ravel(), minlength=256)[1 : num_classes + 1] > 0
+    except errors.UserError as error:
+      if not tolerant:
+        raise
+      broken.append(str(error))
+      return np.zeros(num_classes, bool)
 
   def make() -> dict[str, np.ndarray]:
     with futures.ThreadPoolExecutor(threads) as pool:
@@ -209,7 +233,18 @@ def labels_of_masks(masks: Masks, count: int, num_classes: int, *, threads: int 
     return {'labels': np.array(rows, np.float32).reshape(count, num_classes)}
 
   paths = [path for index in range(count) for path in masks.files(index)]
-  found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  tolerant = False
+  try:
+    found = cache.arrays('labels', paths, (type(masks).__name__, num_classes), make)
+  except errors.UserError:
+    if not skip:
+      raise
+    tolerant = True
+    found = make()  # The cache holds whole data sets only.
+    warnings.warn(
+      f'{len(broken)} masks that labels are read from cannot be read, the first: {min(broken)}',
+      stacklevel=1,
+    )
   return np.array(found['labels'])
 
 
@@ -228,7 +263,8 @@ def find_labels(
     return lists.own_labels(config, ids, names, problems)
   if masks is None or problems:
     return np.zeros((len(ids), len(names) - 1), np.float32)
-  return labels_of_masks(masks, len(ids), len(names) - 1)
+  skip = config.on_error is info.OnError.SKIP
+  return labels_of_masks(masks, len(ids), len(names) - 1, skip=skip)
 
 
 def own_masks(
@@ -236,14 +272,14 @@ def own_masks(
 ) -> list[pathlib.Path]:
   """The files `<dataset.masks>/<id>.png`; every id has one."""
   folder = pathlib.Path(config.masks).expanduser()
-  there = names_in(folder)
-  missing = [key for key in ids if f'{key}.png' not in there]
+  there = composed(names_in(folder))
+  missing = [key for key in ids if compose(f'{key}.png') not in there]
   if missing:
     problems.append(
       f'{folder} (dataset.masks) lacks the masks of {len(missing)} of {len(ids)} ids, the first is '
       f'{missing[0]}.png'
     )
-  return [folder / f'{key}.png' for key in ids]
+  return [folder / there.get(compose(f'{key}.png'), f'{key}.png') for key in ids]
 
 
 def find_masks(
@@ -273,11 +309,11 @@ def need(
   folder: pathlib.Path, ids: Sequence[str], problems: list[str], *, name: Callable[[str], str]
 ) -> list[pathlib.Path]:
   """The files `<folder>/<name(id)>`; each missing one is a problem."""
-  there = names_in(folder)
+  there = composed(names_in(folder))
   for key in ids:
-    if name(key) not in there:
+    if compose(name(key)) not in there:
       problems.append(f'{folder.name}/: {name(key)} is missing')
-  return [folder / name(key) for key in ids]
+  return [folder / there.get(compose(name(key)), name(key)) for key in ids]
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
@@ -285,6 +321,21 @@ def names_in(folder: pathlib.Path) -> set[str]:
   if not folder.is_dir():
     return set()
   return {x.name for x in folder.iterdir() if not x.name.startswith('.')}
+
+
+def composed(names: Iterable[str]) -> dict[str, str]:
+  """{name with composed accents: name}; macOS writes an accent apart from its letter."""
+  return {compose(name): name for name in names}
+
+
+def compose(name: str) -> str:
+  """The name with each accent composed with its letter."""
+  return unicodedata.normalize('NFC', name)
+
+
+def shown(paths: Iterable[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:
+  """The paths below a root, sorted, that neither are hidden nor lie in a hidden folder."""
+  return sorted(x for x in paths if not any(y[0] == '.' for y in x.relative_to(root).parts))
 
 
 def finish(root: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]) -> None:

@@ -14,8 +14,8 @@ import collections
 import numpy as np
 
 from pnoc_jax import errors, types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -46,10 +46,14 @@ class FolderSource(files.FileSource):
     table = lists.read_labels(home / 'image_labels.csv', names, problems)
     ids = [x for x in _read_split(home, split, table, problems) if x not in exclude]
     images = _find_images(home / 'images', ids, problems)
-    found = {x.stem: x for x in (home / 'masks').glob('[!.]*.png')}
+    pngs = [x for x in files.names_in(home / 'masks') if x.endswith('.png')]
+    found = {
+      key.removesuffix('.png'): home / 'masks' / name for key, name in files.composed(pngs).items()
+    }
     masks = files.find_masks(found, ids, 'masks', problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
+    white, said = deep.find_range(images, problems)
     files.finish(home, split, ids, problems)
     super().__init__(
       info.DatasetInfo(
@@ -61,8 +65,9 @@ class FolderSource(files.FileSource):
       split,
       ids,
       np.stack([table[x] for x in ids]),
-      files.ImageFiles(images, upright=True),
+      files.ImageFiles(images, upright=True, white=white),
       None if masks is None else files.MaskFiles(masks),
+      said + ([] if masks else remarks.unused_masks(home, ids, 'masks/<id>.png')),
     )
 
 
@@ -102,7 +107,7 @@ def _find_images(folder, ids, problems):
   found = collections.defaultdict(list)
   for path in folder.iterdir():
     if path.suffix.lower() in SUFFIXES:
-      found[path.stem].append(path)
+      found[files.compose(path.stem)].append(path)
   for key in ids:
     if key not in found:
       problems.append(f'images/: no image for the id {key!r} ({", ".join(SUFFIXES)})')

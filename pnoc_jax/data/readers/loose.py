@@ -9,7 +9,7 @@ import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images
+from pnoc_jax.io import images, ranges
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm')
 
@@ -22,7 +22,8 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
 
   Returns:
     (name, file) by ascending name. A name is the path below the directory without its suffix, or
-    with it where two files would have one name. Hidden files are left out.
+    with it where two files would have one name. Hidden files and all in hidden directories, e.g.
+    `.ipynb_checkpoints/`, are left out; linked directories are searched like others.
 
   Raises:
     UserError: there is nothing at the path, or no file that is named as an image.
@@ -32,14 +33,30 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
     return [(path.stem, path)]
   if not path.is_dir():
     raise UserError(f'{path}: no such file or directory')
-  files = [file for file in path.rglob('[!.]*') if file.suffix.lower() in SUFFIXES]
-  files = {file.relative_to(path).as_posix(): file for file in files if file.is_file()}
+  files = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES]
+  files = {file.relative_to(path).as_posix(): file for file in files if not file.is_dir()}
   if not files:
     raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}')
   stems = {name: name.removesuffix(file.suffix) for name, file in files.items()}
   claims = collections.Counter([*files, *stems.values()])
   named = ((name if claims[stems[name]] > 1 else stems[name], x) for name, x in files.items())
   return sorted(named)
+
+
+def _walk(folder: pathlib.Path, above: frozenset[pathlib.Path] = frozenset()) -> list[pathlib.Path]:
+  """All files that are not hidden; a link that leads back to a folder above is not followed."""
+  here = folder.resolve()
+  if here in above:
+    return []
+  try:
+    entries = sorted(folder.iterdir())
+  except OSError as error:
+    raise UserError(f'{folder}: this directory cannot be read ({error.strerror})') from error
+  found = []
+  for path in entries:
+    if not path.name.startswith('.'):
+      found += _walk(path, above | {here}) if path.is_dir() else [path]
+  return found
 
 
 class LooseImages:
@@ -59,6 +76,7 @@ class LooseImages:
     dataset: info.DatasetInfo,
     *,
     max_side: int,
+    white: ranges.Range | None = None,
   ):
     """Reads the headers.
 
@@ -66,6 +84,7 @@ class LooseImages:
       files: (name, file) of images that can be read.
       dataset: the network's classes and normalisation.
       max_side: the longest side of an example in pixels; larger images are reduced to it.
+      white: the range of images of more than 8 bits; by default each has its own.
 
     Raises:
       UserError: a file is no image; the message names it.
@@ -73,7 +92,7 @@ class LooseImages:
     self.info, self.split, self.has_masks = dataset, '', False
     self.ids, self._files = zip(*files, strict=True)
     self.labels = np.zeros((len(self.ids), dataset.num_classes), np.float32)
-    self._max_side = max_side
+    self._max_side, self._white = max_side, white
     self._sizes = [self._fitted(self.original_size(i)) for i in range(len(self.ids))]
 
   def __len__(self) -> int:
@@ -88,7 +107,7 @@ class LooseImages:
 
   def original(self, index: int) -> np.ndarray:
     """u8[H, W, 3], in the file's own size."""
-    return images.read_image(self._files[index])
+    return images.read_image(self._files[index], white=self._white)
 
   def original_size(self, index: int) -> tuple[int, int]:
     """(H, W) of the file."""

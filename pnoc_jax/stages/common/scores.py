@@ -44,11 +44,15 @@ class Split:
     """u8[H, W], the true mask of an image.
 
     Raises:
-      UserError: it has none.
+      UserError: it has none, or it holds a value that is no class.
     """
     found = self.source.mask(index)
     if found is None:
       raise UserError(f'{self.source.split}: the image {self.source.ids[index]} has no mask')
+    if fault := _label_fault(found, len(self.classes)):
+      files = self.source.files(index)
+      where = files[-1] if files else f'{self.source.split}: {self.source.ids[index]}'
+      raise UserError(f'{where}: the mask {fault}')
     return found
 
   @property
@@ -146,9 +150,9 @@ def read_labels(path: Path, size: tuple[int, int], num_classes: int | None = Non
 
 
 def _label_fault(array: np.ndarray, num_classes: int) -> str | None:
-  found = np.unique(array[array != types.VOID])
-  if found.size and found[-1] >= num_classes:
-    return f'holds the value {found[-1]}; classes are 0..{num_classes - 1}, and 255 is void'
+  largest = int(array[array != types.VOID].max(initial=0))
+  if largest >= num_classes:
+    return f'holds the value {largest}; classes are 0..{num_classes - 1}, and 255 is void'
   return None
 
 

@@ -39,6 +39,8 @@ class Score:
     reads: config -> dotted fields beyond the product that the score depends on.
     needs: other stages whose products it reads where they are there.
     headline: whether the front of the report shows it.
+    everything: whether the product is also of images without a label; else a split in which no
+      image has one has no score.
   """
 
   name: str
@@ -48,6 +50,7 @@ class Score:
   reads: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   needs: tuple[str, ...] = ()
   headline: bool = False
+  everything: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

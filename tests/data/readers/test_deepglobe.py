@@ -68,3 +68,23 @@ def test_missing_things_are_named(tmp_path):
   (root / 'SegmentationClassAug' / '606.png').unlink()
   with pytest.raises(errors.UserError, match=r"(?s)no image of the id '119'.*1 of 2 ids have no m"):
     _open(root, 'train75')
+
+
+def test_a_mask_that_labels_are_read_from_can_be_left_out(tmp_path):
+  root = miniatures.write_deepglobe(tmp_path / 'x')
+  whole = _open(root, 'train75')
+  path = root / 'SegmentationClassAug' / f'{whole.ids[0]}.png'
+  path.write_bytes(path.read_bytes()[:60])
+  with pytest.raises(errors.UserError, match=path.name):
+    _open(root, 'train75')
+  config = info.DatasetConfig(name='deepglobe', root=str(root), on_error=info.OnError.SKIP)
+  with pytest.warns(UserWarning, match=rf'1 masks that labels are read from.*{path.name}'):
+    source = sources.open_source(config, 'train75')
+  assert not source.labels[0].any()
+  np.testing.assert_array_equal(source.labels[1:], whole.labels[1:])
+  left_out = checks.screen(
+    source, on_error=info.OnError.SKIP, quarantine_path=tmp_path / 'quarantine.csv'
+  )
+  assert left_out == {whole.ids[0]}
+  rest = sources.open_source(config, 'train75', exclude=left_out)
+  np.testing.assert_array_equal(rest.labels, whole.labels[1:])
