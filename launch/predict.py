@@ -4,7 +4,8 @@
 
 Writes `<name>.png`, a palette PNG of class numbers in the image's own size, and with `--overlay`
 also `overlays/<name>.png`. Files that cannot be read are listed in `skipped.csv`. The same command
-again makes what is missing.
+again makes what is missing, and what another network, other flags or a changed image made. The
+output lies apart from the input; a file that this command did not write is never replaced.
 """
 
 import argparse

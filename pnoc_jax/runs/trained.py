@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import atomic, images, records, weights
+from pnoc_jax.io import images, records, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
+from pnoc_jax.runs import written
 from pnoc_jax.stages import predictions, segmentation
 from pnoc_jax.stages.common import maps
 from pnoc_jax.types import Variables
@@ -144,11 +146,15 @@ def predict_files(
 ) -> Summary:
   """Writes the label map of every image at a path, in the image's own size; keeps what is there.
 
+  The record `written.jsonl` in the output says of each file what it was made of. A label map is
+  kept if the network, the settings and the image are the same, else it is made again. A file that
+  is not in the record, or was changed since, is never replaced.
+
   Args:
     trained: the network.
     path: an image, or a directory of images.
     output: directory of `<name>.png` and, with `overlay`, `overlays/<name>.png`; files that cannot
-      be read are listed in `skipped.csv` there.
+      be read are listed in `skipped.csv` there. It neither holds the input nor lies in it.
     config: scales, flips and CRF, `trained.inference` by default; its `splits` are not looked at.
     overlay: also lay the labels over the images.
     max_side: images with a longer side, in pixels, are segmented at this size, and their label maps
@@ -159,41 +165,111 @@ def predict_files(
     How many were made, kept and skipped.
 
   Raises:
-    UserError: there is no image at the path, or `output` is a file.
+    UserError: there is no image at the path; `output` is a file, overlaps with the input, or holds
+      files that would be replaced and that this function did not write.
   """
-  output = Path(output)
-  if output.is_file():
+  path, output = Path(path), Path(output)
+  config = config or trained.inference
+  if output.exists() and not output.is_dir():
     raise UserError(f'{output} is a file; name a directory for the label maps')
   if max_side < 1:
     raise UserError(f'the longest side to segment is {max_side} px; it is at least 1')
-  named, skipped = _readable(loose.find(path))
-  _write_skipped(output, skipped)
-  if not named:
-    return Summary(0, 0, tuple(skipped))
-  source = loose.LooseImages(named, trained.dataset, max_side=max_side)
+  found = loose.find(path)
+  written.check_apart(path, [file for _, file in found], output)
+  with written.Written(output) as record:
+    targets = _Targets(output, record, overlay, _network(trained, config, max_side))
+    targets.check(found)
+    named, skipped = _readable(found)
+    _write_skipped(targets, skipped)
+    if not named:
+      return Summary(0, 0, tuple(skipped))
+    source = loose.LooseImages(named, trained.dataset, max_side=max_side)
 
-  def done(path: Path) -> bool:
-    laid = not overlay or maps.exists_png(output / OVERLAYS / path.name)
-    return laid and maps.exists_png(path)
+    def results(indices: list[int]) -> Iterator[per_image.Result]:
+      for index, labels in segment(source, indices):
+        yield index, functools.partial(_write, targets, source, index, labels)
 
-  def results(indices: list[int]) -> Iterator[per_image.Result]:
-    for index, labels in segment(source, indices):
-      laid = output / OVERLAYS / f'{source.ids[index]}.png' if overlay else None
-      write = functools.partial(_write, source=source, index=index, labels=labels, overlay=laid)
-      yield index, write
-
-  runtime = runtime or local_runtime(output)
-  segment = predictions.Segmenter(
-    trained.model,
-    trained.variables,
-    trained.dataset,
-    config or trained.inference,
-    runtime,
-    sizes=[source.size(i) for i in range(len(source))],
-  )
-  job = per_image.Job('predictions', source, range(len(source)), output, results, done)
-  made = per_image.make(job, runtime)
+    runtime = runtime or local_runtime(output)
+    segment = predictions.Segmenter(
+      trained.model,
+      trained.variables,
+      trained.dataset,
+      config,
+      runtime,
+      sizes=[source.size(i) for i in range(len(source))],
+    )
+    of_path = {targets.map(name): file for name, file in named}
+    job = per_image.Job(
+      'predictions',
+      source,
+      range(len(source)),
+      output,
+      results,
+      lambda at: targets.done(at, of_path[at]),
+    )
+    made = per_image.make(job, runtime)
   return Summary(made, len(source) - made, tuple(skipped))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Targets:
+  """The files of an output, and the record of those that are there.
+
+  Attributes:
+    output: the directory.
+    record: what was written there before.
+    overlay: whether overlays are made.
+    network: digest of the network and its settings.
+  """
+
+  output: Path
+  record: written.Written
+  overlay: bool
+  network: str
+
+  def map(self, name: str) -> Path:
+    """Of an image's labels."""
+    return per_image.image_path(self.output, '', name)
+
+  def all(self, name: str) -> list[Path]:
+    """Of an image: the overlay if there shall be one, then the labels."""
+    return [*([self.output / OVERLAYS / f'{name}.png'] if self.overlay else []), self.map(name)]
+
+  def made_of(self, file: Path) -> str:
+    """What the files of an image are made of: the network, its settings, the image as it is now."""
+    try:
+      stat = file.stat()
+    except OSError:
+      return ''  # A link to nothing; it is skipped when it is read.
+    return f'{self.network} {stat.st_size} {stat.st_mtime_ns}'
+
+  def check(self, found: Sequence[tuple[str, Path]]) -> None:
+    """Refuses to work where files of others would be replaced, or two images share a file."""
+    wanted = {self.output / SKIPPED: ''}
+    for name, file in found:
+      for target in self.all(name):
+        if target in wanted:
+          raise UserError(
+            f'{target} would be made for two images, one of them {file}: rename this image or the '
+            f'directory {OVERLAYS}/ of the input'
+          )
+        wanted[target] = self.made_of(file)
+    written.check_folders({target.parent for target in wanted}, [file for _, file in found])
+    self.record.check(wanted, filter(maps.exists_png, wanted))
+
+  def done(self, path: Path, file: Path) -> bool:
+    """Whether the files of an image are there, whole and up to date; `path` is of its labels."""
+    targets = self.all(path.relative_to(self.output).as_posix().removesuffix('.png'))
+    made_of = self.made_of(file)
+    return all(self.record.made_of(x) == made_of and maps.exists_png(x) for x in targets)
+
+
+def _network(trained: Trained, config: predictions.PredictionsConfig, max_side: int) -> str:
+  """Digest of all that labels depend on beside the image."""
+  sha = hashlib.sha256(repr((trained.model, trained.dataset, config, max_side)).encode())
+  for leaf in jax.tree.leaves(trained.variables):
+    sha.update(np.ascontiguousarray(leaf).tobytes())
+  return sha.hexdigest()[:24]
 
 
 def local_runtime(workdir: Path) -> Runtime:
@@ -214,31 +290,28 @@ def _readable(named):
   return good, skipped
 
 
-def _write_skipped(output: Path, skipped) -> None:
-  path = output / SKIPPED
+def _write_skipped(targets: _Targets, skipped) -> None:
+  path = targets.output / SKIPPED
   if not skipped:
-    path.unlink(missing_ok=True)
+    targets.record.remove(path)
     return
   text = io.StringIO()
   table = csv.writer(text)
   table.writerow(('file', 'why'))
   table.writerows(skipped)
-  atomic.write_text(path, text.getvalue())
+  targets.record.write(path, text.getvalue().encode(errors='backslashreplace'), '')
 
 
 def _write(
-  path: Path,
-  *,
-  source: loose.LooseImages,
-  index: int,
-  labels: np.ndarray,
-  overlay: Path | None,
+  targets: _Targets, source: loose.LooseImages, index: int, labels: np.ndarray, path: Path
 ) -> None:
-  size = source.original_size(index)
+  size, made_of = source.original_size(index), targets.made_of(source.files(index)[0])
   if labels.shape != size:
     labels = images.resize_nearest(labels.astype(np.uint8), size)
-  if overlay is not None:
-    overlay.parent.mkdir(parents=True, exist_ok=True)
-    images.write_png(overlay, pictures.blend(source.original(index), labels, source.info.palette))
+  labels, palette = labels.astype(np.uint8), source.info.palette
+  for laid in targets.all(source.ids[index])[:-1]:
+    blended = pictures.blend(source.original(index), labels, palette)
+    targets.record.write(laid, images.encode_png(blended), made_of)
   # Last: what is there is whole.
-  maps.write_labels(path, labels, source.info)
+  data = images.encode_png(labels, palette=np.asarray(palette, np.uint8))
+  targets.record.write(path, data, made_of)

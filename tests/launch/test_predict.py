@@ -128,6 +128,102 @@ def test_what_is_there_is_kept_and_what_is_missing_made(run, album, predicted, c
   assert (predicted / 'grey.png').read_bytes() == content
 
 
+def _contents(folder):
+  return {file: file.read_bytes() for file in sorted(folder.rglob('*')) if file.is_file()}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+  """Images that a careless command would replace: two of them PNGs that readers cannot check."""
+  folder = tmp_path / 'in' / 'photos'
+  folder.mkdir(parents=True)
+  scene = Image.fromarray(_photograph(16, 24))
+  scene.save(folder / 'sound.png')
+  scene.save(folder / 'jpeg.png', format='JPEG')
+  scene.save(folder / 'tail.png')
+  (folder / 'tail.png').write_bytes((folder / 'tail.png').read_bytes() + b'more')
+  (folder / 'below').mkdir()
+  scene.save(folder / 'below' / 'x.png')
+  return folder
+
+
+@pytest.mark.parametrize('place', ['', 'below', 'below/new', '..', '../..', 'link', 'link/new'])
+def test_an_output_that_overlaps_with_the_input_is_refused(run, photographs, place, capsys):
+  os.symlink(photographs, photographs.parent.parent / 'link')
+  if place.startswith('link'):
+    output = photographs.parent.parent / place
+  else:
+    output = photographs / place
+  before = _contents(photographs.parent)
+  for path in (photographs, photographs / 'sound.png'):
+    if path.is_dir() or place in ('', '..', '../..', 'link'):
+      assert _predict(run, path, output) == 2
+      assert 'the output' in capsys.readouterr().err
+  assert _contents(photographs.parent) == before
+
+
+def test_an_output_that_overlaps_through_a_link_is_refused(run, photographs, tmp_path, capsys):
+  album, output = tmp_path / 'album', tmp_path / 'out'
+  album.mkdir()
+  output.mkdir()
+  os.symlink(photographs / 'sound.png', album / 'a.png')
+  assert _predict(run, album, photographs) == 2
+  assert f'{album / "a.png"} lies in the output' in capsys.readouterr().err
+  os.symlink(photographs / 'below', output / 'below')
+  before = _contents(photographs)
+  assert _predict(run, photographs, output) == 2
+  assert 'is, through a link, a directory of the input' in capsys.readouterr().err
+  assert _contents(photographs) == before and [x.name for x in output.iterdir()] == ['below']
+
+
+def test_a_file_that_the_command_did_not_write_is_never_replaced(
+  run, photographs, tmp_path, capsys
+):
+  output = tmp_path / 'out'
+  for name in ('sound.png', 'overlays/below/x.png', 'skipped.csv'):
+    target = output / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(photographs / 'sound.png', target)
+    before = _contents(output)
+    assert _predict(run, photographs, output, '--overlay') == 2
+    assert f'would replace them: {target}' in capsys.readouterr().err
+    assert _contents(output) == before
+    target.unlink()
+  # Nor does it count as a label map that is there: all four are made.
+  assert _predict(run, photographs, output) == 0
+  assert '4 label maps made, 0 kept' in capsys.readouterr().out
+  assert _predict(run, photographs, output) == 0
+  assert '0 label maps made, 4 kept' in capsys.readouterr().out
+  # A label map that a person mended is kept, and not replaced by that of other settings.
+  images.write_png(output / 'sound.png', np.full((16, 24), 1, np.uint8))
+  assert _predict(run, photographs, output) == 0
+  assert (_labels(output, 'sound') == 1).all()
+  assert _predict(run, photographs, output, '--max_side=8') == 2
+  assert 'were changed since' in capsys.readouterr().err
+  (output / 'sound.png').unlink()
+  capsys.readouterr()
+  assert _predict(run, photographs, output, '--max_side=8') == 0
+  assert '4 label maps made, 0 kept' in capsys.readouterr().out
+
+
+def test_a_changed_image_is_segmented_again(run, photographs, tmp_path, capsys):
+  assert _predict(run, photographs, tmp_path / 'out') == 0
+  Image.fromarray(_photograph(32, 16, 3)).save(photographs / 'below' / 'x.png')
+  capsys.readouterr()
+  assert _predict(run, photographs, tmp_path / 'out') == 0
+  assert '1 label maps made, 3 kept' in capsys.readouterr().out
+  assert _labels(tmp_path / 'out', 'below/x').shape == (32, 16)
+
+
+def test_two_images_never_share_a_file(run, tmp_path, capsys):
+  for name in ('a.png', 'overlays/a.jpg'):
+    (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_photograph(16, 24)).save(tmp_path / 'in' / name)
+  assert _predict(run, tmp_path / 'in', tmp_path / 'out', '--overlay') == 2
+  assert 'would be made for two images' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
 def test_bad_arguments_are_refused_with_a_line(run, tmp_path, capsys):
   (tmp_path / 'empty').mkdir()
   file = tmp_path / 'file'

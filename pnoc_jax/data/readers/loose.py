@@ -22,7 +22,8 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
 
   Returns:
     (name, file) by ascending name. A name is the path below the directory without its suffix, or
-    with it where two files would have one name. Hidden files are left out.
+    with it where two files would have one name. Hidden files and all in hidden directories, e.g.
+    `.ipynb_checkpoints/`, are left out; linked directories are searched like others.
 
   Raises:
     UserError: there is nothing at the path, or no file that is named as an image.
@@ -32,14 +33,30 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
     return [(path.stem, path)]
   if not path.is_dir():
     raise UserError(f'{path}: no such file or directory')
-  files = [file for file in path.rglob('[!.]*') if file.suffix.lower() in SUFFIXES]
-  files = {file.relative_to(path).as_posix(): file for file in files if file.is_file()}
+  files = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES]
+  files = {file.relative_to(path).as_posix(): file for file in files if not file.is_dir()}
   if not files:
     raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}')
   stems = {name: name.removesuffix(file.suffix) for name, file in files.items()}
   claims = collections.Counter([*files, *stems.values()])
   named = ((name if claims[stems[name]] > 1 else stems[name], x) for name, x in files.items())
   return sorted(named)
+
+
+def _walk(folder: pathlib.Path, above: frozenset[pathlib.Path] = frozenset()) -> list[pathlib.Path]:
+  """All files that are not hidden; a link that leads back to a folder above is not followed."""
+  here = folder.resolve()
+  if here in above:
+    return []
+  try:
+    entries = sorted(folder.iterdir())
+  except OSError as error:
+    raise UserError(f'{folder}: this directory cannot be read ({error.strerror})') from error
+  found = []
+  for path in entries:
+    if not path.name.startswith('.'):
+      found += _walk(path, above | {here}) if path.is_dir() else [path]
+  return found
 
 
 class LooseImages:
