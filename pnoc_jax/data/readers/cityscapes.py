@@ -105,9 +105,12 @@ def _ids(config, split, found, problems):
   for line in lines:
     key, comma, numbers = line.partition(',')
     if comma:
+      if key.strip() in listed:
+        problems.append(f'{split}.txt: the id {key.strip()!r} has labels on two lines; keep one')
       listed[key.strip()] = _parse_label(line, numbers, problems)
-  if listed and len(listed) < len(lines):
-    problems.append(f'{split}.txt: {len(lines) - len(listed)} of {len(lines)} lines have no labels')
+  bare = sum(',' not in line for line in lines)
+  if listed and bare:
+    problems.append(f'{split}.txt: {bare} of {len(lines)} lines have no labels')
   return [line.partition(',')[0].strip() for line in lines], listed
 
 

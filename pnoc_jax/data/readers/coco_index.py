@@ -5,19 +5,19 @@ would do it. It is read once; the arrays are kept in the user's cache directory 
 there.
 """
 
-import contextlib
+import collections
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import cache
-from pnoc_jax.data.readers import regions
+from pnoc_jax.data.readers import lists, regions
 
-_FORMAT = 2  # Of the arrays; part of the cache's key.
+_FORMAT = 3  # Of the arrays; part of the cache's key.
 
 
 class Index:
@@ -73,37 +73,71 @@ def open_index(path: pathlib.Path, classes: Sequence[str]) -> Index:
 
 
 def _read(path: pathlib.Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
+  problems = []
   try:
     with open(path, encoding='utf-8') as file:
       content = json.load(file, object_hook=_shrink)
-    values = _values(content['categories'], classes)
-    images = sorted(content['images'], key=lambda x: x['file_name'])
-    numbers = {x['id']: i for i, x in enumerate(images)}
-    entries = [(numbers[x['image_id']], x) for x in content['annotations']]
-    entries.sort(key=lambda x: x[0])
-    return _arrays(images, entries, values)
+    values = _values(_entries(content, 'categories', ('id', 'name')), classes)
+    images = _entries(content, 'images', ('id', 'file_name', 'height', 'width'))
+    images = sorted(images, key=lambda x: x['file_name'])
+    numbers = _numbers(images, problems)
+    entries = _entries(content, 'annotations', ('image_id', 'category_id'))
+    entries = [x for x in entries if _refers(x, numbers, values, problems)]
+    entries.sort(key=lambda x: numbers[x['image_id']])
+    codes = [] if problems else _codes(images, entries, numbers, problems)
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
-  except (ValueError, KeyError, TypeError, IndexError) as error:
+  except (ValueError, KeyError, TypeError, IndexError, OverflowError, OSError) as error:
     raise errors.UserError(
       f'{path}: cannot be read as COCO annotations ({type(error).__name__}: {error})'
     ) from error
+  if problems:
+    raise errors.UserError(lists.describe(path, problems))
+  return {
+    'names': np.array([x['file_name'] for x in images], str),
+    'sizes': np.array([(x['height'], x['width']) for x in images], np.int32).reshape(-1, 2),
+    'owners': np.array([numbers[x['image_id']] for x in entries], np.int32),
+    'values': np.array([values[x['category_id']] for x in entries], np.uint8),
+    'starts': np.cumsum([0, *map(len, codes)], dtype=np.int64),
+    'codes': np.frombuffer(b''.join(codes), np.uint8),
+  }
 
 
 def _shrink(entry: dict[str, Any]) -> dict[str, Any]:
   """Turns numbers into arrays as soon as they are parsed: a tenth of the memory."""
   region = entry.get('segmentation')
-  if isinstance(region, list):
-    entry['segmentation'] = [np.array(x, np.float64) for x in region]
-  elif isinstance(region, dict) and isinstance(region['counts'], list):
-    region['counts'] = np.array(region['counts'])
-  elif not isinstance(region, dict | None):
-    raise ValueError(f'a segmentation is {region!r:.40}, neither outlines nor run lengths')
+  try:
+    if isinstance(region, list):
+      entry['segmentation'] = [np.array(x, np.float64) for x in region]
+    elif isinstance(region, dict) and isinstance(region.get('counts'), list):
+      region['counts'] = np.array(region['counts'])
+    elif not isinstance(region, dict | None):
+      raise ValueError(f'a segmentation is {region!r:.40}, neither outlines nor run lengths')
+  except (ValueError, TypeError, OverflowError) as error:
+    raise ValueError(f'annotation {entry.get("id")}: {error}') from error
   return entry
+
+
+def _entries(content: Any, name: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+  """The entries of one of the file's lists; each has the fields."""
+  entries = content.get(name) if isinstance(content, dict) else None
+  if not isinstance(entries, list):
+    raise errors.UserError(f'cannot be read as COCO annotations: it has no list {name!r}')
+  for place, entry in enumerate(entries):
+    missing = [x for x in fields if not isinstance(entry, dict) or x not in entry]
+    if missing:
+      known = f' (id {entry["id"]})' if isinstance(entry, dict) and 'id' in entry else ''
+      raise errors.UserError(
+        f'cannot be read as COCO annotations: {name}[{place}]{known} has no {", ".join(missing)}'
+      )
+  return entries
 
 
 def _values(categories: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[int, int]:
   """{category id: 1..K}."""
+  for number, count in collections.Counter(x['id'] for x in categories).items():
+    if count > 1:
+      raise errors.UserError(f'{count} categories have the id {number}; give each one of its own')
   ordered = sorted(categories, key=lambda x: x['id'])
   found = tuple(x['name'] for x in ordered)
   if found != tuple(classes):
@@ -114,32 +148,65 @@ def _values(categories: Sequence[dict[str, Any]], classes: Sequence[str]) -> dic
   return {x['id']: i + 1 for i, x in enumerate(ordered)}
 
 
-def _arrays(
-  images: Sequence[dict[str, Any]],
-  entries: Sequence[tuple[int, dict[str, Any]]],
-  values: Mapping[int, int],
-) -> dict[str, np.ndarray]:
-  for image in images:
-    with _named('image', image):
+def _numbers(images: Sequence[dict[str, Any]], problems: list[str]) -> dict[int, int]:
+  """{image id: its place}; what is listed twice, or has no size, is a problem."""
+  names, numbers = {}, {}
+  for place, image in enumerate(images):
+    key, name = image['id'], image['file_name']
+    if name in names:
+      problems.append(
+        f'images: {name} is listed under the ids {names[name]} and {key}; join their annotations '
+        'under one id'
+      )
+    if key in numbers:
+      other = images[numbers[key]]['file_name']
+      problems.append(f'images: the id {key} is of {other} and of {name}; give each one of its own')
+    names[name], numbers[key] = key, place
+    try:
       regions.check_size((image['height'], image['width']))
+    except ValueError as error:
+      problems.append(f'image {key} has {error}')
+  return numbers
+
+
+def _refers(
+  entry: dict[str, Any],
+  numbers: Mapping[int, int],
+  values: Mapping[int, int],
+  problems: list[str],
+) -> bool:
+  """Whether an annotation is of an image and a category that there are."""
+  absent = [
+    f'{field} {entry[field]!r}'
+    for field, known in (('image_id', numbers), ('category_id', values))
+    if entry[field] not in known
+  ]
+  if absent:
+    problems.append(
+      f'annotation {entry.get("id")} has the {" and the ".join(absent)}, which the file does not '
+      'list: remove the annotation, or add what it refers to'
+    )
+  return not absent
+
+
+def _codes(
+  images: Sequence[dict[str, Any]],
+  entries: Sequence[dict[str, Any]],
+  numbers: Mapping[int, int],
+  problems: list[str],
+) -> list[bytes]:
+  """The code of each annotation's region."""
   codes = []
-  for owner, entry in entries:
-    with _named('annotation', entry):
-      size = images[owner]['height'], images[owner]['width']
-      codes.append(regions.encode(entry.get('segmentation') or [], size))
-  return {
-    'names': np.array([x['file_name'] for x in images], str),
-    'sizes': np.array([(x['height'], x['width']) for x in images], np.int32).reshape(-1, 2),
-    'owners': np.array([owner for owner, _ in entries], np.int32),
-    'values': np.array([values[x['category_id']] for _, x in entries], np.uint8),
-    'starts': np.cumsum([0, *map(len, codes)], dtype=np.int64),
-    'codes': np.frombuffer(b''.join(codes), np.uint8),
-  }
-
-
-@contextlib.contextmanager
-def _named(kind: str, entry: Mapping[str, Any]) -> Iterator[None]:
-  try:
-    yield
-  except ValueError as error:
-    raise ValueError(f'{kind} {entry["id"]} has {error}') from error
+  for entry in entries:
+    image = images[numbers[entry['image_id']]]
+    try:
+      region = entry.get('segmentation')
+      size = image['height'], image['width']
+      codes.append(regions.encode([] if region is None else region, size))
+    except (ValueError, KeyError, TypeError) as error:
+      what = error if isinstance(error, ValueError) else f'no region ({error!r})'
+      problems.append(
+        f'annotation {entry.get("id")} has {what}; mend or remove this annotation of '
+        f'{image["file_name"]}'
+      )
+  return codes

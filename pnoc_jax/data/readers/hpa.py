@@ -143,7 +143,12 @@ def _read_table(path, table, problems):
         )
         break
       label[int(text)] = 1
-    table[(row['ID'] or '').strip()] = label
+    key = (row['ID'] or '').strip()
+    if not np.array_equal(table.setdefault(key, label), label):
+      problems.append(
+        f'{path.name}, line {rows.line_num}: the id {key!r} has a row of other labels already, here '
+        f'or in {" or ".join(_TABLES)}; keep one'
+      )
 
 
 def _draw(ids, split, problems):

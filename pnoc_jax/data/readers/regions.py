@@ -37,7 +37,7 @@ def encode(region: Sequence[np.ndarray] | Mapping[str, Any], size: tuple[int, in
   """
   if not isinstance(region, Mapping):
     return _encode_polygons(region, size)
-  if tuple(region.get('size', size)) != size:
+  if tuple(region.get('size') or size) != size:
     raise ValueError(f'run lengths of {_text(region["size"])} px, but its image has {_text(size)}')
   if isinstance(region['counts'], str):
     return _check_code(region['counts'].encode(), size)
@@ -52,7 +52,10 @@ def _encode_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> A
   far = _FAR * max(size)
   for polygon in polygons:
     if polygon.ndim != 1:
-      raise ValueError('an outline that is no list of numbers: is a list of outlines flat?')
+      raise ValueError(
+        'an outline that is no list of numbers: is a list of outlines flat? '
+        'A region is [[x, y, x, y, ...], ...]'
+      )
     if len(polygon) % 2:
       raise ValueError(f'an outline of {len(polygon)} numbers')
     if not (np.abs(polygon) <= far).all():  # Nor are those that are not a number.
@@ -76,6 +79,8 @@ def _encode_counts(counts: np.ndarray, size: tuple[int, int]) -> Any:
   pixels = size[0] * size[1]
   if counts.dtype.kind not in 'iu' or counts.ndim != 1:
     raise ValueError('run lengths that are no whole numbers')
+  if not len(counts):
+    raise ValueError('run lengths without a number')
   if counts.min() < 0:
     raise ValueError('a run of negative length')
   if counts.max() > pixels or counts.sum() != pixels:

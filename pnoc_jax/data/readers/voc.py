@@ -58,7 +58,7 @@ IMAGES = {
   'test': 1456,
 }
 
-_FORMAT = 1  # Of the parsed annotations; part of the cache's key.
+_FORMAT = 2  # Of the parsed annotations; part of the cache's key.
 _VOID_COLOR = (224, 224, 192)
 _NAMES = ('background', *CLASSES)
 _LISTS = 'ImageSets/Segmentation'
@@ -194,8 +194,9 @@ def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
   for label, path in zip(labels, paths, strict=True):
     try:
       names = read_annotation(path)
-    except (ElementTree.ParseError, ValueError) as error:
-      problems.append(f'Annotations/: {path.name} cannot be read ({error})')
+    except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
+      # An encoding that Python does not know is a LookupError.
+      problems.append(f'Annotations/: {path.name} cannot be read ({error}); mend this file')
       continue
     for name in names:
       if name in CLASSES:
@@ -209,26 +210,39 @@ def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
 def read_annotation(path: pathlib.Path) -> list[str]:
   """Names of the objects in an annotation, with difficult and truncated ones, without parts.
 
-  As in the reference, an object whose box has no area within the image does not count.
+  As in the reference, an object whose box has no area within the image does not count. A size of 0,
+  which some tools write, says nothing about the image, and then no box ends beyond it.
 
   Raises:
     ParseError: the file is no XML.
-    ValueError: a number in it is none.
+    LookupError: the file names an encoding that there is not.
+    ValueError: it is no annotation, a number in it is none, or a box ends before it begins.
   """
   root = ElementTree.parse(path).getroot()
-  size = [_number(root.find('size'), name, float('inf')) for name in ('width', 'height')]
+  if root.tag != 'annotation':
+    raise ValueError(f'its outermost element is <{root.tag}>, not <annotation>')
+  size = [_number(root.find('size'), name, 0.0) for name in ('width', 'height')]
+  size = [n if n > 0 else float('inf') for n in size]
   names = []
   for entry in root.findall('object'):
+    name = (entry.findtext('name') or '').strip()
     box = entry.find('bndbox')
     if box is not None:
-      low = [max(_number(box, name, 0.0), 0.0) for name in ('xmin', 'ymin')]
+      low = [_number(box, name, 0.0) for name in ('xmin', 'ymin')]
       high = [_number(box, name, float('inf')) for name in ('xmax', 'ymax')]
-      if any(min(b, n) <= a for a, b, n in zip(low, high, size, strict=True)):
+      for axis, a, b in zip('xy', low, high, strict=True):
+        if a > b:
+          raise ValueError(f'the box of {name!r} has {axis}min {a:g} and {axis}max {b:g}')
+      if any(min(b, n) <= max(a, 0.0) for a, b, n in zip(low, high, size, strict=True)):
         continue
-    names.append((entry.findtext('name') or '').strip())
+    names.append(name)
   return names
 
 
 def _number(element, name, default):
   text = None if element is None else element.findtext(name)
-  return default if text is None or not text.strip() else float(text)
+  if text is None or not text.strip():
+    return default
+  if not np.isfinite(value := float(text)):
+    raise ValueError(f'{name} is {text.strip()}, which is no number')
+  return value

@@ -93,6 +93,12 @@ def test_lists_may_carry_labels(root, tmp_path):
     assert part in str(caught.value)
 
 
+def test_an_id_with_labels_on_two_lines_is_named(root, tmp_path):
+  (tmp_path / 'train.txt').write_text(f'{TRAIN[2]},0\n{TRAIN[0]},10\n{TRAIN[2]},1\n')
+  with pytest.raises(errors.UserError, match=rf"'{TRAIN[2]}' has labels on two lines"):
+    _open(root, lists=str(tmp_path))
+
+
 def test_missing_things_are_named(root, tmp_path):
   next(root.glob('gtFine/train/bochum/*')).unlink()
   with pytest.raises(errors.UserError, match=f'1 of 3 ids have no mask, the first is {TRAIN[2]}'):

@@ -147,7 +147,25 @@ def test_images_in_a_folder_of_their_own(root):
   'old, new, part',
   [
     ('"toothbrush"', '"tooth"', "its 80 categories are not the 80 of this data set, e.g. ['tooth"),
-    ('"image_id": 77', '"image_id": 78', 'cannot be read as COCO annotations (KeyError: 78)'),
+    ('"image_id": 77', '"image_id": 78', 'annotation 3 has the image_id 78, which the file does'),
+    ('"category_id": 90', '"category_id": 12', 'annotation 3 has the category_id 12, which the'),
+    ('"image_id": 77', '"image": 77', 'annotations[3] (id 3) has no image_id'),
+    ('"annotations"', '"notes"', "it has no list 'annotations'"),
+    (
+      '"id": 25, "f',
+      '"id": 9, "f',
+      'images: the id 9 is of COCO_train2014_000000000009.jpg and of COCO',
+    ),
+    ('"id": 90', '"id": 1', '2 categories have the id 1'),
+    ('000025.jpg', '000009.jpg', '000009.jpg is listed under the ids 25 and 9; join'),
+    ('[[4.0, 4.0', '[[3.5e8, 4.0', 'annotation 1 has an outline that is not near its image of 20x'),
+    ('[[4.0, 4.0', '[[NaN, 4.0', 'annotation 1 has an outline that is not near its image of 20x'),
+    ('[[4.0, 4.0', '[[1%s, 4.0' % ('0' * 400), 'annotation 1: int too large'),
+    ('[[4.0, 4.0', '[["a", 4.0', 'annotation 1: could not convert string'),
+    ('14.0, 4.0, 14.0]]', '14.0, 4.0, 14.0]', 'cannot be read as COCO annotations (JSONDecodeErr'),
+    ('"size": [20, 30]', '"size": [30, 20]', 'annotation 2 has run lengths of 30x20 px, but its'),
+    ('"size": [20, 30]', '"size": 20', 'annotation 2 has no region (TypeError'),
+    ('"counts"', '"count"', "annotation 2 has no region (KeyError('counts'))"),
     ('{"info"', '["info"', 'cannot be read as COCO annotations'),
     ('"height": 20', '"height": 21', 'annotation 2 has run lengths of 20x30 px, but its'),
     ('16.0, 14.0, 4.0, 14.0]', '16.0, 14.0, 4.0]', 'annotation 1 has an outline of 7 numbers'),
@@ -162,6 +180,24 @@ def test_broken_annotations_are_named(root, cache, old, new, part):
   message = _message(root)
   assert 'instances_train2014.json' in message and part in message
   assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_flat_polygon_is_an_error_that_says_how_one_is_written(root):
+  path = root / 'annotations' / 'instances_train2014.json'
+  content = json.loads(path.read_text())
+  content['annotations'][1]['segmentation'] = content['annotations'][1]['segmentation'][0]
+  path.write_text(json.dumps(content))
+  message = _message(root)
+  assert 'annotation 1 has an outline that is no list of numbers' in message
+  assert f'[[x, y, x, y, ...], ...]; mend or remove this annotation of {TRAIN[0]}.jpg' in message
+
+
+def test_all_problems_of_the_annotations_are_told_at_once(root):
+  path = root / 'annotations' / 'instances_train2014.json'
+  path.write_text(path.read_text().replace('14.0', 'NaN').replace('"size": [20', '"size": [21'))
+  message = _message(root)
+  assert 'has 3 problems' in message and 'annotation 1 has' in message
+  assert 'annotation 2 has run lengths of 21x30 px' in message
 
 
 def test_missing_things_are_named(root, tmp_path):

@@ -209,6 +209,34 @@ def test_problems_are_listed_at_once(root, home):
   assert 'JPEGImages not found in ./, VOC2012/' in _message(home / 'Annotations')
 
 
+@pytest.mark.parametrize('size', ['0', '', '-1'])
+def test_an_annotation_without_a_size_keeps_its_labels(root, home, size):
+  path = home / 'Annotations' / '2007_000001.xml'
+  folders.replace(path, '<width>30</width>', f'<width>{size}</width>')
+  folders.replace(path, '<height>20</height>', f'<height>{size}</height>')
+  assert _names(_open(root, 'train')) == [['cat'], ['person']]
+
+
+@pytest.mark.parametrize(
+  'old, new, part',
+  [
+    ('<xmin>5<', '<xmin>25<', "the box of 'cat' has xmin 25 and xmax 20"),
+    ('<ymin>5<', '<ymin>19<', "the box of 'cat' has ymin 19 and ymax 18"),
+    ('<xmin>5<', '<xmin>nan<', 'xmin is nan, which is no number'),
+    ('<xmin>5<', '<xmin>five<', "could not convert string to float: 'five'"),
+    ('<annotation>', '<?xml version="1.0" encoding="utf-9"?><annotation>', 'unknown encoding'),
+    ('<annotation>', '<?xml version="1.0" encoding="gbk"?><annotation>', 'encoding'),
+    ('annotation>', 'html>', 'its outermost element is <html>, not <annotation>'),
+    ('<name>cat<', '<name><', "has the unknown class ''"),
+  ],
+)
+def test_an_annotation_whose_labels_would_vanish_is_an_error(root, home, old, new, part):
+  path = home / 'Annotations' / '2007_000001.xml'
+  path.write_text(path.read_text().replace(old, new))
+  message = _message(root)
+  assert 'Annotations/: 2007_000001.xml' in message and part in message
+
+
 def test_a_mask_of_foreign_colours_is_refused(tmp_path):
   root = miniatures.write_voc(tmp_path, aug_colors=True)
   path = root / 'VOCdevkit/VOC2012/SegmentationClassAug/2009_000005.png'
