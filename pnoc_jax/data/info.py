@@ -177,6 +177,11 @@ class Source(Protocol):
     ...
 
 
+def remarks(source: Source) -> tuple[str, ...]:
+  """What a person should know about a split before it is used, in sentences; most have none."""
+  return getattr(source, 'remarks', ())
+
+
 def make_example(image: np.ndarray, labels: np.ndarray, index: int) -> dict[str, np.ndarray]:
   """What `Source.example` returns.
 

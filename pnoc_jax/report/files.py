@@ -14,6 +14,7 @@ from pnoc_jax.data import info, sources
 from pnoc_jax.io import records
 from pnoc_jax.report import contract
 
+REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
 """What `evaluation/<score>_<split>.json` holds."""
@@ -64,7 +65,7 @@ class RunFiles:
     stages: those that left something, by name and in order.
     scored: all scores that a run can have, by name and in order.
     scores: the results that are there: score -> split -> result, in the order of `scored`.
-    notes: what is missing or damaged, for the reader.
+    notes: what is missing, damaged or odd about the data, for the reader.
   """
 
   workdir: pathlib.Path
@@ -132,6 +133,9 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
     for stage in stages
     if any((workdir / stage.name / file).exists() for file in ('metrics.jsonl', records.DONE))
   }
+  if (workdir / REMARKS).is_file():
+    for split, remarks in (_json(workdir / REMARKS, notes) or {}).items():
+      notes += [f'Split {split}: {remark}' for remark in remarks]
   if not found:
     notes.append('No stage has left metrics yet.')
   scored = contract.scores(stages)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from pnoc_jax.io import records
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.report import build
+from pnoc_jax.report import build, files
 from pnoc_jax.runs import graph, sweep
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
@@ -93,6 +94,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
       item.stage.check(context(item, config, there, runtime))
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
+    _remark(workdir, sources)
     records.write_json(workdir / 'config.json', settings.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
@@ -167,6 +169,15 @@ def _print_plan(
   for item in plan:
     text = item.stage.describe(config, train) if item.runs else str(item.directory)
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
+
+
+def _remark(workdir: Path, sources: Mapping[str, info.Source]) -> None:
+  """Warns of what is odd about the splits, here and, by a file, in the report."""
+  found = {split: info.remarks(source) for split, source in sources.items()}
+  for split, remarks in found.items():
+    for remark in remarks:
+      print(f'warning: split {split}: {remark}', file=sys.stderr, flush=True)
+  records.write_json(workdir / files.REMARKS, found)
 
 
 def _run_stage(

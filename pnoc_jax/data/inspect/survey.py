@@ -113,6 +113,7 @@ def judge(
   """
   about = f'split {source.split}'
   found = [_count(source, survey, about, known, own_list)]
+  found += [Finding(Severity.WARNING, about, x) for x in info.remarks(source)]
   lines = [f'{x.id}: {x.what}' for x in survey.problems]
   found += [Finding(broken, about, x) for x in lines[:_MANY]]
   if len(lines) > _MANY:

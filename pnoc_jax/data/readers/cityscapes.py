@@ -14,7 +14,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data.readers import files, lists, remarks
 
 CLASSES = (
   'wall',
@@ -86,6 +86,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels,
     files.ImageFiles([found[key] for key in ids]),
     masks,
+    [] if masks or split == 'test' else _unused(root, split, ids),
   )
 
 
@@ -137,6 +138,12 @@ def _masks(root, split, ids, problems):
     return None
   table = _from_train_ids() if best == 'labelTrainIds' else _from_label_ids()
   return files.MaskFiles(paths, indices=table)
+
+
+def _unused(root, split, ids):
+  kind = 'gtCoarse' if split == 'train_extra' else 'gtFine'
+  wanted = f'{kind}/<split>/<city>/<id>_{kind}_labelTrainIds.png'
+  return remarks.unused_masks(root, ids, wanted, images=('leftImg8bit',))
 
 
 def _from_train_ids():

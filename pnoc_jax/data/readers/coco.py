@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, files, lists
+from pnoc_jax.data.readers import coco_index, files, lists, remarks
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant
@@ -74,6 +74,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels,
     files.ImageFiles(paths),
     masks,
+    [] if config.masks else _remarks(root, ids, masks),
   )
 
 
@@ -145,6 +146,18 @@ def _numbers(ids, index, config, problems):
       f'the annotations lack {len(missing)} of {len(ids)} ids, the first is {missing[0]}'
     )
   return None
+
+
+def _remarks(root, ids, masks):
+  """Warnings of masks in files that are there and not used."""
+  if isinstance(masks, files.MaskFiles):
+    return []
+  there = {x.removesuffix('.png') for x in files.names_in(root / _MASKS)}
+  found = {key for key in ids if key in there or key[-12:] in there}
+  used = 'no masks are used' if masks is None else 'they are painted from the annotations'
+  return remarks.partial_masks(found, ids, f'{_MASKS}/', used) or (
+    remarks.unused_masks(root, ids, f'{_MASKS}/<id>.png') if masks is None else []
+  )
 
 
 def _masks(config, root, path, ids, index, numbers, problems):

@@ -12,7 +12,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import images
 
 CLASSES = ('urban', 'rangeland', 'forest', 'water', 'barren', 'unknown')
@@ -41,11 +41,12 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
   if (root / 'JPEGImages').is_dir():
     image_files = {x.stem: x for x in sorted((root / 'JPEGImages').glob('[!.]*.jpg'))}
     mask_files = {x.stem: x for x in (root / 'SegmentationClassAug').glob('[!.]*.png')}
-    folder = 'JPEGImages'
+    folder, wanted = 'JPEGImages', 'SegmentationClassAug/<id>.png'
   else:
     folder = '*' if config.lists else split
     image_files = _published(root, folder, '_sat.jpg')
     mask_files = _published(root, folder, '_mask.png')
+    wanted = f'{folder}/<id>_mask.png'
   ids = _ids(config, root, split, image_files, problems)
   ids = [x for x in ids if x not in exclude]
   problems += [f'{folder}/: no image of the id {key!r}' for key in ids if key not in image_files]
@@ -63,6 +64,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels,
     files.ImageFiles([image_files[key] for key in ids]),
     masks,
+    [] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',)),
   )
 
 

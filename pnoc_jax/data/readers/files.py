@@ -52,6 +52,7 @@ class FileSource:
     labels: np.ndarray,
     images: Images,
     masks: Masks | None = None,
+    remarks: Sequence[str] = (),
   ):
     """Keeps its arguments.
 
@@ -62,7 +63,9 @@ class FileSource:
       labels: f32[N, K].
       images: the images in the order of the ids.
       masks: the masks in the order of the ids, or None.
+      remarks: what a person should know about the split, e.g. of files that are not used.
     """
+    self.remarks = tuple(remarks)
     self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
     self.has_masks = masks is not None
     self._images, self._masks, self._sizes = images, masks, {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from pnoc_jax import errors, types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data.readers import files, lists, remarks
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -63,6 +63,7 @@ class FolderSource(files.FileSource):
       np.stack([table[x] for x in ids]),
       files.ImageFiles(images, upright=True),
       None if masks is None else files.MaskFiles(masks),
+      [] if masks else remarks.unused_masks(home, ids, 'masks/<id>.png'),
     )
 
 

@@ -146,8 +146,8 @@ def _read_table(path, table, problems):
     key = (row['ID'] or '').strip()
     if not np.array_equal(table.setdefault(key, label), label):
       problems.append(
-        f'{path.name}, line {rows.line_num}: the id {key!r} has a row of other labels already, here '
-        f'or in {" or ".join(_TABLES)}; keep one'
+        f'{path.name}, line {rows.line_num}: the id {key!r} has a row of other labels already, '
+        f'here or in {" or ".join(_TABLES)}; keep one'
       )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import cache, info
-from pnoc_jax.data.readers import files, lists
+from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import mat
 
 CLASSES = (
@@ -83,7 +83,8 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels = lists.own_labels(config, ids, _NAMES, problems)
   else:
     labels = _read_annotations(root / 'Annotations', split, ids, problems)
-  masks = files.own_masks(config, ids, problems) if config.masks else _find_masks(root, ids)
+  there = {} if config.masks else _find_masks(root)
+  masks = files.own_masks(config, ids, problems) if config.masks else _all(there, ids)
   files.finish(root, split, ids, problems)
   palette = info.color_map(len(_NAMES))
   colors = {color: i for i, color in enumerate(palette)} | {_VOID_COLOR: types.VOID}
@@ -94,6 +95,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels,
     files.ImageFiles(paths),
     _Masks(masks, colors=colors) if masks else None,
+    [] if masks or split == 'test' else _remarks(root, there, ids),
   )
 
 
@@ -160,8 +162,8 @@ def _sbd_ids(root, problems):
   return set()
 
 
-def _find_masks(root, ids):
-  """Paths of the masks, VOC's own before SBD's; None unless every id has a mask."""
+def _find_masks(root):
+  """{id: its mask's file}, VOC's own before SBD's."""
   places = [(root / name, '.png') for name in ('SegmentationClass', 'SegmentationClassAug')]
   places += [(root / place / 'cls', '.mat') for place in _SBD]
   there = {}
@@ -169,7 +171,20 @@ def _find_masks(root, ids):
     there |= {
       x.removesuffix(suffix): folder / x for x in files.names_in(folder) if x.endswith(suffix)
     }
+  return there
+
+
+def _all(there, ids):
+  """The masks of all ids; None unless every id has one."""
   return [there[key] for key in ids] if there.keys() >= set(ids) else None
+
+
+def _remarks(root, there, ids):
+  result = 'the split counts as one without masks; add them, or list ids with masks'
+  place = 'SegmentationClass/, SegmentationClassAug/, SBD/'
+  return remarks.partial_masks(there, ids, place, result) or remarks.unused_masks(
+    root, ids, 'SegmentationClass/<id>.png', images=('JPEGImages',)
+  )
 
 
 def _read_annotations(

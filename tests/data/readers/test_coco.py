@@ -154,7 +154,7 @@ def test_images_in_a_folder_of_their_own(root):
     (
       '"id": 25, "f',
       '"id": 9, "f',
-      'images: the id 9 is of COCO_train2014_000000000009.jpg and of COCO',
+      'images: the id 9 is of COCO_train2014_000000000009.jpg and of',
     ),
     ('"id": 90', '"id": 1', '2 categories have the id 1'),
     ('000025.jpg', '000009.jpg', '000009.jpg is listed under the ids 25 and 9; join'),
