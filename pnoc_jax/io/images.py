@@ -9,33 +9,52 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pnoc_jax import errors
-from pnoc_jax.io import atomic
+from pnoc_jax.io import atomic, ranges
 
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
+_DEEP = 'IF'  # First letters of the modes of more than 8 bits: whole numbers and floats.
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
 
 
-def read_image(file: str | os.PathLike | bytes, *, upright: bool = True) -> np.ndarray:
+def read_image(
+  file: str | os.PathLike | bytes, *, upright: bool = True, white: ranges.Range | None = None
+) -> np.ndarray:
   """Decodes a whole image to RGB, upright.
 
   The EXIF orientation is applied, so that an image looks as viewers show it; masks are expected in
-  this orientation. 16-bit grey is scaled to 8 bits, and transparency is dropped.
+  this orientation. Grey of more than 8 bits is scaled to 8, and transparency is dropped.
 
   Args:
     file: a path, or the bytes of a file.
     upright: False leaves the pixels as they are stored, whatever EXIF says, because the masks of
       the public data sets belong to these. The pixels of a TIFF are always upright.
+    white: the range of the data set's images of more than 8 bits; by default that of this image.
 
   Returns:
     u8[H, W, 3].
 
   Raises:
-    UserError: the file is missing, no image, corrupt or truncated; the message names it.
+    UserError: the file is missing, no image, corrupt or truncated, or has values of no range; the
+      message names it.
   """
   with _open(file, 'image') as image:
     image.load()
-    return np.asarray(_rgb(_upright(image) if upright else image))
+    return np.asarray(_rgb(_upright(image) if upright else image, _label(file), white))
+
+
+def extent(file: str | os.PathLike | bytes) -> ranges.Extent | int | None:
+  """The values of an image of more than 8 bits; None for one of 8 bits, or that cannot be read.
+
+  Of 16-bit colours it is the largest value alone, within 255 of it.
+  """
+  with contextlib.suppress(errors.UserError), _open(file, 'image') as image:
+    if image.mode[0] in _DEEP:
+      return ranges.extent(np.asarray(image))
+    if image.format == 'PNG' and image.tile and '16' in str(image.tile[0][3]):
+      colors = np.asarray(image)[..., :3]
+      return int(colors.max()) << 8
+  return None
 
 
 def read_mask(
@@ -227,13 +246,16 @@ def _upright(image: Image.Image) -> Image.Image:
   return ImageOps.exif_transpose(image) if turned else image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, label: str, white: ranges.Range | None) -> Image.Image:
   if image.mode == 'RGB':
     return image
-  if image.mode.startswith('I'):
-    # Pillow would clip 16-bit values at 255.
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert('RGB')
+  if image.mode[0] in _DEEP:
+    # Pillow would clip the values at 255.
+    values = np.asarray(image)
+    found = ranges.extent(values)
+    if fault := found.fault():
+      raise errors.UserError(f'{label}: this image has {fault}.')
+    return Image.fromarray(ranges.to_bytes(values, white or ranges.choose([found]))).convert('RGB')
   if image.mode == 'P' and 'transparency' in image.info:
     image = image.convert('RGBA')
   return image.convert('RGB')

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import loose
+from pnoc_jax.data.readers import deep, loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
@@ -179,11 +179,11 @@ def predict_files(
   with written.Written(output) as record:
     targets = _Targets(output, record, overlay, _network(trained, config, max_side))
     targets.check(found)
-    named, skipped = _readable(found)
+    named, skipped, white = _readable(found)
     _write_skipped(targets, skipped)
     if not named:
       return Summary(0, 0, tuple(skipped))
-    source = loose.LooseImages(named, trained.dataset, max_side=max_side)
+    source = loose.LooseImages(named, trained.dataset, max_side=max_side, white=white)
 
     def results(indices: list[int]) -> Iterator[per_image.Result]:
       for index, labels in segment(source, indices):
@@ -279,15 +279,19 @@ def local_runtime(workdir: Path) -> Runtime:
 
 
 def _readable(named):
-  """Splits files into those that decode and (file, why) of the others."""
-  good, skipped = [], []
+  """Splits files into those that decode and (file, why) of the others; their range of values."""
+  good, skipped, extents = [], [], []
   for name, file in log.track(named, 'reading images', total=len(named)):
     try:
       images.read_image(file)
       good.append((name, file))
+      extents.append(images.extent(file))
     except UserError as error:
       skipped.append((file, str(error)))
-  return good, skipped
+  white, said = deep.describe([x for _, x in good], extents)
+  for sentence in said:
+    print(f'note: {sentence}', flush=True)
+  return good, skipped, white
 
 
 def _write_skipped(targets: _Targets, skipped) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists, remarks
+from pnoc_jax.data.readers import deep, files, lists, remarks
 
 CLASSES = (
   'wall',
@@ -78,15 +78,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels = np.array([listed[key] for key in ids], np.float32)
   else:
     labels = files.find_labels(config, ids, _NAMES, masks, problems)
+  white, said = deep.find_range([found[key] for key in ids if key in found], problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('cityscapes', CLASSES, _NAMES[0], _PALETTE),
     split,
     ids,
     labels,
-    files.ImageFiles([found[key] for key in ids]),
+    files.ImageFiles([found[key] for key in ids], white=white),
     masks,
-    [] if masks or split == 'test' else _unused(root, split, ids),
+    said + ([] if masks or split == 'test' else _unused(root, split, ids)),
   )
 
 

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, files, lists, remarks
+from pnoc_jax.data.readers import coco_index, deep, files, lists, remarks
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant
@@ -66,15 +66,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     numbers = numbers and [numbers[i] for i in keep]
   paths = files.need(folder, ids, problems, name='{}.jpg'.format)
   masks = _masks(config, root, path, ids, index, numbers, problems)
+  white, said = deep.find_range(paths, problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('coco14', CLASSES, _NAMES[0], info.color_map(len(_NAMES))),
     split,
     ids,
     labels,
-    files.ImageFiles(paths),
+    files.ImageFiles(paths, white=white),
     masks,
-    [] if config.masks else _remarks(root, ids, masks),
+    said + ([] if config.masks else _remarks(root, ids, masks)),
   )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists, remarks
+from pnoc_jax.data.readers import deep, files, lists, remarks
 from pnoc_jax.io import images
 
 CLASSES = ('urban', 'rangeland', 'forest', 'water', 'barren', 'unknown')
@@ -56,15 +56,16 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     paths = files.find_masks(mask_files, ids, root.name, problems)
   masks = _Masks(paths) if paths else None
   labels = files.find_labels(config, ids, _NAMES, masks, problems)
+  white, said = deep.find_range([image_files[key] for key in ids if key in image_files], problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
     info.DatasetInfo('deepglobe', CLASSES, _NAMES[0], _PALETTE),
     split,
     ids,
     labels,
-    files.ImageFiles([image_files[key] for key in ids]),
+    files.ImageFiles([image_files[key] for key in ids], white=white),
     masks,
-    [] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',)),
+    said + ([] if masks else remarks.unused_masks(root, ids, wanted, images=('JPEGImages',))),
   )
 
 

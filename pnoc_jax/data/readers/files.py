@@ -10,7 +10,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import images
+from pnoc_jax.io import images, ranges
 
 
 class Masks(Protocol):
@@ -68,6 +68,7 @@ class FileSource:
     self.remarks = tuple(remarks)
     self.info, self.split, self.ids, self.labels = dataset, split, tuple(ids), labels
     self.has_masks = masks is not None
+    self.white: ranges.Range | None = getattr(images, 'white', None)
     self._images, self._masks, self._sizes = images, masks, {}
 
   def __len__(self) -> int:
@@ -96,19 +97,26 @@ class FileSource:
 class ImageFiles:
   """Images of one file each."""
 
-  def __init__(self, paths: Sequence[pathlib.Path], *, upright: bool = False):
+  def __init__(
+    self,
+    paths: Sequence[pathlib.Path],
+    *,
+    upright: bool = False,
+    white: ranges.Range | None = None,
+  ):
     """Keeps its arguments.
 
     Args:
       paths: the files in the order of the ids.
       upright: whether images are turned as EXIF says. The masks of the public data sets lie on the
         pixels as they are stored.
+      white: the range of those of more than 8 bits, as `deep.find_range` finds it.
     """
-    self._paths, self._upright = tuple(paths), upright
+    self._paths, self._upright, self.white = tuple(paths), upright, white
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, 3]."""
-    return images.read_image(self._paths[index], upright=self._upright)
+    return images.read_image(self._paths[index], upright=self._upright, white=self.white)
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W)."""

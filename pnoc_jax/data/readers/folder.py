@@ -15,7 +15,7 @@ import numpy as np
 
 from pnoc_jax import errors, types
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists, remarks
+from pnoc_jax.data.readers import deep, files, lists, remarks
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -50,6 +50,7 @@ class FolderSource(files.FileSource):
     masks = files.find_masks(found, ids, 'masks', problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
+    white, said = deep.find_range(images, problems)
     files.finish(home, split, ids, problems)
     super().__init__(
       info.DatasetInfo(
@@ -61,9 +62,9 @@ class FolderSource(files.FileSource):
       split,
       ids,
       np.stack([table[x] for x in ids]),
-      files.ImageFiles(images, upright=True),
+      files.ImageFiles(images, upright=True, white=white),
       None if masks is None else files.MaskFiles(masks),
-      [] if masks else remarks.unused_masks(home, ids, 'masks/<id>.png'),
+      said + ([] if masks else remarks.unused_masks(home, ids, 'masks/<id>.png')),
     )
 
 

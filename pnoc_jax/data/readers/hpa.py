@@ -17,8 +17,8 @@ import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
-from pnoc_jax.data.readers import files, lists
-from pnoc_jax.io import images
+from pnoc_jax.data.readers import deep, files, lists
+from pnoc_jax.io import images, ranges
 
 CLASSES = (
   'Nucleoplasm',
@@ -73,6 +73,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     ]
     labels = np.array([table.get(x, np.zeros(len(CLASSES))) for x in ids], np.float32)
   paths = _find(root, ids, problems)
+  white, said = deep.find_range([x for channels in paths for x in channels if x], problems)
   files.finish(root, split, ids, problems)
   # Like its pretrained filters, the fourth channel's numbers are those of the first.
   return files.FileSource(
@@ -87,20 +88,23 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     split,
     ids,
     labels,
-    ChannelFiles(paths),
+    ChannelFiles(paths, white=white),
+    remarks=said,
   )
 
 
 class ChannelFiles:
   """Images that have one file for each channel."""
 
-  def __init__(self, paths: Sequence[tuple[pathlib.Path, ...]]):
-    """Keeps the paths of each id's channels, in the order of the ids."""
-    self._paths = tuple(paths)
+  def __init__(
+    self, paths: Sequence[tuple[pathlib.Path, ...]], *, white: ranges.Range | None = None
+  ):
+    """Keeps the paths of each id's channels, in the order of the ids, and their range."""
+    self._paths, self.white = tuple(paths), white
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, 4]."""
-    return read_channels(self._paths[index])
+    return read_channels(self._paths[index], white=self.white)
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W) of the first channel."""
@@ -111,14 +115,16 @@ class ChannelFiles:
     return self._paths[index]
 
 
-def read_channels(files: Sequence[pathlib.Path | bytes]) -> np.ndarray:
-  """u8[H, W, 4] of the four files of an image.
+def read_channels(
+  files: Sequence[pathlib.Path | bytes], *, white: ranges.Range | None = None
+) -> np.ndarray:
+  """u8[H, W, 4] of the four files of an image; `white` is the range of files of more than 8 bits.
 
   Raises:
     UserError: a file is broken, or of another size than the first.
   """
   # The public images show a channel in its colour; the others are grey.
-  channels = [images.read_image(file, upright=False).max(-1) for file in files]
+  channels = [images.read_image(file, upright=False, white=white).max(-1) for file in files]
   for file, channel, name in zip(files, channels, CHANNELS, strict=True):
     if channel.shape != channels[0].shape:
       raise errors.UserError(

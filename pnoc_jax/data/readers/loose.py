@@ -9,7 +9,7 @@ import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images
+from pnoc_jax.io import images, ranges
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm')
 
@@ -76,6 +76,7 @@ class LooseImages:
     dataset: info.DatasetInfo,
     *,
     max_side: int,
+    white: ranges.Range | None = None,
   ):
     """Reads the headers.
 
@@ -83,6 +84,7 @@ class LooseImages:
       files: (name, file) of images that can be read.
       dataset: the network's classes and normalisation.
       max_side: the longest side of an example in pixels; larger images are reduced to it.
+      white: the range of images of more than 8 bits; by default each has its own.
 
     Raises:
       UserError: a file is no image; the message names it.
@@ -90,7 +92,7 @@ class LooseImages:
     self.info, self.split, self.has_masks = dataset, '', False
     self.ids, self._files = zip(*files, strict=True)
     self.labels = np.zeros((len(self.ids), dataset.num_classes), np.float32)
-    self._max_side = max_side
+    self._max_side, self._white = max_side, white
     self._sizes = [self._fitted(self.original_size(i)) for i in range(len(self.ids))]
 
   def __len__(self) -> int:
@@ -105,7 +107,7 @@ class LooseImages:
 
   def original(self, index: int) -> np.ndarray:
     """u8[H, W, 3], in the file's own size."""
-    return images.read_image(self._files[index])
+    return images.read_image(self._files[index], white=self._white)
 
   def original_size(self, index: int) -> tuple[int, int]:
     """(H, W) of the file."""

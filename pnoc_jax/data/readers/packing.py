@@ -21,6 +21,8 @@ def metadata(source: info.Source, *, upright: bool) -> dict[str, Any]:
   return {
     'info': described,
     'upright': upright,
+    'white': list(white) if (white := getattr(source, 'white', None)) else None,
+    'remarks': list(info.remarks(source)),
     'has_masks': bool(source.has_masks),
     'ids': list(source.ids),
     'labels': [np.flatnonzero(x).tolist() for x in source.labels],

@@ -22,7 +22,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.data.readers import hpa, lists, packing
-from pnoc_jax.io import images
+from pnoc_jax.io import images, ranges
 
 _VERSION = '1.0.0'
 _LAST = 'dataset_info.json'  # The last file that a builder writes.
@@ -215,6 +215,9 @@ class PackedSource:
     self._path, self._upright, self._records = path, metadata['upright'], None
     keep = [i for i, key in enumerate(metadata['ids']) if key not in exclude]
     self._indices = keep
+    # Splits that were packed before there were these have neither.
+    self._white = ranges.Range(*metadata['white']) if metadata.get('white') else None
+    self.remarks = tuple(metadata.get('remarks', ()))
     self._sizes = [tuple(metadata['sizes'][i]) for i in keep]
     self.info = info.DatasetInfo(**{x: _tuples(y) for x, y in metadata['info'].items()})
     self.split = split
@@ -274,8 +277,8 @@ class PackedSource:
 
   def _decode(self, files):
     if len(files) > 1:
-      return hpa.read_channels(files)
-    return images.read_image(files[0], upright=self._upright)
+      return hpa.read_channels(files, white=self._white)
+    return images.read_image(files[0], upright=self._upright, white=self._white)
 
   @contextlib.contextmanager
   def _named(self, index):

@@ -23,7 +23,7 @@ import numpy as np
 
 from pnoc_jax import types
 from pnoc_jax.data import cache, info
-from pnoc_jax.data.readers import files, lists, remarks
+from pnoc_jax.data.readers import deep, files, lists, remarks
 from pnoc_jax.io import mat
 
 CLASSES = (
@@ -85,6 +85,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels = _read_annotations(root / 'Annotations', split, ids, problems)
   there = {} if config.masks else _find_masks(root)
   masks = files.own_masks(config, ids, problems) if config.masks else _all(there, ids)
+  white, said = deep.find_range(paths, problems)
   files.finish(root, split, ids, problems)
   palette = info.color_map(len(_NAMES))
   colors = {color: i for i, color in enumerate(palette)} | {_VOID_COLOR: types.VOID}
@@ -93,9 +94,9 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     split,
     ids,
     labels,
-    files.ImageFiles(paths),
+    files.ImageFiles(paths, white=white),
     _Masks(masks, colors=colors) if masks else None,
-    [] if masks or split == 'test' else _remarks(root, there, ids),
+    said + ([] if masks or split == 'test' else _remarks(root, there, ids)),
   )
 
 
