@@ -9,8 +9,8 @@ from data import folders, miniatures
 from PIL import Image
 
 from pnoc_jax import errors
-from pnoc_jax.data import info, sources
-from pnoc_jax.data.readers import deep, packing
+from pnoc_jax.data import deep, info, sources
+from pnoc_jax.data.readers import packing
 from pnoc_jax.io import images, ranges
 
 RAMP = np.linspace(0, 1, 30 * 20).reshape(20, 30)

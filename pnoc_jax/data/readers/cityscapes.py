@@ -13,8 +13,8 @@ of a table. `test` has neither masks nor labels.
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import deep, files, lists, remarks
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 
 CLASSES = (
   'wall',

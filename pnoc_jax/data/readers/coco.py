@@ -14,8 +14,8 @@ import pathlib
 
 import numpy as np
 
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import coco_index, deep, files, lists, remarks
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import coco_index, files, lists, remarks
 
 _CATEGORIES = """
   person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant

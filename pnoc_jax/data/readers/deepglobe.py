@@ -11,8 +11,8 @@ a mask shows, or a table's.
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import deep, files, lists, remarks
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import images
 
 CLASSES = ('urban', 'rangeland', 'forest', 'water', 'barren', 'unknown')

@@ -14,8 +14,8 @@ import collections
 import numpy as np
 
 from pnoc_jax import errors, types
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import deep, files, lists, remarks
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.data import info
-from pnoc_jax.data.readers import deep, files, lists
+from pnoc_jax.data import deep, info
+from pnoc_jax.data.readers import files, lists
 from pnoc_jax.io import images, ranges
 
 CLASSES = (

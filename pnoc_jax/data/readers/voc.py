@@ -22,8 +22,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import cache, info
-from pnoc_jax.data.readers import deep, files, lists, remarks
+from pnoc_jax.data import cache, deep, info
+from pnoc_jax.data.readers import files, lists, remarks
 from pnoc_jax.io import mat
 
 CLASSES = (
