@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -53,12 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       max_side=arguments.max_side,
     )
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    _say(f'error: {error}', sys.stderr)
     return 2
-  print(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}')
+  _say(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}', sys.stdout)
   for file, why in found.skipped:
-    print(f'skipped {file}: {why}', file=sys.stderr)
+    _say(f'skipped {file}: {why}', sys.stderr)
   return 0 if found.made or found.kept else 2
+
+
+def _say(text: str, file: TextIO) -> None:
+  """Prints what may have names of files that the terminal cannot show."""
+  encoding = file.encoding or 'utf-8'
+  print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file)
 
 
 def _scales(parser: argparse.ArgumentParser, text: str) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Writes files whole or not at all."""
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any], *, writer: s
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}{writer}.tmp')
+  temporary = path.with_name(_temporary(f'.{path.name}{writer}.tmp'))
   try:
     with open(temporary, 'wb') as file:
       fill(file)
@@ -30,6 +31,12 @@ def write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any], *, writer: s
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def _temporary(name: str, longest: int = 255) -> str:
+  """The name, or one that stands for it where it has too many bytes for a file system."""
+  data = os.fsencode(name)
+  return name if len(data) <= longest else f'.{hashlib.sha256(data).hexdigest()[:32]}.tmp'
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

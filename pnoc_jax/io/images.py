@@ -14,6 +14,9 @@ from pnoc_jax.io import atomic, ranges
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
 _DEEP = 'IF'  # First letters of the modes of more than 8 bits: whole numbers and floats.
+# Pillow refuses images of 178 megapixels; whole scans and mosaics are larger.
+LARGEST = 1 << 30  # Pixels.
+Image.MAX_IMAGE_PIXELS = None
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
 
 
@@ -51,7 +54,7 @@ def extent(file: str | os.PathLike | bytes) -> ranges.Extent | int | None:
   with contextlib.suppress(errors.UserError), _open(file, 'image') as image:
     if image.mode[0] in _DEEP:
       return ranges.extent(np.asarray(image))
-    if image.format == 'PNG' and image.tile and '16' in str(image.tile[0][3]):
+    if image.format == 'PNG' and '16' in str(getattr(image, 'tile', '')):
       colors = np.asarray(image)[..., :3]
       return int(colors.max()) << 8
   return None
@@ -225,6 +228,11 @@ def _open(file: str | os.PathLike | bytes, what: str) -> Iterator[Image.Image]:
   """Opens with Pillow, whose many kinds of errors become one that names the file."""
   try:
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+      if (pixels := image.width * image.height) > LARGEST:
+        raise errors.UserError(
+          f'{_label(file)}: this {what} has {pixels / 1e6:.0f} megapixels, more than the '
+          f'{LARGEST / 1e6:.0f} that are read; reduce it, or cut it into parts.'
+        )
       yield image
   except errors.UserError:
     raise

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from pnoc_jax.types import Variables
 
 SKIPPED = 'skipped.csv'
 OVERLAYS = 'overlays'
+_LONGEST = 255  # Bytes of a file's name.
 
 
 class Trained(NamedTuple):
@@ -248,6 +250,8 @@ class _Targets:
     wanted = {self.output / SKIPPED: ''}
     for name, file in found:
       for target in self.all(name):
+        if len(os.fsencode(target.name)) > _LONGEST:
+          raise UserError(f'{file}: the name of its label map would be too long; rename this image')
         if target in wanted:
           raise UserError(
             f'{target} would be made for two images, one of them {file}: rename this image or the '
@@ -290,7 +294,7 @@ def _readable(named):
       skipped.append((file, str(error)))
   white, said = deep.describe([x for _, x in good], extents)
   for sentence in said:
-    print(f'note: {sentence}', flush=True)
+    print('note:', sentence.encode(errors='backslashreplace').decode(), flush=True)
   return good, skipped, white
 
 

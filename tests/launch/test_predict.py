@@ -1,6 +1,7 @@
 """Predicting files as a user has them: odd sizes and modes, broken ones, interrupted runs."""
 
 import csv
+import io
 import os
 import pathlib
 import shutil
@@ -213,6 +214,27 @@ def test_a_changed_image_is_segmented_again(run, photographs, tmp_path, capsys):
   assert _predict(run, photographs, tmp_path / 'out') == 0
   assert '1 label maps made, 3 kept' in capsys.readouterr().out
   assert _labels(tmp_path / 'out', 'below/x').shape == (32, 16)
+
+
+def test_names_of_any_bytes_and_lengths(run, tmp_path, capsys):
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  content = io.BytesIO()
+  Image.fromarray(_photograph(16, 24)).save(content, 'PNG')
+  names = ['x' * 251 + '.jpg', os.fsdecode(b'caf\xe9.png'), 'cafe\u0301.png', 'caf\u00e9.png']
+  for name in names:
+    (folder / name).write_bytes(content.getvalue())
+  (folder / os.fsdecode(b'br\xf6ken.png')).write_bytes(b'no image')
+  assert _predict(run, folder, tmp_path / 'out') == 0
+  assert '4 label maps made, 0 kept' in capsys.readouterr().out
+  for name in names:
+    assert _labels(tmp_path / 'out', pathlib.Path(name).stem).shape == (16, 24)
+  assert b'br\\udcf6ken.png' in (tmp_path / 'out' / 'skipped.csv').read_bytes()
+  assert _predict(run, folder, tmp_path / 'out') == 0
+  assert '0 label maps made, 4 kept' in capsys.readouterr().out
+  (folder / ('x' * 251 + '.png')).write_bytes(content.getvalue())
+  assert _predict(run, folder, tmp_path / 'new') == 2
+  assert 'too long; rename this image' in capsys.readouterr().err
 
 
 def test_two_images_never_share_a_file(run, tmp_path, capsys):

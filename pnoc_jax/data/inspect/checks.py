@@ -180,4 +180,4 @@ def _read_stamp(path):
 def _write(path, text):
   # All processes of a run check, and they write the same.
   writer = f'.{socket.gethostname()}-{os.getpid()}'
-  atomic.write(path, lambda file: file.write(text.encode()), writer=writer)
+  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')), writer=writer)

@@ -226,7 +226,8 @@ def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding
   names = ['classes.txt', *(f'{x}.txt' for x in splits)]
   paths = [pathlib.Path(config.labels).expanduser()] if config.labels else []
   for place in filter(None, (config.lists, config.root)):
-    for folder, _, there in os.walk(pathlib.Path(place).expanduser()):
+    for folder, below, there in os.walk(pathlib.Path(place).expanduser()):
+      below[:] = [x for x in below if not x.startswith('.')]
       texts = sorted(x for x in there if x in names or x.endswith('.csv'))
       paths += [pathlib.Path(folder, x) for x in texts]
   found = [str(x) for x in dict.fromkeys(paths) if _has_crlf(x)]

@@ -93,7 +93,8 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
 
 def _find(folder, split, ending):
   """{id: path} of `<folder>/<split>/<city>/<id><ending>`."""
-  return {x.name.removesuffix(ending): x for x in sorted(folder.glob(f'{split}/*/[!.]*{ending}'))}
+  found = files.shown(folder.glob(f'{split}/*/*{ending}'), folder)
+  return {x.name.removesuffix(ending): x for x in found}
 
 
 def _ids(config, split, found, problems):

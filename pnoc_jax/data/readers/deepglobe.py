@@ -99,7 +99,8 @@ def _bits(color):
 
 
 def _published(root, folder, ending):
-  return {x.name.removesuffix(ending): x for x in sorted(root.glob(f'{folder}/[!.]*{ending}'))}
+  found = files.shown(root.glob(f'{folder}/*{ending}'), root)
+  return {x.name.removesuffix(ending): x for x in found}
 
 
 def _ids(config, root, split, image_files, problems):

@@ -1,7 +1,8 @@
 """A split whose images and masks are files, and the steps that the readers of such splits share."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Protocol
 
@@ -247,14 +248,14 @@ def own_masks(
 ) -> list[pathlib.Path]:
   """The files `<dataset.masks>/<id>.png`; every id has one."""
   folder = pathlib.Path(config.masks).expanduser()
-  there = names_in(folder)
-  missing = [key for key in ids if f'{key}.png' not in there]
+  there = composed(names_in(folder))
+  missing = [key for key in ids if compose(f'{key}.png') not in there]
   if missing:
     problems.append(
       f'{folder} (dataset.masks) lacks the masks of {len(missing)} of {len(ids)} ids, the first is '
       f'{missing[0]}.png'
     )
-  return [folder / f'{key}.png' for key in ids]
+  return [folder / there.get(compose(f'{key}.png'), f'{key}.png') for key in ids]
 
 
 def find_masks(
@@ -284,11 +285,11 @@ def need(
   folder: pathlib.Path, ids: Sequence[str], problems: list[str], *, name: Callable[[str], str]
 ) -> list[pathlib.Path]:
   """The files `<folder>/<name(id)>`; each missing one is a problem."""
-  there = names_in(folder)
+  there = composed(names_in(folder))
   for key in ids:
-    if name(key) not in there:
+    if compose(name(key)) not in there:
       problems.append(f'{folder.name}/: {name(key)} is missing')
-  return [folder / name(key) for key in ids]
+  return [folder / there.get(compose(name(key)), name(key)) for key in ids]
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
@@ -296,6 +297,21 @@ def names_in(folder: pathlib.Path) -> set[str]:
   if not folder.is_dir():
     return set()
   return {x.name for x in folder.iterdir() if not x.name.startswith('.')}
+
+
+def composed(names: Iterable[str]) -> dict[str, str]:
+  """{name with composed accents: name}; macOS writes an accent apart from its letter."""
+  return {compose(name): name for name in names}
+
+
+def compose(name: str) -> str:
+  """The name with each accent composed with its letter."""
+  return unicodedata.normalize('NFC', name)
+
+
+def shown(paths: Iterable[pathlib.Path], root: pathlib.Path) -> list[pathlib.Path]:
+  """The paths below a root, sorted, that neither are hidden nor lie in a hidden folder."""
+  return sorted(x for x in paths if not any(y[0] == '.' for y in x.relative_to(root).parts))
 
 
 def finish(root: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]) -> None:

@@ -46,7 +46,10 @@ class FolderSource(files.FileSource):
     table = lists.read_labels(home / 'image_labels.csv', names, problems)
     ids = [x for x in _read_split(home, split, table, problems) if x not in exclude]
     images = _find_images(home / 'images', ids, problems)
-    found = {x.stem: x for x in (home / 'masks').glob('[!.]*.png')}
+    pngs = [x for x in files.names_in(home / 'masks') if x.endswith('.png')]
+    found = {
+      key.removesuffix('.png'): home / 'masks' / name for key, name in files.composed(pngs).items()
+    }
     masks = files.find_masks(found, ids, 'masks', problems)
     if not ids:
       problems.append(f'splits/{split}.txt: no ids are left')
@@ -104,7 +107,7 @@ def _find_images(folder, ids, problems):
   found = collections.defaultdict(list)
   for path in folder.iterdir():
     if path.suffix.lower() in SUFFIXES:
-      found[path.stem].append(path)
+      found[files.compose(path.stem)].append(path)
   for key in ids:
     if key not in found:
       problems.append(f'images/: no image for the id {key!r} ({", ".join(SUFFIXES)})')

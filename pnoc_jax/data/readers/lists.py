@@ -4,6 +4,7 @@ import collections
 import csv
 import difflib
 import pathlib
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,9 +24,12 @@ def describe(root: str | pathlib.Path, problems: list[str]) -> str:
 
 
 def read_lines(path: pathlib.Path, problems: list[str]) -> list[str]:
-  """The lines without their ends; the file may have a byte order mark and CRLF."""
+  """The lines without their ends; the file may have a byte order mark and CRLF.
+
+  Letters with accents are composed, as `files.composed` has the names of files.
+  """
   try:
-    return path.read_text(encoding='utf-8-sig').splitlines()
+    return unicodedata.normalize('NFC', path.read_text(encoding='utf-8-sig')).splitlines()
   except UnicodeDecodeError as error:
     problems.append(f'{path.name}: not UTF-8 text ({error.reason} at byte {error.start})')
     return []

@@ -1,5 +1,7 @@
 """Cityscapes is read from its folders; the ubiquitous classes are background."""
 
+import shutil
+
 import numpy as np
 import pytest
 from data import miniatures
@@ -91,6 +93,15 @@ def test_lists_may_carry_labels(root, tmp_path):
     _open(root, lists=str(tmp_path))
   for part in ("has the label '19', expected 0 to 18", '1 of 3 lines', 'bonn_1_leftImg8bit.png is'):
     assert part in str(caught.value)
+
+
+def test_hidden_folders_are_left_out(root):
+  for place in ('leftImg8bit', 'gtFine'):
+    cities = root / place / 'train'
+    shutil.copytree(cities / 'aachen', cities / '.ipynb_checkpoints')
+    for path in (cities / '.ipynb_checkpoints').iterdir():
+      path.rename(path.with_name(path.name.replace('aachen', 'hidden')))
+  assert _open(root).ids == TRAIN
 
 
 def test_an_id_with_labels_on_two_lines_is_named(root, tmp_path):

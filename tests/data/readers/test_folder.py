@@ -46,6 +46,18 @@ def test_crlf_byte_order_mark_and_blank_lines_are_tolerated(root):
   assert folder.FolderSource(str(root), 'train').ids == ('a', 'b', 'c', 'd')
 
 
+@pytest.mark.parametrize('listed', ['caf\u00e9', 'cafe\u0301'])
+@pytest.mark.parametrize('stored', ['caf\u00e9', 'cafe\u0301'])
+def test_accents_may_be_composed_or_not(root, listed, stored):
+  for name in ('images', 'masks'):
+    (root / name / 'a.png').rename(root / name / f'{stored}.png')
+  folders.replace(root / 'image_labels.csv', 'a,cat', 'caf\u00e9,cat')
+  folders.replace(root / 'splits/train.txt', 'a\n', f'{listed}\n')
+  source = folder.FolderSource(str(root), 'train')
+  assert source.ids[0] == 'caf\u00e9' and source.has_masks
+  assert source.example(0)['image'].shape[:2] == source.mask(0).shape
+
+
 def test_masks_are_optional(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x', masks=False)), 'train')
   assert not source.has_masks and source.mask(0) is None and len(source.files(0)) == 1
