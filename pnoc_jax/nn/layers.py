@@ -144,7 +144,8 @@ class Window(NamedTuple):
 
 def _convolve_split(x: Array, kernel: Array, *, window: Window, groups: int) -> Array:
   inputs, kernels = jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1)
-  parts = [_convolve(x, k, window) for x, k in zip(inputs, kernels, strict=True)]
+  # Typed by hand: jax does not tell what a function with its own gradients returns.
+  parts: list[Any] = [_convolve(x, k, window) for x, k in zip(inputs, kernels, strict=True)]
   return jnp.concatenate(parts, axis=-1)
 
 
