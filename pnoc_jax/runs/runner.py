@@ -197,7 +197,9 @@ def _remark(workdir: Path, sources: Mapping[str, info.Source]) -> None:
   for split, remarks in found.items():
     for remark in remarks:
       print(f'warning: split {split}: {remark}', file=sys.stderr, flush=True)
-  records.write_json(workdir / files.REMARKS, found)
+  path = workdir / files.REMARKS
+  if not path.is_file() or records.read_json(path) != records.plain(found):
+    records.write_json(path, found)
 
 
 def _run_stage(
