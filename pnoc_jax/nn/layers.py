@@ -102,7 +102,7 @@ class Conv(nn.Module):
     )
     x = x.astype(self.dtype)
     if size == 1:
-      y = _product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+      y = multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     else:
       y = self._spatial(zero_invalid(x, valid), kernel)
     if self.use_bias:
@@ -117,7 +117,7 @@ class Conv(nn.Module):
     grouped = functools.partial(_convolve_grouped, window=window, groups=self.groups)
     split = functools.partial(_convolve_split, window=window, groups=self.groups)
     if self.groups == 1:
-      return _convolve(x, kernel, window)
+      return convolve(x, kernel, window)
     if radix is Radix.BY_PLATFORM:
       return jax.lax.platform_dependent(x, kernel, tpu=grouped, default=split)
     return grouped(x, kernel) if radix is Radix.GROUPED else split(x, kernel)
@@ -145,16 +145,29 @@ class Window(NamedTuple):
 def _convolve_split(x: Array, kernel: Array, *, window: Window, groups: int) -> Array:
   inputs, kernels = jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1)
   # Typed by hand: jax does not tell what a function with its own gradients returns.
-  parts: list[Any] = [_convolve(x, k, window) for x, k in zip(inputs, kernels, strict=True)]
+  parts: list[Any] = [convolve(x, k, window) for x, k in zip(inputs, kernels, strict=True)]
   return jnp.concatenate(parts, axis=-1)
 
 
 def _convolve_grouped(x: Array, kernel: Array, *, window: Window, groups: int) -> Array:
-  return convolve(x, kernel.astype(x.dtype), window, groups)
+  return _raw_convolve(x, kernel.astype(x.dtype), window, groups)
 
 
-def convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
-  """Convolves x [B, H, W, I] with a kernel [k, k, I / groups, O], both of one dtype."""
+def convolve(x: Array, kernel: Array, window: Window) -> Array:
+  """Convolves x [B, H, W, I] with a kernel f32[k, k, I, O], in the arithmetic of x."""
+  if x.dtype == kernel.dtype:
+    return _raw_convolve(x, kernel, window)
+  return _convolve(x, kernel, window)
+
+
+def multiply(x: Array, kernel: Array) -> Array:
+  """Multiplies x [B, H, W, I] by a kernel f32[I, O], in the arithmetic of x."""
+  if x.dtype == kernel.dtype:
+    return jnp.einsum('bhwi,io->bhwo', x, kernel)
+  return _product(x, kernel)
+
+
+def _raw_convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
   pad = window.dilation * (kernel.shape[0] // 2)
   return jax.lax.conv_general_dilated(
     x,
@@ -167,13 +180,13 @@ def convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
   )
 
 
-# Products in a network's arithmetic with kernels in float32. Their own gradients differ from those
+# Products in a lower precision with kernels in float32. Their own gradients differ from those
 # of automatic differentiation in one point: that of the kernel leaves the product in float32, so
 # that devices add up their parts in float32. In bfloat16 the sum over 64 devices is off by 1 %.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, window: Window) -> Array:
   """Convolves x [B, H, W, I] with a kernel f32[k, k, I, O]."""
-  return convolve(x, kernel.astype(x.dtype), window)
+  return _raw_convolve(x, kernel.astype(x.dtype), window)
 
 
 def _convolve_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
@@ -185,7 +198,7 @@ def _convolve_backward(
 ) -> tuple[Array, Array]:
   x, kernel = kept
   size, stride, dilation = kernel.shape[0], window.stride, window.dilation
-  by_image = jax.linear_transpose(lambda x: convolve(x, kernel.astype(x.dtype), window), x)
+  by_image = jax.linear_transpose(lambda x: _raw_convolve(x, kernel.astype(x.dtype), window), x)
   (for_image,) = by_image(grad)
   # The images' channels are convolved with the gradients, examples in the place of channels.
   pad = dilation * (size // 2)
