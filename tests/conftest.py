@@ -2,22 +2,13 @@
 
 import os
 
-# Before anything imports jax.
-os.environ['JAX_PLATFORMS'] = 'cpu'
-DEVICES = 8
-os.environ['XLA_FLAGS'] = ' '.join(
-  [
-    *(
-      flag
-      for flag in os.environ.get('XLA_FLAGS', '').split()
-      if 'host_platform_device_count' not in flag
-    ),
-    f'--xla_force_host_platform_device_count={DEVICES}',
-  ]
-)
+from tests import machine
 
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
+# Before anything imports jax.
+os.environ.update(machine.environment(machine.DEVICES))
+
+import pytest
+from absl import flags
 
 
 def pytest_configure(config: pytest.Config) -> None:

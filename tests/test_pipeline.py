@@ -16,14 +16,9 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records
 from pnoc_jax.runs import graph, runner
 from pnoc_jax.stages.common import stage as stages
-from tests import refusals
+from tests import machine, refusals
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Programs of this size take longer to compile well than to run.
-FLAGS = (
-  '--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0 '
-  '--xla_llvm_disable_expensive_passes=true'
-)
 # A signal, what it comes in the middle of, the stage, and which of its steps or files.
 DEATHS = (
   'SIGKILL:step:generator:5',
@@ -47,7 +42,7 @@ def _start(*command: object) -> subprocess.CompletedProcess:
   return subprocess.run(
     [sys.executable, *map(str, command), f'--config.runtime.compilation_cache={cache}'],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': FLAGS},
+    env=machine.environment(),
     capture_output=True,
     text=True,
     timeout=900,

@@ -13,6 +13,7 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import sources
 from pnoc_jax.io import images, records, weights
 from pnoc_jax.runs import graph
+from tests import machine
 from tests.data import miniatures
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -22,9 +23,8 @@ WITHOUT_WALK = (*TO_PRIORS, 'pseudo_masks', 'segmentation', 'predictions')
 
 
 def run(preset, root, workdir, *flags):
-  """Runs a preset's `:smoke` to its end; programs are compiled quickly rather than well."""
+  """Runs a preset's `:smoke` to its end on one device."""
   cache = os.environ['JAX_COMPILATION_CACHE_DIR']
-  options = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   result = subprocess.run(
     [
       sys.executable,
@@ -36,7 +36,7 @@ def run(preset, root, workdir, *flags):
       *flags,
     ],
     cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count=1 {options}'},
+    env=machine.environment(),
     capture_output=True,
     text=True,
     timeout=600,

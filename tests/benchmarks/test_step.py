@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from benchmarks import rows, step
 from pnoc_jax.updates import pnoc
+from tests import machine
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 # Whatever the package depends on beyond jax, flax, optax, chex and numpy (absl is chex's).
@@ -56,9 +56,8 @@ def test_table_goes_on_after_a_row_that_fails(tmp_path):
     *('--backbone', 'resnet19', 'resnet18', '--method', 'vanilla', '--output_stride=32'),
     *('--size=32', '--batch=2', '--classes=3', '--steps=2', '--warmup=1', f'--json={file}'),
   ]
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
   done = subprocess.run(
-    command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=900
+    command, cwd=_ROOT, env=machine.environment(), capture_output=True, text=True, timeout=900
   )
   assert done.returncode == 0, done.stderr
   failed, row = json.loads(file.read_text())

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from typing import Any
 
+from tests import machine
+
 ROOT = pathlib.Path(__file__).parents[2]
 PROCESSES = 2
 
@@ -71,9 +73,7 @@ def _free_port() -> int:
 
 
 def _environment(devices: int) -> dict[str, str]:
-  return os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  return machine.environment(devices) | {
     'PYTHONPATH': os.pathsep.join([os.fspath(ROOT), os.environ.get('PYTHONPATH', '')]),
   }
 
