@@ -1,5 +1,7 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pnoc_jax.ops import cam
 
@@ -33,3 +35,15 @@ def test_flip_mirrors_within_the_width():
   np.testing.assert_array_equal(result[0, :, :3], _X[0, :, 2::-1])
   np.testing.assert_array_equal(result[0, :, 3:], _X[0, :, 3:])
   np.testing.assert_array_equal(result[1], _X[1, :, ::-1])
+
+
+@pytest.mark.parametrize(('columns', 'dtype'), [(1, np.uint8), (13, np.float32), (16, np.float32)])
+def test_flip_of_any_width_is_a_copy_without_a_gather(columns, dtype):
+  width = np.arange(columns + 1, dtype=np.int32)
+  x = np.random.default_rng(0).integers(0, 255, (len(width), 2, columns, 3)).astype(dtype)
+  flip = jax.jit(cam.flip)
+  for ours, image, w in zip(np.asarray(flip(x, width)), x, width, strict=True):
+    np.testing.assert_array_equal(ours, np.concatenate([image[:, :w][:, ::-1], image[:, w:]], 1))
+  assert ours.dtype == dtype
+  # An example's own step would be a gather of whole columns.
+  assert 'gather' not in flip.lower(x, width).as_text()
