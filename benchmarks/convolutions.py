@@ -4,8 +4,9 @@
 
 Times ResNeSt's 3 x 3 convolution of two feature groups alone, at the shapes of layer1 to layer4 of
 ResNeSt-50 and deeper at output stride 16: forward, gradient of the input, gradient of the kernel.
-A ratio above 1 says that the split form is faster. Layers choose by `layers.Radix.AUTO`: split on
-CPU, grouped elsewhere; `backbones.Options(radix=...)` overrides. Needs jax, flax, chex and numpy.
+A ratio above 1 says that the split form is faster. Layers choose by `convolution.Radix.AUTO`:
+grouped on TPUs, split elsewhere; `backbones.Options(radix=...)` overrides. Needs jax, flax, chex
+and numpy.
 """
 
 import argparse
@@ -21,12 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rows
 from pnoc_jax.nn import layers
+from pnoc_jax.ops import convolution
 
 # Planes, stride of the map, dilation.
 _STAGES = ((64, 4, 1), (128, 8, 1), (256, 16, 1), (512, 16, 2))
 
 
-def seconds(form: layers.Radix, planes: int, side: int, dilation: int, settings) -> list[float]:
+def seconds(
+  form: convolution.Radix, planes: int, side: int, dilation: int, settings
+) -> list[float]:
   """Returns the median times of forward, input gradient and kernel gradient."""
   dtype = jnp.dtype(settings.precision)
   conv = layers.Conv(2 * planes, 3, dilation=dilation, groups=2, radix=form, dtype=dtype)
@@ -82,7 +86,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     side = max(settings.size // stride, 1)
     grouped, split = (
       seconds(form, planes, side, dilation, settings)
-      for form in (layers.Radix.GROUPED, layers.Radix.SPLIT)
+      for form in (convolution.Radix.GROUPED, convolution.Radix.SPLIT)
     )
     ratios = [a / b for a, b in zip(grouped, split, strict=True)]
     found.append({'planes': planes, 'side': side, 'grouped': grouped, 'split': split})

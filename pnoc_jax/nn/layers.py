@@ -7,15 +7,15 @@ nothing.
 """
 
 import enum
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
 
@@ -29,25 +29,6 @@ class Norm(enum.Enum):
 
   BATCH = 'batch'
   FROZEN = 'frozen'
-
-
-class Radix(enum.Enum):
-  """How a grouped convolution is computed; its parameters are the same in every form.
-
-  Attributes:
-    AUTO: GROUPED on TPUs and SPLIT elsewhere, by the devices of the process that traces.
-    GROUPED: one convolution with feature groups. On CPUs and GPUs the compiler cannot split its
-      batch over devices: it gathers the whole batch on each of them.
-    SPLIT: an ordinary convolution for each group, and the concatenation of the results. On TPUs it
-      moves more bytes than GROUPED.
-    BY_PLATFORM: as AUTO, but by the devices that the program is lowered for, which may be several
-      kinds at once: for programs that are exported. It is not meant for gradients.
-  """
-
-  AUTO = 'auto'
-  GROUPED = 'grouped'
-  SPLIT = 'split'
-  BY_PLATFORM = 'by_platform'
 
 
 class Pool(enum.Enum):
@@ -86,7 +67,7 @@ class Conv(nn.Module):
   groups: int = 1
   use_bias: bool = False
   kernel_init: Callable[..., Array] = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
-  radix: Radix = Radix.AUTO
+  radix: convolution.Radix = convolution.Radix.AUTO
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -102,140 +83,14 @@ class Conv(nn.Module):
     )
     x = x.astype(self.dtype)
     if size == 1:
-      y = multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+      y = convolution.multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     else:
-      y = self._spatial(zero_invalid(x, valid), kernel)
+      window = convolution.Window(self.stride, self.dilation, self.groups)
+      y = convolution.convolve(zero_invalid(x, valid), kernel, window, radix=self.radix)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
       y = y + bias.astype(self.dtype)
     return y
-
-  def _spatial(self, x: Array, kernel: Array) -> Array:
-    """Runs the k x k convolution, grouped or split."""
-    radix = form(self.radix)
-    window = Window(self.stride, self.dilation)
-    grouped = functools.partial(_convolve_grouped, window=window, groups=self.groups)
-    split = functools.partial(_convolve_split, window=window, groups=self.groups)
-    if self.groups == 1:
-      return convolve(x, kernel, window)
-    if radix is Radix.BY_PLATFORM:
-      return jax.lax.platform_dependent(x, kernel, tpu=grouped, default=split)
-    return grouped(x, kernel) if radix is Radix.GROUPED else split(x, kernel)
-
-
-def form(radix: Radix) -> Radix:
-  """The form that AUTO means in this process; any other stands for itself."""
-  if radix is not Radix.AUTO:
-    return radix
-  return Radix.GROUPED if jax.default_backend() == 'tpu' else Radix.SPLIT
-
-
-class Window(NamedTuple):
-  """How a kernel moves over an image.
-
-  Attributes:
-    stride: step in both directions.
-    dilation: distance of neighbouring taps.
-  """
-
-  stride: int = 1
-  dilation: int = 1
-
-
-def _convolve_split(x: Array, kernel: Array, *, window: Window, groups: int) -> Array:
-  inputs, kernels = jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1)
-  # Typed by hand: jax does not tell what a function with its own gradients returns.
-  parts: list[Any] = [convolve(x, k, window) for x, k in zip(inputs, kernels, strict=True)]
-  return jnp.concatenate(parts, axis=-1)
-
-
-def _convolve_grouped(x: Array, kernel: Array, *, window: Window, groups: int) -> Array:
-  return _raw_convolve(x, kernel.astype(x.dtype), window, groups)
-
-
-def convolve(x: Array, kernel: Array, window: Window) -> Array:
-  """Convolves x [B, H, W, I] with a kernel f32[k, k, I, O], in the arithmetic of x."""
-  if x.dtype == kernel.dtype:
-    return _raw_convolve(x, kernel, window)
-  return _convolve(x, kernel, window)
-
-
-def multiply(x: Array, kernel: Array) -> Array:
-  """Multiplies x [B, H, W, I] by a kernel f32[I, O], in the arithmetic of x."""
-  if x.dtype == kernel.dtype:
-    return jnp.einsum('bhwi,io->bhwo', x, kernel)
-  return _product(x, kernel)
-
-
-def _raw_convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array:
-  pad = window.dilation * (kernel.shape[0] // 2)
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(window.stride, window.stride),
-    padding=((pad, pad), (pad, pad)),
-    rhs_dilation=(window.dilation, window.dilation),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
-
-
-# Products in a lower precision with kernels in float32. Their own gradients differ from those
-# of automatic differentiation in one point: that of the kernel leaves the product in float32, so
-# that devices add up their parts in float32. In bfloat16 the sum over 64 devices is off by 1 %.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: Array, kernel: Array, window: Window) -> Array:
-  """Convolves x [B, H, W, I] with a kernel f32[k, k, I, O]."""
-  return _raw_convolve(x, kernel.astype(x.dtype), window)
-
-
-def _convolve_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
-  return _convolve(x, kernel, window), (x, kernel)
-
-
-def _convolve_backward(
-  window: Window, kept: tuple[Array, Array], grad: Array
-) -> tuple[Array, Array]:
-  x, kernel = kept
-  size, stride, dilation = kernel.shape[0], window.stride, window.dilation
-  by_image = jax.linear_transpose(lambda x: _raw_convolve(x, kernel.astype(x.dtype), window), x)
-  (for_image,) = by_image(grad)
-  # The images' channels are convolved with the gradients, examples in the place of channels.
-  pad = dilation * (size // 2)
-  for_kernel = jax.lax.conv_general_dilated(
-    x,
-    grad,
-    window_strides=(dilation, dilation),
-    padding=((pad, pad), (pad, pad)),
-    rhs_dilation=(stride, stride),
-    dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
-    preferred_element_type=jnp.float32,
-  )
-  # Rows that no stride reaches would make it larger.
-  return for_image, for_kernel[:size, :size]
-
-
-_convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
-@jax.custom_vjp
-def _product(x: Array, kernel: Array) -> Array:
-  """Multiplies x [B, H, W, I] by a kernel f32[I, O]."""
-  return jnp.einsum('bhwi,io->bhwo', x, kernel.astype(x.dtype))
-
-
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  return _product(x, kernel), (x, kernel)
-
-
-def _product_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-  x, kernel = kept
-  for_image = jnp.einsum('bhwo,io->bhwi', grad, kernel.astype(grad.dtype))
-  for_kernel = jnp.einsum('bhwi,bhwo->io', x, grad, preferred_element_type=jnp.float32)
-  return for_image, for_kernel
-
-
-_product.defvjp(_product_forward, _product_backward)
 
 
 class BatchNorm(nn.Module):

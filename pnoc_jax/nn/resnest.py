@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers, trunk
+from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
 RADIX = 2
@@ -53,7 +54,7 @@ class SplitAttention(nn.Module):
 
   planes: int
   dilation: int = 1
-  radix: layers.Radix = layers.Radix.AUTO
+  radix: convolution.Radix = convolution.Radix.AUTO
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers
+from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
 STAGES = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -48,7 +49,7 @@ class Options:
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   scan: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
+  radix: convolution.Radix = convolution.Radix.AUTO
 
 
 def plan_strides(stem_stride: int, output_stride: int) -> Plan:
@@ -87,7 +88,7 @@ class Block(nn.Module):
   dilation: int = 1
   project: bool = False
   is_first: bool = False
-  radix: layers.Radix = layers.Radix.AUTO
+  radix: convolution.Radix = convolution.Radix.AUTO
   dtype: jnp.dtype = jnp.float32
 
 

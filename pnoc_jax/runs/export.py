@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic, records
 from pnoc_jax.losses import forward
-from pnoc_jax.nn import layers
-from pnoc_jax.ops import normalize
+from pnoc_jax.ops import convolution, normalize
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.runs import trained as trained_lib
 from pnoc_jax.types import Array
@@ -75,7 +74,7 @@ def export(run: str | Path, output: str | Path, *, size: tuple[int, int] | None 
   variables = jax.tree.map(jnp.asarray, found.variables)
   # One program for all platforms: each takes the form of convolutions that suits it.
   backbone = found.model.backbone
-  options = dataclasses.replace(backbone.options, radix=layers.Radix.BY_PLATFORM)
+  options = dataclasses.replace(backbone.options, radix=convolution.Radix.BY_PLATFORM)
   model = found.model.clone(backbone=backbone.clone(options=options))
 
   def segment(image: Array) -> Array:

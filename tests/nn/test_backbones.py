@@ -10,6 +10,7 @@ import pytest
 
 from pnoc_jax import errors, trees
 from pnoc_jax.nn import backbones, classifier, layers, resnet38d, trunk
+from pnoc_jax.ops import convolution
 
 SMALL = {'blocks': (1, 3, 1, 2), 'widths': (4, 4, 8, 8), 'stem_width': 4}
 TWO_STAGES = {'blocks': (1, 1, 1, 1), 'last_stage': 'layer2'}
@@ -155,14 +156,14 @@ def test_padding_leaves_training_statistics_alone():
   [
     ('resnest50', {'scan': True}),
     ('resnest50', {'scan': True, 'remat': True}),
-    ('resnest50', {'remat': True, 'radix': layers.Radix.GROUPED}),
+    ('resnest50', {'remat': True, 'radix': convolution.Radix.GROUPED}),
     ('resnet18', {'scan': True}),
   ],
   ids=str,
 )
 def test_forms_are_the_same_function(arch, options):
-  plain = make(arch, **ONE_STAGE, radix=layers.Radix.SPLIT)
-  other = make(arch, **({'radix': layers.Radix.SPLIT} | ONE_STAGE | options))
+  plain = make(arch, **ONE_STAGE, radix=convolution.Radix.SPLIT)
+  other = make(arch, **({'radix': convolution.Radix.SPLIT} | ONE_STAGE | options))
   variables, image = init(plain), images(4, 17, 19)
   assert jax.tree.structure(variables) == jax.tree.structure(init(other))
   expected = trees.flatten_names(train_step(plain, variables, image))

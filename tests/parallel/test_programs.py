@@ -11,7 +11,7 @@ import pytest
 from pnoc_jax import states
 from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.nn import classifier, layers
-from pnoc_jax.ops import cam
+from pnoc_jax.ops import cam, convolution
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel.compile import BATCH, REPLICATED
@@ -20,7 +20,7 @@ from tests import networks
 DEVICES, SIZE = 4, 16
 
 
-def _loss(radix=layers.Radix.AUTO, dtype=jnp.float32):
+def _loss(radix=convolution.Radix.AUTO, dtype=jnp.float32):
   """A narrow ResNeSt's loss, and shapes of its variables."""
   backbone = networks.make_backbone(
     'resnest_tiny', widths=(4, 4, 4, 4), last_stage='layer1', radix=radix, dtype=dtype
@@ -38,7 +38,7 @@ def _loss(radix=layers.Radix.AUTO, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(
-  ('radix', 'gathers'), [(layers.Radix.SPLIT, False), (layers.Radix.GROUPED, True)]
+  ('radix', 'gathers'), [(convolution.Radix.SPLIT, False), (convolution.Radix.GROUPED, True)]
 )
 def test_no_device_gathers_the_batch_in_the_form_of_cpus_and_gpus(radix, gathers):
   loss, init = _loss(radix)
@@ -58,7 +58,7 @@ def test_no_device_gathers_the_batch_in_the_form_of_cpus_and_gpus(radix, gathers
   assert found['all-reduce']
   # The grouped form is why there are two: here the compiler gathers images for it.
   assert bool(set(found) - {'all-reduce'}) is gathers
-  assert layers.form(layers.Radix.AUTO) is layers.Radix.SPLIT
+  assert convolution.form(convolution.Radix.AUTO) is convolution.Radix.SPLIT
 
 
 def test_gradients_of_kernels_leave_a_bfloat16_product_in_float32():
