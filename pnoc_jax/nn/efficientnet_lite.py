@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers, trunk
+from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
 # Channels of the first and of the last convolution, in every size.
@@ -71,7 +72,7 @@ class Block(nn.Module):
   expansion: int = 6
   stride: int = 1
   dilation: int = 1
-  radix: layers.Radix = layers.Radix.AUTO
+  radix: convolution.Radix = convolution.Radix.AUTO
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

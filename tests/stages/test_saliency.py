@@ -210,9 +210,9 @@ def test_the_paper_network_sees_its_own_colours():
   config = config_lib.PipelineConfig().saliency
   dataset = Few('train', ()).info
   row = backbones.info('resnet50_caffe')
-  assert saliency.colours(config, dataset).mean == row.mean
+  assert networks.colours(config.model, dataset).mean == row.mean
   # The mean is of red, green, blue in 0..255, and nothing is divided by a deviation.
   np.testing.assert_allclose(np.array(row.mean) * 255, [122.67892, 116.66877, 104.00699])
   config.model.backbone = 'resnest50'
-  assert saliency.colours(config, dataset) is dataset
+  assert networks.colours(config.model, dataset) is dataset
   assert saliency.build(config_lib.PipelineConfig().saliency).backbone.options.before_pool
