@@ -188,7 +188,9 @@ def make_stage(
   return Stage(tuple(arguments), head, options.dtype, name=trunk.STAGES[index + 1])
 
 
-def make_row(name: str, *, width: float = 1.0, depth: float = 1.0, pretrained: str = '') -> trunk.Row:
+def make_row(
+  name: str, *, width: float = 1.0, depth: float = 1.0, pretrained: str = ''
+) -> trunk.Row:
   """Makes the facts of a size.
 
   Args:

@@ -126,7 +126,9 @@ def run(context: Context) -> dict[str, Any]:
 
   measured, seen = None, measure.measured_source(ours, context)
   if seen is not None:
-    meter = meters.C2amMeter(model, networks.colours(ours.model, seen.info), both=examples.target is None)
+    meter = meters.C2amMeter(
+      model, networks.colours(ours.model, seen.info), both=examples.target is None
+    )
     measured = measure.make_measure(meter, seen, ours, context.runtime)
   trainer.train(program, examples, ours, context, meta=meta, measure=measured)
   return facts

@@ -17,7 +17,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images
 from pnoc_jax.losses import poolnet as losses
-from pnoc_jax.nn import backbones, layers, poolnet
+from pnoc_jax.nn import layers, poolnet
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
 from pnoc_jax.predict import poolnet as predict
@@ -102,7 +102,10 @@ def _train(model: poolnet.PoolNet, context: Context) -> Variables:
   examples = pipeline.Examples(source, target=targets, images=pipeline.Images.ALL)
   joins.check(targets, source, examples.indices)
   transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
-  config, dataset = dataclasses.replace(ours, transform=transform), networks.colours(ours.model, source.info)
+  config, dataset = (
+    dataclasses.replace(ours, transform=transform),
+    networks.colours(ours.model, source.info),
+  )
   # Differs from the reference: the bias of the score does not decay; because no bias does here.
   program = programs.make_program(
     functools.partial(losses.network_loss, model=model),

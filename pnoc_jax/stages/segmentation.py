@@ -139,9 +139,7 @@ def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None
     targets['eval/true' if pseudo else 'eval'] = None
   if not targets:
     return None
-  meter = meters.SegmentationMeter(
-    model, networks.colours(ours.model, source.info), tuple(targets)
-  )
+  meter = meters.SegmentationMeter(model, networks.colours(ours.model, source.info), tuple(targets))
   return measure.make_measure(meter, source, ours, context.runtime, targets=tuple(targets.values()))
 
 

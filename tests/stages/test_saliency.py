@@ -8,7 +8,7 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
-from pnoc_jax.engine import loop, per_image, settings
+from pnoc_jax.engine import loop, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, weights
