@@ -38,7 +38,7 @@ class Options:
     dtype: type of the computation; parameters and statistics are float32.
     remat: whether a block's activations are computed again in the backward pass, to save memory.
     scan: whether identical blocks are compiled once, to save compile time.
-    radix: form of ResNeSt's grouped convolution.
+    radix: form of grouped convolutions: ResNeSt's, and depthwise ones.
   """
 
   output_stride: int = 16

@@ -19,6 +19,8 @@ from pnoc_jax.types import Array
 class Radix(enum.Enum):
   """How a convolution in groups is computed; its kernel is the same in every form.
 
+  Of depthwise convolutions, `ops.depthwise` says what these forms are and which is AUTO.
+
   Attributes:
     AUTO: GROUPED on TPUs and SPLIT elsewhere, by the devices of the process that traces.
     GROUPED: one convolution with feature groups. On CPUs and GPUs the compiler cannot split its
