@@ -275,8 +275,8 @@ def import_weights(path: str | os.PathLike, arch: str = '') -> tuple[Variables, 
 
   Args:
     path: `.safetensors`, or `.pth` (needs PyTorch), with the names of torchvision, timm, the
-      official ResNeSt or the registry's EfficientNet-Lites, which may end after any stage; or the `variables.npz` that an older version
-      of this package wrote, or its directory.
+      official ResNeSt or the registry's EfficientNet-Lites, which may end after any stage; or the
+      `variables.npz` that an older version of this package wrote, or its directory.
     arch: the backbone's name; our own weights know theirs.
 
   Returns:
