@@ -262,7 +262,7 @@ class Row:
 
   @property
   def stem_on_layer1_grid(self) -> bool:
-    """Whether the features of stem and layer1 have one size, as those of the released AffinityNet."""
+    """Whether stem and layer1 have features of one size, as in the released AffinityNet."""
     return self.plan(self.output_strides[0])[0][0] == 1
 
   def plan(self, output_stride: int) -> Plan:
