@@ -1,4 +1,4 @@
-"""How fast is the same step in PyTorch, on timm's ResNeSt? To stand beside benchmarks/step.py.
+"""How fast is the same step in PyTorch, on timm's networks? To stand beside benchmarks/step.py.
 
     pip install torch timm
     python benchmarks/torch_step.py --backbone resnest50 resnest101 --size=512 --batch=16 \\
@@ -8,11 +8,12 @@ The mathematics is that of pnoc_jax/losses/pnoc.py: a pass over the images and o
 image-major tiles; a mask of one class, divided by its maximum over the batch and open to gradients,
 that fades the image before the noc, whose BatchNorm is frozen; then the noc's own update on the
 image without what the generator's old map shows; two SGD optimisers with four parameter groups.
-bfloat16 is autocast around the backbone with float32 weights and head, channels_last on CUDA, TF32
-for float32 there, as XLA's default. `--compile` compiles the networks with torch.compile.
+bfloat16 is autocast around the backbone with float32 weights and head, channels_last on CUDA (and
+with `--channels_last` on a CPU), TF32 for float32 on CUDA, as XLA's default. `--compile` compiles
+the networks with torch.compile. Backbones are ResNeSts and EfficientNet-Lites.
 
-Not the same: below output stride 32, timm's first block of a dilated stage has no stride-1 average
-pool, which ours (and the released code) has; it is a small part of the time.
+Not the same: below output stride 32, the first block of a dilated stage of timm's ResNeSts has no
+stride-1 average pool, which ours (and the released code) has; it is a small part of the time.
 
 The columns are those of step.py, except: GFLOP are counted by torch.utils.flop_counter (matrix
 products and convolutions alone); compile s is the first step, warm-up of libraries included; there
@@ -51,6 +52,7 @@ _NAMES = {
   'resnest200': 'resnest200e',
   'resnest269': 'resnest269e',
 }
+_LITE = tuple(f'tf_efficientnet_lite{size}' for size in range(5))
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _EPS = 1e-5  # Of the mask's denominator.
@@ -73,6 +75,8 @@ class Classifier(nn.Module):
   def __init__(self, name: str, classes: int, output_stride: int):
     super().__init__()
     common = {'num_classes': 0, 'global_pool': '', 'zero_init_last': False}
+    if name in _LITE:
+      common.pop('zero_init_last')
     if name == 'resnest_tiny':
       self.backbone = resnet.ResNet(
         _NarrowBlock,
@@ -87,10 +91,12 @@ class Classifier(nn.Module):
         **common,
       )
       self.backbone.maxpool = nn.Identity()
-    elif name in _NAMES:
-      self.backbone = timm.create_model(_NAMES[name], output_stride=output_stride, **common)
+    elif name in _NAMES or name in _LITE:
+      theirs = _NAMES.get(name, name)
+      self.backbone = timm.create_model(theirs, output_stride=output_stride, **common)
     else:
-      raise UserError(f'timm has no {name!r}; known here: resnest_tiny, {", ".join(_NAMES)}')
+      known = ', '.join(('resnest_tiny', *_NAMES, *_LITE))
+      raise UserError(f'timm has no {name!r}; known here: {known}')
     self.classifier = nn.Conv2d(self.backbone.num_features, classes, 1, bias=False)
 
   def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -168,7 +174,7 @@ class Step:
   def _place(self, model, settings):
     if settings.remat:
       model.backbone.set_grad_checkpointing()
-    return model.to(self.device, memory_format=_memory_format(self.device))
+    return model.to(self.device, memory_format=_memory_format(settings, self.device))
 
   def _autocast(self):
     return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -220,15 +226,16 @@ class Step:
     return cam.detach(), losses | {'loss/total': total}
 
 
-def _memory_format(device):
-  return torch.channels_last if device.type == 'cuda' else torch.contiguous_format
+def _memory_format(settings, device):
+  last = settings.channels_last or device.type == 'cuda'
+  return torch.channels_last if last else torch.contiguous_format
 
 
 def make_batch(settings: argparse.Namespace, device: torch.device) -> dict[str, torch.Tensor]:
-  """Returns the synthetic batch on the device, channels_last on CUDA."""
+  """Returns the synthetic batch on the device, in the networks' memory format."""
   batch = {k: torch.from_numpy(x) for k, x in rows.make_batch(settings).items()}
   image = batch['image'].permute(0, 3, 1, 2).to(device)
-  image = image.contiguous(memory_format=_memory_format(device))
+  image = image.contiguous(memory_format=_memory_format(settings, device))
   return {'image': image, 'label': batch['label'].to(device)}
 
 
@@ -292,6 +299,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   """Reads the flags and prints the table; returns the rows."""
   parser = rows.make_parser(__doc__, METHODS)
   parser.add_argument('--compile', action='store_true', help='torch.compile the networks')
+  parser.add_argument('--channels_last', action='store_true', help='on a CPU, too')
   return rows.run(measure, parser.parse_args(argv))
 
 

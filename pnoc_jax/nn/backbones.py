@@ -10,13 +10,14 @@ features['layer4']  # [B, H / 16, W / 16, 2048]
 import difflib
 
 from pnoc_jax import errors
-from pnoc_jax.nn import resnest, resnet, resnet38d, trunk
+from pnoc_jax.nn import efficientnet_lite, resnest, resnet, resnet38d, trunk
 
 STAGES = trunk.STAGES
 Options = trunk.Options
 Row = trunk.Row
 
-TABLE = {row.name: row for row in (*resnet.ROWS, *resnest.ROWS, *resnet38d.ROWS)}
+_ROWS = (*resnet.ROWS, *resnest.ROWS, *resnet38d.ROWS, *efficientnet_lite.ROWS)
+TABLE = {row.name: row for row in _ROWS}
 
 
 def names() -> list[str]:

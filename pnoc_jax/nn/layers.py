@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax.ops import convolution
+from pnoc_jax.ops import convolution, depthwise
 from pnoc_jax.types import Array
 
 
@@ -45,15 +45,30 @@ class Pool(enum.Enum):
   CEIL = 'ceil'
 
 
+class Padding(enum.Enum):
+  """Where the zeros around an image are.
+
+  Attributes:
+    SYMMETRIC: `dilation * (kernel_size // 2)` at each side, as in PyTorch.
+    SAME: as in TensorFlow, only as many as the last window needs, half of them at the top and left;
+      an odd one is at the bottom or right. It differs where a convolution strides: there the grid
+      of an even number of rows begins a row further down than that of an odd number.
+  """
+
+  SYMMETRIC = 'symmetric'
+  SAME = 'same'
+
+
 class Conv(nn.Module):
-  """A square convolution with PyTorch's symmetric padding of `dilation * (kernel_size // 2)`.
+  """A square convolution.
 
   Attributes:
     features: number of output channels.
     kernel_size: odd side length; 1 runs as a matrix product, which is faster on CPUs.
     stride: step in both directions.
     dilation: distance of neighbouring taps.
-    groups: feature groups, in PyTorch's order (group-major).
+    groups: feature groups, in PyTorch's order (group-major); as many as channels make it depthwise.
+    padding: where the zeros around the image are.
     use_bias: whether a bias is added.
     kernel_init: draws the kernel.
     radix: the form of a grouped convolution.
@@ -65,6 +80,7 @@ class Conv(nn.Module):
   stride: int = 1
   dilation: int = 1
   groups: int = 1
+  padding: Padding = Padding.SYMMETRIC
   use_bias: bool = False
   kernel_init: Callable[..., Array] = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
   radix: convolution.Radix = convolution.Radix.AUTO
@@ -85,12 +101,21 @@ class Conv(nn.Module):
     if size == 1:
       y = convolution.multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     else:
-      window = convolution.Window(self.stride, self.dilation, self.groups)
-      y = convolution.convolve(zero_invalid(x, valid), kernel, window, radix=self.radix)
+      y = self._spatial(zero_invalid(x, valid), valid, kernel)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
       y = y + bias.astype(self.dtype)
     return y
+
+  def _spatial(self, x: Array, valid: Array | None, kernel: Array) -> Array:
+    """Runs the k x k convolution of an image that is 0 where it does not exist."""
+    window = convolution.Window(self.stride, self.dilation, self.groups)
+    if self.padding is Padding.SAME and self.stride > 1:
+      x = pad_same(x, valid, reach=self.dilation * (self.kernel_size - 1) + 1, stride=self.stride)
+      window = window._replace(pad=0)
+    depthwise_only = self.groups == self.features == x.shape[-1] > 1
+    convolve = depthwise.convolve if depthwise_only else convolution.convolve
+    return convolve(x, kernel, window, radix=self.radix)
 
 
 class BatchNorm(nn.Module):
@@ -189,6 +214,47 @@ def zero_invalid(x: Array, valid: Array | None, fill: float = 0.0) -> Array:
     return x
   chex.assert_equal_shape_prefix([x, valid], 3)
   return jnp.where(valid[..., None], x, jnp.asarray(fill, x.dtype))
+
+
+def pad_same(x: Array, valid: Array | None, *, reach: int, stride: int) -> Array:
+  """Pads images with zeros as TensorFlow's `SAME` does, each by the size of what exists of it.
+
+  Args:
+    x: [B, H, W, C], 0 where `valid` is False.
+    valid: bool[B, H, W], or None.
+    reach: rows from a window's first to its last.
+    stride: rows from a window to the next, at most `reach`.
+
+  Returns:
+    [B, h, w, C], whose windows without further padding are `ceil(H / stride)` by
+    `ceil(W / stride)`.
+  """
+  sizes = None if valid is None else valid_sizes(valid)
+  for axis in (1, 2):
+    rows = x.shape[axis]
+    length = (-(-rows // stride) - 1) * stride + reach
+    if sizes is None:
+      x = _pad_rows(x, axis, _zeros_before(rows, reach, stride), length)
+      continue
+    # The zeros at the top depend on the image; there are `stride` possible numbers.
+    before = _zeros_before(sizes[:, axis - 1], reach, stride)[:, None, None, None]
+    least = (reach - stride) // 2
+    padded = _pad_rows(x, axis, least, length)
+    for number in range(least + 1, (reach - 1) // 2 + 1):
+      padded = jnp.where(before == number, _pad_rows(x, axis, number, length), padded)
+    x = padded
+  return x
+
+
+def _zeros_before(rows: Any, reach: int, stride: int) -> Any:
+  """Returns how many zeros `SAME` puts before so many rows (an integer, or an array of them)."""
+  return (-rows % stride + reach - stride) // 2
+
+
+def _pad_rows(x: Array, axis: int, before: int, length: int) -> Array:
+  pads = [(0, 0, 0)] * 4
+  pads[axis] = (before, length - before - x.shape[axis], 0)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def stride_valid(valid: Array | None, stride: int) -> Array | None:

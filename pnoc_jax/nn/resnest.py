@@ -109,11 +109,6 @@ class Block(trunk.Block):
     return nn.relu(x + y), out_valid
 
 
-def first_dilation(dilation: int) -> int:
-  """Returns the dilation of a stage's first block: half of that of the others, at least 1."""
-  return max(dilation // 2, 1)
-
-
 # Module names of timm and of the official code.
 _TORCH_NAMES = (
   (r'conv1\.0', r'stem/conv1'),
@@ -132,7 +127,7 @@ _row = functools.partial(
   stem=DeepStem,
   block=Block,
   torch_names=_TORCH_NAMES,
-  first_dilation=first_dilation,
+  first_dilation=trunk.half_dilation,
   stem_expansion=2,
 )
 

@@ -61,7 +61,7 @@ def from_torch(
   ours, unknown = {}, []
   for torch_name, value in tensors.items():
     name = _PREFIX.sub('', torch_name, count=1)
-    if _IGNORED.fullmatch(name) or _ALIASES.fullmatch(name):
+    if any(re.fullmatch(p, name) for p in (_IGNORED, _ALIASES, row.torch_ignored)):
       continue
     path = 'params/classifier/kernel' if name in _HEADS else _in_backbone(our_name(name, row))
     if path is None or path in ours:

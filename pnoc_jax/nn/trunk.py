@@ -1,6 +1,6 @@
 """What a backbone is: its row of facts, the options it is built with, and the module they make.
 
-The family files (`resnet`, `resnest`, `resnet38d`) hold the rows, `backbones` gathers them.
+The family files (`resnet`, `resnest`, ...) hold the rows, `backbones` gathers them.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Options:
     dtype: type of the computation; parameters and statistics are float32.
     remat: whether a block's activations are computed again in the backward pass, to save memory.
     scan: whether identical blocks are compiled once, to save compile time.
-    radix: form of ResNeSt's grouped convolution.
+    radix: form of grouped convolutions: ResNeSt's, and depthwise ones.
   """
 
   output_stride: int = 16
@@ -52,14 +52,16 @@ class Options:
   radix: convolution.Radix = convolution.Radix.AUTO
 
 
-def plan_strides(stem_stride: int, output_stride: int) -> Plan:
-  """Returns (stride, dilation) of layer1 to layer4.
+def plan_strides(
+  stem_stride: int, output_stride: int, strides: tuple[int, ...] = (1, 2, 2, 2)
+) -> Plan:
+  """Returns (stride, dilation) of layer1 to layer4, whose full strides are given.
 
   A stage strides while the total stays within `output_stride`; each after that doubles the
   dilation: at stem stride 4, output stride 16 gives strides 1, 2, 2, 1 and dilations 1, 1, 1, 2.
   """
   total, dilation, plan = stem_stride, 1, []
-  for wanted in (1, 2, 2, 2):
+  for wanted in strides:
     stride = wanted if total * wanted <= output_stride else 1
     if stride < wanted:
       dilation *= wanted
@@ -185,6 +187,11 @@ def same_dilation(dilation: int) -> int:
   return dilation
 
 
+def half_dilation(dilation: int) -> int:
+  """Returns half of the dilation of a stage's other blocks, at least 1, for its first block."""
+  return max(dilation // 2, 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """All that is known of a backbone, whatever it is built for.
@@ -197,12 +204,15 @@ class Row:
     blocks: number of blocks of layer1 to layer4.
     torch_names: (pattern, replacement) of module names in the released weights, which a pattern
       matches whole, to our paths: `(r'layer(\\d)\\.conv', r'layer\1/block0/conv')`.
+    torch_ignored: pattern of the names of arrays in the released weights that no backbone has,
+      beside those that `torch_names` ignores for all.
     first_dilation: dilation of a stage's first block, given that of the others.
     widths: planes of layer1 to layer4; a stage has `planes * expansion` channels.
     expansion: see `widths`.
     stem_width: what the stem is built with; it has `stem_width * stem_expansion` channels.
     stem_expansion: see `stem_width`.
     pool: how the stem ends: at stride 4, or without a pool at stride 2.
+    strides: of layer1 to layer4 at output stride 32.
     output_strides: those that it can have.
     fixed_plan: stride and dilation of layer1 to layer4 where these do not follow `plan_strides`.
     make_stage: makes layer1 to layer4, with the arguments of `trunk.make_stage`.
@@ -218,15 +228,17 @@ class Row:
   block: Callable[..., nn.Module]
   blocks: tuple[int, ...]
   torch_names: tuple[tuple[str, str], ...] = ()
+  torch_ignored: str = ''
   first_dilation: Callable[[int], int] = same_dilation
   widths: tuple[int, ...] = (64, 128, 256, 512)
   expansion: int = 4
   stem_width: int = 64
   stem_expansion: int = 1
   pool: layers.Pool = layers.Pool.FLOOR
+  strides: tuple[int, ...] = (1, 2, 2, 2)
   output_strides: tuple[int, ...] = (8, 16, 32)
   fixed_plan: Plan | None = None
-  make_stage: Callable[['Row', Options, int, int], Stage] = make_stage
+  make_stage: Callable[['Row', Options, int, int], nn.Module] = make_stage
   mean: Color | None = None
   std: Color | None = None
   bgr: bool = False
@@ -250,12 +262,12 @@ class Row:
 
   @property
   def stem_on_layer1_grid(self) -> bool:
-    """Whether the features of stem and layer1 have one size, as AffinityNet reads them."""
+    """Whether stem and layer1 have features of one size, as in the released AffinityNet."""
     return self.plan(self.output_strides[0])[0][0] == 1
 
   def plan(self, output_stride: int) -> Plan:
     """Returns (stride, dilation) of layer1 to layer4."""
-    return self.fixed_plan or plan_strides(self.stem_stride, output_stride)
+    return self.fixed_plan or plan_strides(self.stem_stride, output_stride, self.strides)
 
 
 class Backbone(nn.Module):

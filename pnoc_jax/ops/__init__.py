@@ -4,6 +4,7 @@ from pnoc_jax.ops import affinity as affinity
 from pnoc_jax.ops import cam as cam
 from pnoc_jax.ops import convolution as convolution
 from pnoc_jax.ops import crf as crf
+from pnoc_jax.ops import depthwise as depthwise
 from pnoc_jax.ops import erase as erase
 from pnoc_jax.ops import label_split as label_split
 from pnoc_jax.ops import lpcam as lpcam

@@ -19,6 +19,8 @@ from pnoc_jax.types import Array
 class Radix(enum.Enum):
   """How a convolution in groups is computed; its kernel is the same in every form.
 
+  Of depthwise convolutions, `ops.depthwise` says what these forms are and which is AUTO.
+
   Attributes:
     AUTO: GROUPED on TPUs and SPLIT elsewhere, by the devices of the process that traces.
     GROUPED: one convolution with feature groups. On CPUs and GPUs the compiler cannot split its
@@ -42,11 +44,17 @@ class Window(NamedTuple):
     stride: step in both directions.
     dilation: distance of neighbouring taps.
     groups: feature groups, in PyTorch's order (group-major).
+    pad: zeros at each side of the image; None stands for PyTorch's `dilation * (k // 2)`.
   """
 
   stride: int = 1
   dilation: int = 1
   groups: int = 1
+  pad: int | None = None
+
+  def padding(self, size: int) -> int:
+    """Returns the zeros at each side of the image for a kernel of this size."""
+    return self.dilation * (size // 2) if self.pad is None else self.pad
 
 
 def form(radix: Radix) -> Radix:
@@ -83,7 +91,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def convolve(x: Array, kernel: Array, window: Window, *, radix: Radix = Radix.AUTO) -> Array:
-  """Convolves images, with PyTorch's symmetric padding of `dilation * (k // 2)`.
+  """Convolves images.
 
   Args:
     x: f[B, H, W, I].
@@ -92,7 +100,7 @@ def convolve(x: Array, kernel: Array, window: Window, *, radix: Radix = Radix.AU
     radix: how groups are computed.
 
   Returns:
-    f[B, ceil(H / stride), ceil(W / stride), O], in the type of x.
+    f[B, ceil(H / stride), ceil(W / stride), O] with the window's own padding, in the type of x.
   """
   if window.groups == 1:
     return _one_group(x, kernel, window)
@@ -118,7 +126,7 @@ def _grouped(x: Array, kernel: Array, *, window: Window) -> Array:
 
 
 def _raw(x: Array, kernel: Array, window: Window) -> Array:
-  pad = window.dilation * (kernel.shape[0] // 2)
+  pad = window.padding(kernel.shape[0])
   return jax.lax.conv_general_dilated(
     x,
     kernel,
@@ -153,7 +161,7 @@ def _convolve_backward(
   by_image = jax.linear_transpose(lambda x: _raw(x, kernel.astype(x.dtype), window), x)
   (for_image,) = by_image(grad)
   # The images' channels are convolved with the gradients, examples in the place of channels.
-  pad = dilation * (size // 2)
+  pad = window.padding(size)
   for_kernel = jax.lax.conv_general_dilated(
     x,
     grad,

@@ -51,7 +51,7 @@ def build(config: AffinityConfig) -> affinity_net.AffinityNet:
 
 def stride(config: AffinityConfig) -> int:
   """Pixels to a cell of the network's edges."""
-  return backbones.info(config.model.backbone).stem_stride
+  return networks.stride(dataclasses.replace(config.model, last_stage='layer1'))
 
 
 def run(context: Context) -> None:

@@ -108,7 +108,7 @@ def run(context: Context) -> dict[str, Any]:
   ours, source = context.config.c2am, context.train
   model, facts = build(ours), {}
   examples = pipeline.Examples(source, target=_hints(context, source))
-  prepare = make_prepare(source.info)
+  prepare = make_prepare(networks.colours(ours.model, source.info))
   terms = losses.Terms(ours.alpha, ours.lambda_h, ours.threshold, ours.smoothing)
   program = programs.make_program(
     functools.partial(losses.network_loss, model=model, terms=terms),
@@ -126,7 +126,9 @@ def run(context: Context) -> dict[str, Any]:
 
   measured, seen = None, measure.measured_source(ours, context)
   if seen is not None:
-    meter = meters.C2amMeter(model, seen.info, both=examples.target is None)
+    meter = meters.C2amMeter(
+      model, networks.colours(ours.model, seen.info), both=examples.target is None
+    )
     measured = measure.make_measure(meter, seen, ours, context.runtime)
   trainer.train(program, examples, ours, context, meta=meta, measure=measured)
   return facts

@@ -167,7 +167,7 @@ def train(
   examples = pipeline.Examples(source, mix=config.mix, draw=config.draw)
   measured, seen = None, measure.measured_source(config, context)
   if seen is not None:
-    meter = meters.CamMeter(model, seen.info)
+    meter = meters.CamMeter(model, networks.colours(config.model, seen.info))
     measured = measure.make_measure(meter, seen, config, context.runtime)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
   trainer.train(program, examples, config, context, measure=measured)

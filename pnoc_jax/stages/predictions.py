@@ -50,7 +50,7 @@ def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.png` of every image; keeps what is there."""
   ours = context.config.predictions
   sources = [context.source(split) for split in ours.splits]
-  dataset = sources[0].info
+  dataset = networks.colours(context.config.segmentation.model, sources[0].info)
   model = segmentation.build(context.config.segmentation, dataset.num_classes)
   variables = networks.load(model, dataset, context.inputs['segmentation'])
   # One for all splits: they share its programs.

@@ -51,7 +51,7 @@ class PriorsConfig(settings.MultiScaleConfig):
 def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.npz` of every labelled image; skips those that are there."""
   ours, model_config = context.config.priors, context.config.generator.model
-  dataset = context.train.info
+  dataset = networks.colours(model_config, context.train.info)
   model = networks.build(model_config, dataset.num_classes)
   variables = networks.load(model, dataset, context.inputs['generator'])
   stride = networks.stride(model_config)

@@ -52,7 +52,8 @@ def run(context: Context) -> dict[str, float]:
 
 def _network(context: Context) -> infer.Network:
   """The edges of one scale, then the walk of the priors within them."""
-  ours, theirs, dataset = context.config.random_walk, context.config.affinity, context.train.info
+  ours, theirs = context.config.random_walk, context.config.affinity
+  dataset = networks.colours(theirs.model, context.train.info)
   model, stride = affinity.build(theirs), affinity.stride(theirs)
 
   def scale(variables: Variables, image: Array, size: Array) -> Array:

@@ -17,7 +17,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images
 from pnoc_jax.losses import poolnet as losses
-from pnoc_jax.nn import backbones, layers, poolnet
+from pnoc_jax.nn import layers, poolnet
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
 from pnoc_jax.predict import poolnet as predict
@@ -102,7 +102,10 @@ def _train(model: poolnet.PoolNet, context: Context) -> Variables:
   examples = pipeline.Examples(source, target=targets, images=pipeline.Images.ALL)
   joins.check(targets, source, examples.indices)
   transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
-  config, dataset = dataclasses.replace(ours, transform=transform), colours(ours, source.info)
+  config, dataset = (
+    dataclasses.replace(ours, transform=transform),
+    networks.colours(ours.model, source.info),
+  )
   # Differs from the reference: the bias of the score does not decay; because no bias does here.
   program = programs.make_program(
     functools.partial(losses.network_loss, model=model),
@@ -147,14 +150,6 @@ def _fit(
   return config, kept and filled and config.shift == 0
 
 
-def colours(config: SaliencyConfig, dataset: info.DatasetInfo) -> info.DatasetInfo:
-  """The data set's facts with the mean and deviation of colours that the backbone wants."""
-  row = backbones.info(config.model.backbone)
-  if row.mean is None or row.std is None:
-    return dataset
-  return dataclasses.replace(dataset, mean=row.mean, std=row.std)
-
-
 def make_prepare(dataset: info.DatasetInfo, *, whole: bool) -> programs.Prepare:
   """Makes the first operation on the device.
 
@@ -194,7 +189,7 @@ def _make_inferences(
   def fuse(found: list[Array], grid: infer.Grid) -> Array:
     return predict.fuse_maps(found, grid.scaled, grid.native, shape=grid.shape)
 
-  network = infer.Network(scale, fuse, variables, colours(ours, context.train.info))
+  network = infer.Network(scale, fuse, variables, networks.colours(ours.model, context.train.info))
   return {
     factor: infer.Inference(network, ours.inference, context.runtime, scales=(factor,))
     for factor in (1.0, 2.0)

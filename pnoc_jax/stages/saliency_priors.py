@@ -9,7 +9,7 @@ import numpy as np
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import infer, per_image, settings
+from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images
 from pnoc_jax.predict import c2am as predict
@@ -60,9 +60,10 @@ def run(context: Context) -> dict[str, float]:
 
 
 def _make_inference(context: Context) -> infer.Inference:
-  ours, dataset = context.config.saliency_priors, context.train.info
-  model, variables, inverted = c2am.load(context.config.c2am, dataset, context.inputs['c2am'])
-  output_stride = c2am.stride(context.config.c2am)
+  ours, theirs = context.config.saliency_priors, context.config.c2am
+  dataset = networks.colours(theirs.model, context.train.info)
+  model, variables, inverted = c2am.load(theirs, dataset, context.inputs['c2am'])
+  output_stride = c2am.stride(theirs)
 
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return predict.scale_map(

@@ -105,7 +105,7 @@ def run(context: Context) -> None:
   facts = {
     'model': settings.as_dict(ours.model),
     'head': settings.as_dict(ours.head),
-    'dataset': settings.as_dict(source.info),
+    'dataset': settings.as_dict(networks.colours(ours.model, source.info)),
     'crop': ours.transform.crop,
   }
   # Differs from the reference: the last weights are kept; because its best ones on validation are
@@ -139,7 +139,7 @@ def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None
     targets['eval/true' if pseudo else 'eval'] = None
   if not targets:
     return None
-  meter = meters.SegmentationMeter(model, source.info, tuple(targets))
+  meter = meters.SegmentationMeter(model, networks.colours(ours.model, source.info), tuple(targets))
   return measure.make_measure(meter, source, ours, context.runtime, targets=tuple(targets.values()))
 
 

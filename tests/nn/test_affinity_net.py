@@ -62,6 +62,30 @@ def test_edges_match_the_released_form():
   np.testing.assert_allclose(found, _oracle(variables['params'], image), rtol=1e-3, atol=1e-4)
 
 
+class FinerStem(Pixels):
+  """A backbone whose stem has twice the rows and columns of layer1."""
+
+  plan: tuple = ((2, 1), (2, 1), (2, 1), (1, 2))
+
+  def __call__(self, image, valid=None, *, train=False):
+    features, valids = super().__call__(image, valid)
+    features['stem'] = jnp.repeat(jnp.repeat(features['stem'], 2, 1), 2, 2)
+    if valids is not None:
+      valids['stem'] = jnp.repeat(jnp.repeat(valids['stem'], 2, 1), 2, 2)
+    return features, valids
+
+
+def test_a_finer_stem_is_averaged():
+  image = _RNG.normal(size=(2, 37, 21, 3)).astype(np.float32)
+  valid = np.zeros((2, 37, 21), bool)
+  valid[:, :30, :20] = True
+  plain, finer = (affinity_net.AffinityNet(kind(), width=8) for kind in (Pixels, FinerStem))
+  variables = _init(plain, image)
+  for seen in (None, valid):
+    expected = jax.jit(plain.apply)(variables, image, seen)
+    np.testing.assert_allclose(jax.jit(finer.apply)(variables, image, seen), expected, atol=1e-4)
+
+
 def test_padded_equals_alone():
   sizes = [(37, 21), (18, 40)]
   padded = _RNG.normal(size=(2, 40, 40, 3)).astype(np.float32)

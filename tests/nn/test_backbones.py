@@ -72,6 +72,11 @@ def train_step(model, variables, image):
     ('resnest101', 48_275_016),
     ('resnest200', 70_201_544),
     ('resnest269', 110_929_480),
+    ('tf_efficientnet_lite0', 4_652_008),
+    ('tf_efficientnet_lite1', 5_416_680),
+    ('tf_efficientnet_lite2', 6_092_072),
+    ('tf_efficientnet_lite3', 8_197_096),
+    ('tf_efficientnet_lite4', 13_006_568),
   ],
 )
 def test_parameter_counts(arch, count):
@@ -86,6 +91,9 @@ def test_strides_and_dilations_as_published():
   assert trunk.plan_strides(4, 16) == ((1, 1), (2, 1), (2, 1), (1, 2))
   assert trunk.plan_strides(4, 8) == ((1, 1), (2, 1), (1, 2), (1, 4))
   assert trunk.plan_strides(2, 8) == ((1, 1), (2, 1), (2, 1), (1, 2))
+  lite = backbones.info('tf_efficientnet_lite0')
+  assert lite.plan(16) == ((2, 1), (2, 1), (2, 1), (1, 2))
+  assert lite.plan(8) == ((2, 1), (2, 1), (1, 2), (1, 4))
 
 
 @pytest.mark.parametrize('output_stride', [8, 16, 32])
@@ -99,7 +107,7 @@ def test_cam_sizes(output_stride, size):
 
 
 def test_features_of_every_stage_are_named():
-  for arch in ('resnest_tiny', 'resnet34', 'resnest50', 'resnet38d'):
+  for arch in ('resnest_tiny', 'resnet34', 'resnest50', 'resnet38d', 'tf_efficientnet_lite2'):
     info = backbones.info(arch)
     backbone = networks.make_backbone(arch, output_stride=8, last_stage='layer3')
     (features, valids), variables = jax.eval_shape(

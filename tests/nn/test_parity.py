@@ -48,6 +48,7 @@ def assert_close(ours, theirs, tolerance=1e-4):
     'resnest_small_os16',
     'resnest_small_os8',
     'resnet38d_small',
+    'tf_efficientnet_lite0_os32',
   ],
 )
 def test_evaluation_equals_torch(name):
@@ -62,6 +63,22 @@ def test_evaluation_equals_torch(name):
       channels = features[stage].shape[-1]
       kept = np.linspace(0, channels - 1, theirs.shape[-1]).astype(int)
       assert_close(np.asarray(features[stage])[..., kept], theirs)
+
+
+def test_padded_images_equal_torch_without_padding():
+  # TensorFlow's padding depends on the size: an image's own counts, not that of the canvas.
+  arrays, backbone, variables = load('tf_efficientnet_lite0_os16', scan=True)
+  sizes = sorted({tuple(map(int, key.split('/')[0].split('x'))) for key in arrays})
+  canvas, valid = np.full((len(sizes), 66, 48, 3), 7.0, np.float32), np.zeros((3, 66, 48), bool)
+  for i, (height, width) in enumerate(sizes):
+    canvas[i, :height, :width] = seeded_tensors.image((1, height, width, 3))[0]
+    valid[i, :height, :width] = True
+  features, _ = jax.jit(lambda v, x, m: backbone.apply(v, x, m))(variables, canvas, valid)
+  for i, (height, width) in enumerate(sizes):
+    for stage in ('layer1', 'layer2', 'layer3', 'layer4'):
+      (theirs,), ours = arrays[f'{height}x{width}/{stage}'], np.asarray(features[stage][i])
+      kept = np.linspace(0, ours.shape[-1] - 1, theirs.shape[-1]).astype(int)
+      assert_close(ours[: theirs.shape[0], : theirs.shape[1], kept], theirs)
 
 
 def test_the_wide_resnet_has_the_parameters_of_the_released_one():

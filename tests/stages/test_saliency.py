@@ -1,5 +1,7 @@
 """The saliency stage on a few images of several sizes, with one convolution for a network."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
-from pnoc_jax.engine import loop, per_image, settings
+from pnoc_jax.engine import loop, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, weights
@@ -206,13 +208,18 @@ def test_images_move_to_the_corner_with_their_targets():
     np.testing.assert_array_equal(found['valid'][i], valid)
 
 
-def test_the_paper_network_sees_its_own_colours():
+def test_a_network_sees_its_own_colours():
   config = config_lib.PipelineConfig().saliency
   dataset = Few('train', ()).info
   row = backbones.info('resnet50_caffe')
-  assert saliency.colours(config, dataset).mean == row.mean
+  assert networks.colours(config.model, dataset).mean == row.mean
   # The mean is of red, green, blue in 0..255, and nothing is divided by a deviation.
   np.testing.assert_allclose(np.array(row.mean) * 255, [122.67892, 116.66877, 104.00699])
+  config.model.backbone = 'tf_efficientnet_lite0'
+  assert networks.colours(config.model, dataset).std == (0.5, 0.5, 0.5)
+  # Its colours are red, green and blue; those of a microscope's four channels are the data set's.
+  four = dataclasses.replace(dataset, mean=(0.1,) * 4, std=(0.2,) * 4)
+  assert networks.colours(config.model, four) is four
   config.model.backbone = 'resnest50'
-  assert saliency.colours(config, dataset) is dataset
+  assert networks.colours(config.model, dataset) is dataset
   assert saliency.build(config_lib.PipelineConfig().saliency).backbone.options.before_pool

@@ -84,7 +84,8 @@ def make_program(
     leak_noc_grad=leaks,
     update_ema=programs.make_update_ema(config.optim),
   )
-  prepare, root = programs.make_prepare(examples.source.info), keys.root_key(context.seed)
+  dataset = networks.colours(config.model, examples.source.info)
+  prepare, root = programs.make_prepare(dataset), keys.root_key(context.seed)
 
   def generator_step(
     generator: states.TrainState,

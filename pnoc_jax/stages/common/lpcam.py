@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from pnoc_jax import keys
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import infer, log, loop
+from pnoc_jax.engine import infer, log, loop, networks
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import weights
 from pnoc_jax.ops import lpcam
@@ -194,7 +194,8 @@ def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
     # The largest number of float16.
     return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), grid.scaled[0]
 
-  network = infer.Network(scale, fuse, look.variables, source.info)
+  dataset = networks.colours(look.context.config.generator.model, source.info)
+  network = infer.Network(scale, fuse, look.variables, dataset)
   inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
     source, indices, context=lambda x: {'classes': infer.present(source.labels[x['index']])}
   )
