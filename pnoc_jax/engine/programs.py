@@ -113,7 +113,9 @@ def make_program(
   )
 
 
-def batch_shapes(config: settings.TrainingConfig, examples: pipeline.Examples) -> Batch:
+def batch_shapes(
+  config: settings.TrainingConfig, examples: pipeline.Examples
+) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a training's global batch, as of `pipeline.train_batches`."""
   dataset, count, side = examples.source.info, config.batch_size, config.transform.crop
   found = {

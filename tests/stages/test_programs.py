@@ -54,7 +54,7 @@ def test_a_training_is_lowered_for_devices_that_share_the_batch(context, name, m
   for call in STAGES[name].programs(context(name)):
     text = call.compiled.lower(*call.arguments).as_text()
     assert f'mhlo.num_partitions = {mesh.size} : i32' in text
-    images = [line for line in text.splitlines() if 'func public @main' in line][0]
+    images = next(line for line in text.splitlines() if 'func public @main' in line)
     assert 'tensor<8x32x32x3xui8> {sdy.sharding' in images and 'data' in images
 
 
