@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pnoc_jax.data.streams import buckets
+from pnoc_jax.engine import infer
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import crf
 from pnoc_jax.parallel import compile as compiler
@@ -113,6 +115,37 @@ class _Crf(abc.ABC):
     """How many programs were made."""
     return sum(program.traces for program in self._programs)
 
+  def calls(self, images: infer.Images, *, labels: int, times: int = 1) -> list[compiler.Call]:
+    """The program that refines images, as if all were in the bucket that most of them are in.
+
+    Args:
+      images: those wanted.
+      labels: that an image may have, background included; rounded up to a power of two.
+      times: how often each image is refined.
+    """
+    found = collections.Counter(
+      buckets.choose(source.size(i), self._buckets) for source, indices in images for i in indices
+    )
+    if not found or not self._config.steps:
+      return []
+    size, width = found.most_common(1)[0][0], self._width(labels)
+    arguments = (
+      jax.ShapeDtypeStruct((*size, 3), np.uint8),
+      self._evidence(size, width),
+      jax.ShapeDtypeStruct((width,), np.bool_),
+      jax.ShapeDtypeStruct((2,), np.int32),
+    )
+    often, together = times * found.total(), len(self._programs)
+    return [compiler.Call('crf', self._programs[0], arguments, 1, often, together)]
+
+  @abc.abstractmethod
+  def _evidence(self, size: buckets.Size, width: int) -> jax.ShapeDtypeStruct:
+    """Shape of what `_unary` is given."""
+
+  def _width(self, labels: int) -> int:
+    """Labels of the program that refines an image of so many."""
+    return labels
+
   @abc.abstractmethod
   def _unary(self, evidence: Array, present: Array) -> Array:
     """Energies of the labels, f32[H, W, n]."""
@@ -200,9 +233,15 @@ class LabelCrf(_Crf):
       )
     if not self._config.steps:
       return labels
-    # Images of 5 to 8 labels share a program.
-    width = 1 << max(num_labels - 1, 1).bit_length()
+    width = self._width(num_labels)
     return self._infer(number, image, labels, np.arange(width) < num_labels)
+
+  def _width(self, labels: int) -> int:
+    # Images of 5 to 8 labels share a program.
+    return 1 << max(labels - 1, 1).bit_length()
+
+  def _evidence(self, size: buckets.Size, width: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(size, np.int32)
 
   def _unary(self, evidence: Array, present: Array) -> Array:
     return crf.label_unary(evidence, len(present), self._config.confidence, present=present)
@@ -231,6 +270,9 @@ class SoftmaxCrf(_Crf):
     if not self._config.steps:
       return probabilities.argmax(-1).astype(np.int32)
     return self._infer(number, image, probabilities, np.ones(probabilities.shape[-1], bool))
+
+  def _evidence(self, size: buckets.Size, width: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*size, width), np.float32)
 
   def _unary(self, evidence: Array, present: Array) -> Array:
     return crf.softmax_unary(evidence, present=present)

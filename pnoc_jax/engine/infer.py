@@ -1,5 +1,6 @@
 """Inference of a network on many images: in buckets, at several scales, on the local devices."""
 
+import collections
 import dataclasses
 import math
 import warnings
@@ -23,6 +24,10 @@ _SHARE = 0.6
 """Of a device's memory that a batch may take: the next one is there already, and the maps."""
 _AT_MOST = 2000
 """Bytes to a pixel that no network here needs: images that fit with it are not looked at."""
+
+
+Images = Sequence[tuple[info.Source, Iterable[int]]]
+"""Of each split, the source and the indices of the images wanted."""
 
 
 class Grid(NamedTuple):
@@ -161,7 +166,11 @@ class Inference:
       placed = self._place({'image': image, 'box': box, 'size': box[:, 2:]})
       results.append(self._scale(self._variables, placed['image'], placed['box']))
       scaled.append(placed['size'])
-    shape = tuple(batch['bucket'])
+    native = self._place({'size': batch['size']})['size']
+    return self._fused_for(tuple(batch['bucket']))(results, scaled, native, self._place(context))
+
+  def _fused_for(self, shape: tuple[int, int]) -> compiler.Compiled:
+    """The program that joins the scales of images in a bucket."""
     if shape not in self._fused:
 
       def fuse(
@@ -170,8 +179,49 @@ class Inference:
         return self._fuse(results, Grid(scaled, native, shape, context))
 
       self._fused[shape] = compiler.jit(fuse, self._mesh, ins=BATCH, outs=BATCH)
-    native = self._place({'size': batch['size']})['size']
-    return self._fused[shape](results, scaled, native, self._place(context))
+    return self._fused[shape]
+
+  def calls(
+    self,
+    images: Images,
+    *,
+    context: Callable[[tuple[int, int]], Mapping[str, tuple[tuple[int, ...], Any]]] = lambda x: {},
+  ) -> list[compiler.Call]:
+    """The programs of one pass, as if all images were in the bucket that most of them are in.
+
+    Args:
+      images: those wanted.
+      context: of what `fuse` needs to know of a batch, bucket -> shapes without B, and dtypes.
+    """
+    shapes, found = self._shapes, collections.Counter()
+    for source, indices in images:
+      sizes = [source.size(i) for i in range(len(source))]
+      planned = buckets.plan_buckets(
+        sizes, multiple=shapes.multiple, max_buckets=shapes.max_buckets
+      )
+      found.update(buckets.choose(sizes[i], planned) for i in indices)
+    if not found:
+      return []
+    bucket, count = found.most_common(1)[0][0], shapes.batch_size
+    largest = (shapes.resize_to, shapes.resize_to) if shapes.resize_to else bucket
+    channels = len(images[0][0].info.mean)
+
+    def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct((count, *shape), dtype)
+
+    def call(name: str, program: compiler.Compiled, arguments: tuple[Any, ...]) -> compiler.Call:
+      return compiler.Call(name, program, arguments, count, found.total() / count)
+
+    result, parts, size = [], [], array((2,), np.int32)
+    variables = compiler.shapes(self._variables)
+    for scale in shapes.scales:
+      shape = buckets.scaled_bucket(largest, scale, multiple=shapes.multiple)
+      arguments = variables, array((*shape, channels), np.uint8), array((4,), np.int32)
+      result.append(call(f'scale {scale:g}', self._scale, arguments))
+      parts.append(jax.eval_shape(self._traced, *arguments))
+    known = {name: array(*what) for name, what in context(bucket).items()}
+    arguments = parts, [size] * len(parts), size, known
+    return [*result, call('join', self._fused_for(bucket), arguments)]
 
   def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     return arrays.to_global(batch, self._mesh)
@@ -182,6 +232,12 @@ def _rows(batch: Mapping[str, Any], found: PyTree) -> Iterator[tuple[int, tuple[
   for row in np.flatnonzero(batch['weight'] > 0):
     height, width = (int(n) for n in batch['size'][row])
     yield int(batch['index'][row]), (height, width), jax.tree.map(lambda x, row=row: x[row], found)
+
+
+def present_width(images: Images, count: int) -> int:
+  """P of `present` in the first batch of `count` images of all."""
+  labels = np.concatenate([source.labels[list(indices)] for source, indices in images])
+  return present(labels[:count]).shape[1]
 
 
 def present(labels: np.ndarray) -> np.ndarray:

@@ -33,12 +33,14 @@ class Program(NamedTuple, Generic[State]):
       afterwards. `number` counts micro-steps from 0, for what the host decides.
     variables: of a state, what is measured and kept.
     rates: by name, numbers to log as functions of the micro-step: `schedule/<name>`.
+    calls: what `step` calls, to be looked at without running it.
   """
 
   init: Callable[[], State]
   step: Callable[[State, Batch, int], tuple[State, Metrics]]
   variables: Callable[[State], Variables]
   rates: Mapping[str, Callable[[int], Any]]
+  calls: Callable[[], list[compiler.Call]]
 
 
 class Horizon(NamedTuple):
@@ -73,7 +75,7 @@ def make_program(
 
   Args:
     loss: of the network, its options bound.
-    variables: those of step 0, host arrays.
+    variables: those of step 0, host arrays; or their shapes, for a program that is only looked at.
     config: the training's settings.
     examples: what it sees; says how long it runs.
     context: the stage's; names the stream of its draws, `<name>/dropout`.
@@ -99,7 +101,32 @@ def make_program(
     step=lambda state, batch, number: compiled(state, batch),
     variables=lambda state: state.eval_variables,
     rates={'lr': lambda step: rate(step // config.optim.accumulate)},
+    calls=lambda: [
+      compiler.Call(
+        'update',
+        compiled,
+        (jax.eval_shape(init, variables), batch_shapes(config, examples)),
+        images=config.batch_size,
+        calls=total,
+      )
+    ],
   )
+
+
+def batch_shapes(
+  config: settings.TrainingConfig, examples: pipeline.Examples
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of a training's global batch, as of `pipeline.train_batches`."""
+  dataset, count, side = examples.source.info, config.batch_size, config.transform.crop
+  found = {
+    'image': ((count, side, side, len(dataset.mean)), jnp.uint8),
+    'box': ((count, 4), jnp.int32),
+    'label': ((count, dataset.num_classes), jnp.float32),
+    'index': ((count,), jnp.int32),
+  }
+  if examples.target is not None:
+    found['target'] = ((count, side, side), jnp.uint8)
+  return {name: jax.ShapeDtypeStruct(*what) for name, what in found.items()}
 
 
 def make_optimizer(

@@ -51,6 +51,7 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
   Args:
     tree: arrays (numpy, jax or typed keys) or numbers. Every process must pass the same values.
+      A `jax.ShapeDtypeStruct` stays what it is: a program that is only looked at has no values.
     mesh: the mesh.
 
   Returns:
@@ -58,7 +59,9 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """
   layout = sharding.replicated(mesh)
 
-  def place(x: Any) -> jax.Array:
+  def place(x: Any) -> Any:
+    if isinstance(x, jax.ShapeDtypeStruct):
+      return x
     if isinstance(x, jax.Array):
       if x.sharding == layout:
         return x

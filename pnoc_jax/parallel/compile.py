@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -49,6 +49,7 @@ class Compiled:
     traces: how many times the Python body ran; 1 as long as shapes and dtypes do not change.
     lower: as of `jax.jit`: lowers for arguments or `jax.ShapeDtypeStruct`s, to look at cost or
       memory.
+    trace: as of `jax.jit`, likewise: its `jaxpr` is the program before any compiler has seen it.
   """
 
   def __init__(
@@ -69,10 +70,37 @@ class Compiled:
 
     ins, outs = jax.tree.map(lambda layout: sharding.of(layout, mesh), (ins, outs))
     self._jitted = jax.jit(counted, in_shardings=ins, out_shardings=outs, donate_argnums=donate)
-    self.lower = self._jitted.lower
+    self.lower, self.trace = self._jitted.lower, self._jitted.trace
 
   def __call__(self, *args: Any) -> Any:
     return self._jitted(*args)
+
+
+class Call(NamedTuple):
+  """A program of a run, with the shapes that it is called with: it can be looked at, not run.
+
+  `call.compiled.lower(*call.arguments)` computes and allocates nothing.
+
+  Attributes:
+    name: what it does, within its stage.
+    compiled: the program.
+    arguments: trees of `jax.ShapeDtypeStruct`.
+    images: that one call works on, over all devices of the program's mesh.
+    calls: how often the run calls it.
+    together: how many calls run at a time, each on devices of its own.
+  """
+
+  name: str
+  compiled: Compiled
+  arguments: tuple[Any, ...]
+  images: int
+  calls: float
+  together: int = 1
+
+
+def shapes(tree: Any) -> Any:
+  """Shapes and dtypes of a tree of arrays."""
+  return jax.eval_shape(lambda x: x, tree)
 
 
 def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 0.3) -> None:

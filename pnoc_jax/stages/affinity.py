@@ -12,7 +12,9 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.losses import affinity as losses
 from pnoc_jax.nn import affinity_net, backbones
 from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages.common import stage
+from pnoc_jax.types import Variables
 
 SCRATCH = ('edges',)
 
@@ -56,20 +58,30 @@ def stride(config: AffinityConfig) -> int:
 
 def run(context: Context) -> None:
   """Trains the edge branch; leaves `<out>/weights.safetensors`, `metrics.jsonl` and checkpoints."""
-  ours, source = context.config.affinity, context.train
-  model = build(ours)
-  examples = pipeline.Examples(source, target=_target(context))
-  program = programs.make_program(
-    functools.partial(
-      losses.network_loss, model=model, num_classes=source.info.num_classes, radius=ours.radius
-    ),
-    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
-    ours,
-    examples,
-    context,
-    groups=groups(ours.optim),
+  ours = context.config.affinity
+  origin = networks.origin(ours, context.inputs, SCRATCH)
+  variables = networks.first_variables(build(ours), origin, context)
+  trainer.train(_make_program(variables, context), _examples(context), ours, context)
+
+
+def _examples(context: Context) -> pipeline.Examples:
+  return pipeline.Examples(context.train, target=_target(context))
+
+
+def _make_program(variables: Variables, context: Context) -> programs.Program:
+  ours, examples = context.config.affinity, _examples(context)
+  loss = functools.partial(
+    losses.network_loss,
+    model=build(ours),
+    num_classes=examples.source.info.num_classes,
+    radius=ours.radius,
   )
-  trainer.train(program, examples, ours, context)
+  return programs.make_program(loss, variables, ours, examples, context, groups=groups(ours.optim))
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  variables = networks.abstract_variables(build(context.config.affinity), context.train.info)
+  return _make_program(variables, context).calls()
 
 
 def groups(config: settings.OptimConfig) -> list[optimizer.Group]:
@@ -138,4 +150,5 @@ STAGE = stage.Stage(
   memory=lambda config, dataset, load: memory.training_memory(
     build(config.affinity), config.affinity, dataset, load
   ),
+  programs=_programs,
 )

@@ -10,10 +10,11 @@ import numpy as np
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import per_image
+from pnoc_jax.engine import infer, per_image
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.ops import pseudo_labels
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, scores, stage
 
@@ -43,7 +44,7 @@ def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<train>/<id>.png` of every labelled image; skips those that are there."""
   ours, source, evidence = context.config.affinity_labels, context.train, _evidence(context)
   evidence.check(evidence.labelled)
-  refine = crf_lib.LabelCrf(ours.crf, context.runtime, [source.size(i) for i in evidence.labelled])
+  refine = _refinement(context)
   make = _from_thresholds if ours.saliency is maps.Saliency.NONE else _from_saliency
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
@@ -59,6 +60,18 @@ def run(context: Context) -> dict[str, float]:
     exists=maps.exists_png,
   )
   return per_image.make_all([job], context.runtime)
+
+
+def _refinement(context: Context) -> crf_lib.LabelCrf:
+  source = context.train
+  sizes = [source.size(i) for i in pipeline.labelled(source)]
+  return crf_lib.LabelCrf(context.config.affinity_labels.crf, context.runtime, sizes)
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  images = [(context.train, pipeline.labelled(context.train))]
+  # Two maps an image: at two thresholds, or of classes and saliency.
+  return _refinement(context).calls(images, labels=1 + infer.present_width(images, 1), times=2)
 
 
 def _evidence(context: Context) -> maps.Evidence:
@@ -162,5 +175,6 @@ STAGE = stage.Stage(
   splits=lambda config: (config.dataset.train_split,),
   scores=(stage.Score('affinity_labels', 'Affinity labels', scores.score_affinity_labels),),
   figures=refinement.affinity_labels,
+  programs=_programs,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -18,6 +18,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.losses import c2am as losses
 from pnoc_jax.nn import c2am as c2am_nn
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages.common import meters, stage
 from pnoc_jax.stages.common.polarity import polarity
 from pnoc_jax.types import Batch, Variables
@@ -107,18 +108,11 @@ def run(context: Context) -> dict[str, Any]:
   """Trains the network; leaves `<out>/weights.safetensors`, whose meta holds the polarity."""
   ours, source = context.config.c2am, context.train
   model, facts = build(ours), {}
-  examples = pipeline.Examples(source, target=_hints(context, source))
+  examples = _examples(context)
+  origin = networks.origin(ours, context.inputs, SCRATCH)
+  variables = networks.first_variables(model, origin, context)
+  program = _make_program(model, variables, examples, context)
   prepare = make_prepare(networks.colours(ours.model, source.info))
-  terms = losses.Terms(ours.alpha, ours.lambda_h, ours.threshold, ours.smoothing)
-  program = programs.make_program(
-    functools.partial(losses.network_loss, model=model, terms=terms),
-    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
-    ours,
-    examples,
-    context,
-    groups=programs.field_groups(ours, SCRATCH),
-    prepare=prepare,
-  )
 
   def meta(variables: Variables) -> dict[str, Any]:
     facts.update(polarity(model, variables, ours, examples, prepare, context))
@@ -132,6 +126,32 @@ def run(context: Context) -> dict[str, Any]:
     measured = measure.make_measure(meter, seen, ours, context.runtime)
   trainer.train(program, examples, ours, context, meta=meta, measure=measured)
   return facts
+
+
+def _make_program(
+  model: c2am_nn.C2AM, variables: Variables, examples: pipeline.Examples, context: Context
+) -> programs.Program:
+  ours = context.config.c2am
+  terms = losses.Terms(ours.alpha, ours.lambda_h, ours.threshold, ours.smoothing)
+  return programs.make_program(
+    functools.partial(losses.network_loss, model=model, terms=terms),
+    variables,
+    ours,
+    examples,
+    context,
+    groups=programs.field_groups(ours, SCRATCH),
+    prepare=make_prepare(networks.colours(ours.model, examples.source.info)),
+  )
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  model, examples = build(context.config.c2am), _examples(context)
+  variables = networks.abstract_variables(model, examples.source.info)
+  return _make_program(model, variables, examples, context).calls()
+
+
+def _examples(context: Context) -> pipeline.Examples:
+  return pipeline.Examples(context.train, target=_hints(context, context.train))
 
 
 def make_prepare(dataset: info.DatasetInfo) -> programs.Prepare:
@@ -201,4 +221,5 @@ STAGE = stage.Stage(
   memory=lambda config, dataset, load: memory.training_memory(
     build(config.c2am), config.c2am, dataset, load
   ),
+  programs=_programs,
 )

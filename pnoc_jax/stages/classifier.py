@@ -45,4 +45,5 @@ STAGE = stage.Stage(
   check=lambda context: generator.check_training(_as_generator(context.config.classifier), context),
   faults=lambda config: settings.training_faults('classifier', config.classifier),
   memory=_memory,
+  programs=lambda context: generator.calls(_as_generator(context.config.classifier), context),
 )

@@ -18,6 +18,7 @@ from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.losses import puzzle
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages.common import cam_program, meters, stage
 from pnoc_jax.updates import pnoc
 
@@ -164,13 +165,38 @@ def train(
     variables = networks.first_variables(model, networks.origin(config, {}), context)
   else:
     variables = networks.load(model, source.info, start)
-  examples = pipeline.Examples(source, mix=config.mix, draw=config.draw)
+  examples = _examples(config, source)
   measured, seen = None, measure.measured_source(config, context)
   if seen is not None:
     meter = meters.CamMeter(model, networks.colours(config.model, seen.info))
     measured = measure.make_measure(meter, seen, config, context.runtime)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
   trainer.train(program, examples, config, context, measure=measured)
+
+
+def _examples(config: GeneratorConfig, source: info.Source) -> pipeline.Examples:
+  return pipeline.Examples(source, mix=config.mix, draw=config.draw)
+
+
+def calls(
+  config: GeneratorConfig, context: Context, *, judge: settings.ModelConfig | None = None
+) -> list[compiler.Call]:
+  """What a training runs on devices; `judge` is the network that judges erased images, if any."""
+  source, judged = context.train, None
+  dataset = source.info
+  model = networks.build(config.model, dataset.num_classes)
+  if judge is not None:
+    theirs = cam_program.judge_model(judge, dataset.num_classes)
+    judged = cam_program.Judge(theirs, networks.abstract_variables(theirs, dataset), judge)
+  program = cam_program.make_program(
+    config,
+    model,
+    networks.abstract_variables(model, dataset),
+    judged,
+    _examples(config, source),
+    context,
+  )
+  return program.calls()
 
 
 def describe(config: GeneratorConfig, source: info.Source, *, start: str = '') -> str:
@@ -223,8 +249,11 @@ def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
 def _memory(
   config: stage.PipelineConfig, dataset: info.DatasetInfo, load: memory.Load
 ) -> memory.Memory:
-  judge = config.classifier.model if config.generator.parts.judge else None
-  return training_memory(config.generator, judge, dataset, load)
+  return training_memory(config.generator, _judge(config), dataset, load)
+
+
+def _judge(config: stage.PipelineConfig) -> settings.ModelConfig | None:
+  return config.classifier.model if config.generator.parts.judge else None
 
 
 def _needs(config: stage.PipelineConfig) -> tuple[str, ...]:
@@ -304,4 +333,5 @@ STAGE = stage.Stage(
   check=_check,
   faults=_faults,
   memory=_memory,
+  programs=lambda context: calls(context.config.generator, context, judge=_judge(context.config)),
 )

@@ -16,6 +16,7 @@ from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.io import archives, atomic
 from pnoc_jax.ops import crf as crf_ops
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import segmentation as predict
 from pnoc_jax.report import label_maps
@@ -53,9 +54,7 @@ def run(context: Context) -> dict[str, float]:
   dataset = networks.colours(context.config.segmentation.model, sources[0].info)
   model = segmentation.build(context.config.segmentation, dataset.num_classes)
   variables = networks.load(model, dataset, context.inputs['segmentation'])
-  # One for all splits: they share its programs.
-  sizes = [source.size(i) for source in sources for i in range(len(source))]
-  segment = Segmenter(model, variables, dataset, ours, context.runtime, sizes=sizes)
+  segment = _make_segmenter(model, variables, sources, context)
   facts = per_image.make_all(
     (job(segment, source, context.out) for source in sources), context.runtime
   )
@@ -64,6 +63,23 @@ def run(context: Context) -> dict[str, float]:
       write_for_server(context.out, source)
   hosts.barrier('predictions/server')
   return facts
+
+
+def _make_segmenter(
+  model: nn.Module, variables: Variables, sources: list[info.Source], context: Context
+) -> 'Segmenter':
+  # One for all splits: they share its programs.
+  sizes = [source.size(i) for source in sources for i in range(len(source))]
+  ours = context.config.predictions
+  return Segmenter(model, variables, sources[0].info, ours, context.runtime, sizes=sizes)
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  sources = [context.source(split) for split in context.config.predictions.splits]
+  model = segmentation.build(context.config.segmentation, sources[0].info.num_classes)
+  variables = networks.abstract_variables(model, sources[0].info)
+  segment = _make_segmenter(model, variables, sources, context)
+  return segment.calls([(source, range(len(source))) for source in sources])
 
 
 def job(segment: 'Segmenter', source: info.Source, directory: Path) -> per_image.Job:
@@ -119,6 +135,13 @@ class Segmenter:
 
     network = infer.Network(scale, fuse, variables, dataset)
     self._infer = infer.Inference(network, config, runtime)
+
+  def calls(self, images: infer.Images) -> list[compiler.Call]:
+    """The programs of one pass over images."""
+    found = self._infer.calls(images)
+    if self._refine is None:
+      return found
+    return found + self._refine.calls(images, labels=images[0][0].info.num_classes + 1)
 
   def __call__(self, source: info.Source, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (index, labels of 0..K, int[H, W]) of the images of these indices, in any order."""
@@ -185,5 +208,6 @@ STAGE = stage.Stage(
     ),
   ),
   figures=label_maps.predictions,
+  programs=_programs,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from flax import linen as nn
 
@@ -13,6 +14,8 @@ from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
+from pnoc_jax.nn import backbones
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.report import sections
@@ -82,6 +85,22 @@ def run(context: Context) -> dict[str, float]:
     )
 
   return per_image.make_all((job(context.source(split)) for split in ours.splits), context.runtime)
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  ours, model_config = context.config.priors, context.config.generator.model
+  dataset = context.train.info
+  model, stride = networks.build(model_config, dataset.num_classes), networks.stride(model_config)
+  variables = networks.abstract_variables(model, dataset)
+  if ours.maps is PriorMaps.LPCAM:
+    channels = backbones.info(model_config.backbone).channels[model_config.last_stage]
+    vectors = jax.ShapeDtypeStruct((channels, dataset.num_classes), np.float32)
+    variables |= {'lpcam': {'vectors': vectors}}
+  network = _network(ours, model, variables, dataset, stride)
+  images = [(x, pipeline.labelled(x)) for x in map(context.source, ours.splits)]
+  classes = (infer.present_width(images, ours.batch_size),), np.int32
+  inference = infer.Inference(network, ours, context.runtime)
+  return inference.calls(images, context=lambda bucket: {'classes': classes})
 
 
 def _network(
@@ -177,6 +196,7 @@ STAGE = stage.Stage(
       reads=lambda config: ('evaluation.crf',),
     ),
   ),
+  programs=_programs,
   # float16, and float32 on a quarter of the side; then the share that is left after packing.
   figures=sections.priors,
   disk=lambda pixels, maps: maps * (2 + 4 / 16) * 0.55,

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import per_image
+from pnoc_jax.engine import infer, per_image
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.ops import pseudo_labels
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.report import label_maps
 from pnoc_jax.stages.common import maps, scores, stage
 
@@ -43,10 +45,24 @@ def run(context: Context) -> dict[str, float]:
   splits = _evidence(context)
   for evidence in splits:
     evidence.check(evidence.labelled)
-  sizes = [evidence.source.size(i) for evidence in splits for i in evidence.labelled]
-  refine = crf_lib.LabelCrf(context.config.pseudo_masks.crf, context.runtime, sizes)
+  refine = _refinement(context)
   jobs = (_job(evidence, refine, context) for evidence in splits)
   return per_image.make_all(jobs, context.runtime)
+
+
+def _refinement(context: Context) -> crf_lib.LabelCrf:
+  sizes = [source.size(i) for source, indices in _images(context) for i in indices]
+  return crf_lib.LabelCrf(context.config.pseudo_masks.crf, context.runtime, sizes)
+
+
+def _images(context: Context) -> infer.Images:
+  sources = [context.source(split) for split in context.config.priors.splits]
+  return [(source, pipeline.labelled(source)) for source in sources]
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  images = _images(context)
+  return _refinement(context).calls(images, labels=1 + infer.present_width(images, 1))
 
 
 def _evidence(context: Context) -> list[maps.Evidence]:
@@ -140,5 +156,6 @@ STAGE = stage.Stage(
     ),
   ),
   figures=label_maps.pseudo_masks,
+  programs=_programs,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

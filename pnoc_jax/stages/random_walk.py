@@ -13,6 +13,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images, products
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import edges
 from pnoc_jax.report import refinement
 from pnoc_jax.stages import affinity
@@ -44,13 +45,32 @@ def edge_path(directory: Path, split: str, name: str) -> Path:
 
 def run(context: Context) -> dict[str, float]:
   """Writes `<out>/<split>/<id>.npz` of every labelled image; skips those that are there."""
-  inference = infer.Inference(_network(context), context.config.random_walk, context.runtime)
+  model, dataset = affinity.build(context.config.affinity), context.train.info
+  variables = networks.load(model, dataset, context.inputs['affinity'])
+  inference = _make_inference(variables, context)
   splits = context.config.priors.splits
   jobs = (_job(inference, context.source(split), context) for split in splits)
   return per_image.make_all(jobs, context.runtime)
 
 
-def _network(context: Context) -> infer.Network:
+def _programs(context: Context) -> list[compiler.Call]:
+  model = affinity.build(context.config.affinity)
+  variables = networks.abstract_variables(model, context.train.info)
+  images = [(x, pipeline.labelled(x)) for x in map(context.source, context.config.priors.splits)]
+  width = infer.present_width(images, context.config.random_walk.batch_size)
+
+  def priors(bucket: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    return {'low': ((*(-(-n // products.STRIDE) for n in bucket), width), np.float32)}
+
+  return _make_inference(variables, context).calls(images, context=priors)
+
+
+def _make_inference(variables: Variables, context: Context) -> infer.Inference:
+  network = _network(variables, context)
+  return infer.Inference(network, context.config.random_walk, context.runtime)
+
+
+def _network(variables: Variables, context: Context) -> infer.Network:
   """The edges of one scale, then the walk of the priors within them."""
   ours, theirs = context.config.random_walk, context.config.affinity
   dataset = networks.colours(theirs.model, context.train.info)
@@ -72,7 +92,6 @@ def _network(context: Context) -> infer.Network:
     )
     return found[0], walk
 
-  variables = networks.load(model, dataset, context.inputs['affinity'])
   return infer.Network(scale, fuse, variables, dataset)
 
 
@@ -183,6 +202,7 @@ STAGE = stage.Stage(
   faults=_faults,
   splits=lambda config: config.priors.splits,
   scores=(stage.Score('random_walk', 'Random walk', scores.score_walk),),
+  programs=_programs,
   # float16, and the share that is left after packing.
   figures=refinement.random_walk,
   disk=lambda pixels, maps: maps * 2 * 0.67,

@@ -20,6 +20,7 @@ from pnoc_jax.losses import poolnet as losses
 from pnoc_jax.nn import layers, poolnet
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import poolnet as predict
 from pnoc_jax.report import refinement
 from pnoc_jax.stages.common import maps, meters, saliency_scores, stage
@@ -96,34 +97,59 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _train(model: poolnet.PoolNet, context: Context) -> Variables:
-  ours, source = context.config.saliency, _training_source(context)
-  targets = joins.grey_maps(source, context.inputs['saliency_priors'] / source.split)
-  # As the reference: images without a label are shown with their masks, which are all 0.
-  examples = pipeline.Examples(source, target=targets, images=pipeline.Images.ALL)
-  joins.check(targets, source, examples.indices)
-  transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
-  config, dataset = (
-    dataclasses.replace(ours, transform=transform),
-    networks.colours(ours.model, source.info),
-  )
-  # Differs from the reference: the bias of the score does not decay; because no bias does here.
-  program = programs.make_program(
-    functools.partial(losses.network_loss, model=model),
-    networks.first_variables(model, networks.origin(ours, context.inputs, SCRATCH), context),
-    config,
-    examples,
-    context,
-    groups=programs.field_groups(ours, SCRATCH),
-    prepare=make_prepare(dataset, whole=whole),
-  )
+  ours, examples = context.config.saliency, _examples(context)
+  source = examples.source
+  joins.check(_targets(source, context), source, examples.indices)
+  origin = networks.origin(ours, context.inputs, SCRATCH)
+  variables = networks.first_variables(model, origin, context)
+  program, config = _make_program(model, variables, examples, context)
   measured, seen = None, measure.measured_source(ours, context, training=source)
   if seen is not None:
-    meter = meters.PoolNetMeter(model, dataset)
+    meter = meters.PoolNetMeter(model, networks.colours(ours.model, source.info))
     count = ours.inference.batch_size
     measured = measure.make_measure(meter, seen, ours, context.runtime, batch_size=count)
   return trainer.train(
     program, examples, config, context, meta=lambda _: {'width': ours.width}, measure=measured
   )
+
+
+def _examples(context: Context) -> pipeline.Examples:
+  source = _training_source(context)
+  # As the reference: images without a label are shown with their masks, which are all 0.
+  return pipeline.Examples(source, target=_targets(source, context), images=pipeline.Images.ALL)
+
+
+def _targets(source: info.Source, context: Context) -> joins.Maps:
+  return joins.grey_maps(source, context.inputs['saliency_priors'] / source.split)
+
+
+def _make_program(
+  model: poolnet.PoolNet, variables: Variables, examples: pipeline.Examples, context: Context
+) -> tuple[programs.Program, SaliencyConfig]:
+  """The program, and the config with the size of its square."""
+  ours, source = context.config.saliency, examples.source
+  transform, whole = _fit(ours.transform, [source.size(i) for i in examples.indices])
+  config = dataclasses.replace(ours, transform=transform)
+  # Differs from the reference: the bias of the score does not decay; because no bias does here.
+  program = programs.make_program(
+    functools.partial(losses.network_loss, model=model),
+    variables,
+    config,
+    examples,
+    context,
+    groups=programs.field_groups(ours, SCRATCH),
+    prepare=make_prepare(networks.colours(ours.model, source.info), whole=whole),
+  )
+  return program, config
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  model, examples = build(context.config.saliency), _examples(context)
+  variables = networks.abstract_variables(model, examples.source.info)
+  program, _ = _make_program(model, variables, examples, context)
+  normal = _make_inferences(model, variables, context)[1.0]
+  sources = [context.source(split) for split in context.config.priors.splits]
+  return program.calls() + normal.calls([(x, range(len(x))) for x in sources])
 
 
 def _training_source(context: Context) -> info.Source:
@@ -237,8 +263,7 @@ def _check(context: Context) -> None:
   _check_sizes(ours, source)
   if 'saliency_priors' in context.inputs:
     large = _training_source(context)
-    targets = joins.grey_maps(large, context.inputs['saliency_priors'] / large.split)
-    joins.check(targets, large, range(len(large)))
+    joins.check(_targets(large, context), large, range(len(large)))
 
 
 def _check_sizes(config: SaliencyConfig, source: info.Source) -> None:
@@ -281,6 +306,7 @@ STAGE = stage.Stage(
   memory=lambda config, dataset, load: memory.training_memory(
     build(config.saliency), config.saliency, dataset, load
   ),
+  programs=_programs,
   figures=refinement.saliency,
   disk=lambda pixels, maps: pixels * stage.GREY_RATE,
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from flax import linen as nn
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
@@ -12,6 +13,7 @@ from pnoc_jax.engine import crf as crf_lib
 from pnoc_jax.engine import infer, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import c2am as predict
 from pnoc_jax.stages import c2am
 from pnoc_jax.stages.common import maps, saliency_scores, stage
@@ -43,11 +45,10 @@ def map_path(directory: Path, split: str, name: str) -> Path:
 
 def run(context: Context) -> dict[str, float]:
   """Writes `<out>/maps/<split>/<id>.png` of labelled images, `<out>/<split>/<id>.png` of all."""
-  sources = [context.source(split) for split in context.config.priors.splits]
-  inference = _make_inference(context)
-  # One for all splits: they share its programs.
-  sizes = [source.size(i) for source in sources for i in range(len(source))]
-  refine = crf_lib.LabelCrf(context.config.saliency_priors.crf, context.runtime, sizes)
+  sources, refine = _refinement(context)
+  ours, dataset = context.config.c2am, context.train.info
+  model, variables, inverted = c2am.load(ours, dataset, context.inputs['c2am'])
+  inference = _make_inference(model, variables, context, inverted=inverted)
   jobs = (
     make(source)
     for source in sources
@@ -59,11 +60,27 @@ def run(context: Context) -> dict[str, float]:
   return per_image.make_all(jobs, context.runtime)
 
 
-def _make_inference(context: Context) -> infer.Inference:
-  ours, theirs = context.config.saliency_priors, context.config.c2am
-  dataset = networks.colours(theirs.model, context.train.info)
-  model, variables, inverted = c2am.load(theirs, dataset, context.inputs['c2am'])
-  output_stride = c2am.stride(theirs)
+def _refinement(context: Context) -> tuple[list[info.Source], crf_lib.LabelCrf]:
+  sources = [context.source(split) for split in context.config.priors.splits]
+  # One for all splits: they share its programs.
+  sizes = [source.size(i) for source in sources for i in range(len(source))]
+  return sources, crf_lib.LabelCrf(context.config.saliency_priors.crf, context.runtime, sizes)
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  model, (sources, refine) = c2am.build(context.config.c2am), _refinement(context)
+  variables = networks.abstract_variables(model, context.train.info)
+  images = [(source, pipeline.labelled(source)) for source in sources]
+  maps_of = _make_inference(model, variables, context, inverted=False).calls(images)
+  return maps_of + refine.calls(images, labels=2)
+
+
+def _make_inference(
+  model: nn.Module, variables: Variables, context: Context, *, inverted: bool
+) -> infer.Inference:
+  ours = context.config.saliency_priors
+  dataset = networks.colours(context.config.c2am.model, context.train.info)
+  output_stride = c2am.stride(context.config.c2am)
 
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return predict.scale_map(
@@ -180,5 +197,6 @@ STAGE = stage.Stage(
       needs=('priors',),
     ),
   ),
+  programs=_programs,
   disk=lambda pixels, maps: pixels * (stage.GREY_RATE + stage.MASK_RATE),
 )

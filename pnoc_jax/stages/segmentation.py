@@ -13,7 +13,9 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.losses import segmentation as losses
 from pnoc_jax.nn import deeplab
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.stages.common import meters, stage
+from pnoc_jax.types import Variables
 
 
 class Labels(enum.Enum):
@@ -92,16 +94,9 @@ def run(context: Context) -> None:
   """Trains the network; leaves `<out>/weights.safetensors`: always the last ones."""
   ours, source = context.config.segmentation, context.train
   model = build(ours, source.info.num_classes)
-  examples = pipeline.Examples(source, target=_target(context, source), images=pipeline.Images.ALL)
   origin = networks.origin(ours, context.inputs, deeplab.SCRATCH)
-  program = programs.make_program(
-    functools.partial(losses.network_loss, model=model, smoothing=ours.smoothing),
-    networks.first_variables(model, origin, context),
-    ours,
-    examples,
-    context,
-    groups=programs.field_groups(ours, deeplab.SCRATCH),
-  )
+  examples = _examples(context)
+  program = _make_program(model, networks.first_variables(model, origin, context), context)
   facts = {
     'model': settings.as_dict(ours.model),
     'head': settings.as_dict(ours.head),
@@ -113,6 +108,31 @@ def run(context: Context) -> None:
   trainer.train(
     program, examples, ours, context, meta=lambda _: facts, measure=_measure(model, context)
   )
+
+
+def _examples(context: Context) -> pipeline.Examples:
+  source = context.train
+  return pipeline.Examples(source, target=_target(context, source), images=pipeline.Images.ALL)
+
+
+def _make_program(
+  model: deeplab.DeepLab, variables: Variables, context: Context
+) -> programs.Program:
+  ours = context.config.segmentation
+  return programs.make_program(
+    functools.partial(losses.network_loss, model=model, smoothing=ours.smoothing),
+    variables,
+    ours,
+    _examples(context),
+    context,
+    groups=programs.field_groups(ours, deeplab.SCRATCH),
+  )
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  dataset = context.train.info
+  model = build(context.config.segmentation, dataset.num_classes)
+  return _make_program(model, networks.abstract_variables(model, dataset), context).calls()
 
 
 def _target(context: Context, source: info.Source) -> joins.Target:
@@ -213,4 +233,5 @@ STAGE = stage.Stage(
   memory=lambda config, dataset, load: memory.training_memory(
     build(config.segmentation, dataset.num_classes), config.segmentation, dataset, load
   ),
+  programs=_programs,
 )

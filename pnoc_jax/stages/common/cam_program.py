@@ -31,7 +31,7 @@ class Judge(NamedTuple):
 
   Attributes:
     model: its network, BatchNorm frozen.
-    variables: its weights, on the host.
+    variables: its weights, on the host; or their shapes.
     config: its settings.
   """
 
@@ -63,7 +63,7 @@ def make_program(
   Args:
     config: the training's settings.
     model: the generator's network.
-    variables: those of step 0, on the host.
+    variables: those of step 0, on the host; or their shapes, for a program that is only looked at.
     judge: who judges erased images; given exactly when the method has one.
     examples: what is seen.
     context: of the stage that trains.
@@ -139,12 +139,27 @@ def make_program(
       leak = None if leak is None else clear(leak)
     return dataclasses.replace(state, leak=leak), metrics
 
+  def calls() -> list[compiler.Call]:
+    state = jax.eval_shape(init, variables, judge.variables if judge else None)
+    batch = programs.batch_shapes(config, examples)
+    noc_variables = judge.variables if judge else None
+    count = config.batch_size
+    arguments = (state.generator, noc_variables, state.split, batch)
+    found = [compiler.Call('generator', compiled, arguments, images=count, calls=total)]
+    if noc is not None:
+      erasure = jax.eval_shape(generator_step, *arguments).erasure
+      arguments = (state.noc, erasure, batch)
+      often = total // config.noc_every
+      found.append(compiler.Call('noc', noc.step, arguments, images=count, calls=often))
+    return found
+
   rates = {'lr': lambda step: rate(step // config.optim.accumulate)}
   return Program(
     init=lambda: compiler.jit(init, mesh)(arrays.replicate(variables, mesh), fixed),
     step=step,
     variables=lambda state: state.generator.eval_variables,
     rates=rates | (noc.rates if noc else {}),
+    calls=calls,
   )
 
 
@@ -152,7 +167,7 @@ class _Noc(NamedTuple):
   """What makes the judge train."""
 
   init: Callable[[Variables], states.TrainState]
-  step: Callable[..., tuple[states.TrainState, Metrics]]
+  step: compiler.Compiled
   rates: dict[str, Callable[[int], Any]]
 
 

@@ -9,6 +9,7 @@ from pnoc_jax.data import info
 from pnoc_jax.engine import memory as memory_lib
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.report import examples
 from pnoc_jax.stages.common.scores import Split
 
@@ -78,6 +79,8 @@ class Stage:
     scores: how its product is measured.
     figures: draws its product of a split for the report, or None.
     memory: (config, data set, load) -> what its training holds on a device, or None.
+    programs: context -> what it will run on devices, with shapes. Nothing is computed, and of the
+      directories in `context.inputs` nothing is read.
     disk: (pixels, pixels times classes) of a split's images -> bytes of its product.
   """
 
@@ -96,6 +99,7 @@ class Stage:
   scores: tuple[Score, ...] = ()
   figures: Callable[[examples.Look, str], str] | None = None
   memory: 'Memory | None' = None
+  programs: Callable[[Context], list[compiler.Call]] = lambda context: []
   disk: Callable[[float, float], float] | None = None
 
   def declared(self, config: 'PipelineConfig') -> tuple[str, ...]:
