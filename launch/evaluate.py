@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pnoc_jax.data import sources
   from pnoc_jax.io import records
   from pnoc_jax.report import confusion, files, tables
+  from pnoc_jax.runs import written
   from pnoc_jax.stages.common import scores
 
   try:
@@ -47,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.root is not None:
       dataset['root'] = arguments.root
     source = files.open_source({'dataset': dataset}, arguments.split)
+    if arguments.output is not None:
+      files_read = (path for index in range(len(source)) for path in source.files(index))
+      written.check_beside(files_read, arguments.output, '--output')
+      if (arguments.output / 'confusion.png').is_file() and 'confusion' in source.ids:
+        raise UserError(
+          f'--output={arguments.output} holds a label map confusion.png: name another directory'
+        )
     result = scores.score_folder(source, arguments.pred)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)

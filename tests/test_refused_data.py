@@ -55,6 +55,10 @@ def test_a_bad_folder_is_refused_before_work(folder, config, tmp_path, damage, m
   refusals.refused(config, tmp_path / 'run', message)
 
 
+def test_a_workdir_among_the_images_is_refused(folder, config):
+  refusals.refused(config, folder / 'images', '--workdir is .*apart from the data set')
+
+
 def test_a_corrupt_image_can_be_left_out(folder, config, tmp_path, monkeypatch):
   (folder / 'images' / 'b.png').write_bytes(b'\xff\xd8\xff\xe0 cut')
   config.dataset.on_error = info.OnError.SKIP

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from pnoc_jax import errors, types
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -180,6 +182,35 @@ class Source(Protocol):
 def remarks(source: Source) -> tuple[str, ...]:
   """What a person should know about a split before it is used, in sentences; most have none."""
   return getattr(source, 'remarks', ())
+
+
+def place(source: Source, index: int) -> str:
+  """Where an example is read from, for messages: its last file, or what holds it and its id."""
+  files = source.files(index)
+  return (
+    str(files[-1]) if files else f'{getattr(source, "path", source.split)}, {source.ids[index]}'
+  )
+
+
+def check_mask(source: Source, index: int, mask: np.ndarray) -> None:
+  """Refuses a mask that holds a value that is no class.
+
+  Args:
+    source: the split.
+    index: of the example.
+    mask: u8[H, W], its mask.
+
+  Raises:
+    UserError: it names the mask's file.
+  """
+  last = source.info.num_classes
+  if mask[mask != types.VOID].max(initial=0) > last:
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    wrong = [int(x) for x in values if last < x < types.VOID]
+    raise errors.UserError(
+      f'{place(source, index)}: the mask has the values {wrong}, expected 0 to {last} and '
+      f'{types.VOID} (void)'
+    )
 
 
 def make_example(image: np.ndarray, labels: np.ndarray, index: int) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import enum
 import hashlib
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ class Planned:
     if self.made is not None:
       return self.made
     return records.stage_fingerprint(self.settings, self.inputs)
+
+  def images_then(self) -> dict[str, str]:
+    """Digests of the images that it read when it began, if it is there and stays; see `changes`."""
+    file = self.directory / _SETTINGS
+    if self.status not in (Status.DONE, Status.RESUME) or not file.is_file():
+      return {}
+    return records.read_json(file).get('images', {})
 
   @property
   def runs(self) -> bool:
@@ -132,7 +140,7 @@ def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]
 
 
 def splits(config: PipelineConfig) -> list[str]:
-  """The splits that the run opens: those of which a stage that it has makes something.
+  """The splits that the run opens: those of which a stage makes or measures something.
 
   Raises:
     UserError: an unknown stage is named.
@@ -141,7 +149,13 @@ def splits(config: PipelineConfig) -> list[str]:
   made = [entry.splits(config) for entry in stage.stages(config) if entry.name in present]
   # The priors' splits are part of what every product is known by.
   known = (config.dataset.train_split,), config.priors.splits
-  return list(dict.fromkeys(itertools.chain(*known, *made)))
+  measured = [
+    (training.eval_split,)
+    for name in names(config)
+    if name in present and isinstance(training := getattr(config, name), settings.TrainingConfig)
+    if training.eval_every and training.eval_split
+  ]
+  return list(dict.fromkeys(itertools.chain(*known, *made, *measured)))
 
 
 def needed(config: PipelineConfig) -> set[str]:
@@ -263,7 +277,7 @@ def _explain(workdir: Path, faults: list[str]) -> str:
 
 
 def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]) -> dict[str, Any]:
-  """What products depend on in the data: not where it lies, but its ids, labels and classes."""
+  """What products depend on in the data, not where it lies: ids, labels, classes and range."""
   known = {
     'name': config.name,
     'train_split': config.train_split,
@@ -275,17 +289,24 @@ def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]
     digest = hashlib.sha256('\n'.join([*source.info.classes, *source.ids]).encode())
     digest.update(source.labels.tobytes())
     known[f'{split}_ids_and_labels'] = digest.hexdigest()[:16]
+    # Which value is white in images of more than 8 bits; a new image can change it for all.
+    if (white := getattr(source, 'white', None)) is not None:
+      known[f'{split}_range'] = list(white)
   return known
 
 
-def begin(item: Planned) -> None:
-  """Makes the stage's directory and notes its settings, before any work; moves an old one aside."""
+def begin(item: Planned, images: Mapping[str, str] | None = None) -> None:
+  """Makes the stage's directory and notes its settings, before any work; moves an old one aside.
+
+  Args:
+    item: the stage.
+    images: digests of the images that it reads, as of `changes.digests`.
+  """
   set_aside(item)
   item.directory.mkdir(parents=True, exist_ok=True)
   if not (item.directory / _SETTINGS).is_file():
-    records.write_json(
-      item.directory / _SETTINGS, {'settings': item.settings, 'inputs': item.inputs}
-    )
+    begun = {'settings': item.settings, 'inputs': item.inputs, 'images': dict(images or {})}
+    records.write_json(item.directory / _SETTINGS, begun)
 
 
 def set_aside(item: Planned) -> None:

@@ -19,7 +19,7 @@ from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import graph, lock, sweep
+from pnoc_jax.runs import changes, graph, lock, sweep, written
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -80,6 +80,9 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
     should_stop=should_stop,
   )
   sources = _open(config, runtime)
+  for source in sources.values():
+    files = (path for index in range(len(source)) for path in source.files(index))
+    written.check_beside(files, workdir, '--workdir')
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
   plan = make_plan(config, sources, runtime)
@@ -87,16 +90,21 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
   for item in plan:
     if item.runs:
       item.stage.check(context(item, config, there, runtime))
+  states: changes.States = {}
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
-    _remark(workdir, sources)
+    states = changes.look(sources)
+    changed = changes.find(workdir, plan, states)
+    _remark(workdir, sources, changed)
+    if not changed:
+      changes.note(workdir, states)
     records.write_json(workdir / 'config.json', settings.as_dict(config))
   hosts.barrier('plan')
   directories = {item.stage.name: item.directory for item in plan}
   for item in plan:
     # The report gathers what is there, which may have grown.
     if item.runs or item.stage.name == 'report':
-      _run_stage(config, item, directories, runtime)
+      _run_stage(config, item, directories, runtime, states)
       if hosts.is_main():
         _score(config, item.stage, plan, runtime)
       hosts.barrier(f'{item.stage.name}/score')
@@ -191,9 +199,19 @@ def _print_plan(
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
 
 
-def _remark(workdir: Path, sources: Mapping[str, info.Source]) -> None:
-  """Warns of what is odd about the splits, here and, by a file, in the report."""
-  found = {split: info.remarks(source) for split, source in sources.items()}
+def _remark(
+  workdir: Path, sources: Mapping[str, info.Source], changed: Mapping[str, str] | None = None
+) -> None:
+  """Warns of what is odd about the splits, here and, by a file, in the report.
+
+  Args:
+    workdir: the run's directory.
+    sources: the splits.
+    changed: what to say of images that were changed, as of `changes.find`.
+  """
+  found = {split: list(info.remarks(source)) for split, source in sources.items()}
+  for split, remark in (changed or {}).items():
+    found[split].append(remark)
   for split, remarks in found.items():
     for remark in remarks:
       print(f'warning: split {split}: {remark}', file=sys.stderr, flush=True)
@@ -207,10 +225,11 @@ def _run_stage(
   item: graph.Planned,
   directories: Mapping[str, Path],
   runtime: Runtime,
+  states: changes.States,
 ) -> None:
   name = item.stage.name
   if hosts.is_main():
-    graph.begin(item)
+    graph.begin(item, changes.digests(item.stage, config, states))
     print(f'\n{name}', flush=True)
   hosts.barrier(f'{name}/begin')
   start = time.monotonic()

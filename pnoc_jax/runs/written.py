@@ -133,6 +133,28 @@ def check_apart(read: Path, files: Iterable[Path], output: Path) -> None:
       raise UserError(f'the image {file} lies in the output {output} through a link: {advice}')
 
 
+def check_beside(files: Iterable[Path], output: Path, option: str) -> None:
+  """Refuses an output that lies in a folder of a data set's files, or that holds one.
+
+  Args:
+    files: the data set's.
+    output: the directory to write, which need not be there.
+    option: that named it, for the message.
+
+  Raises:
+    UserError: they overlap, perhaps through links.
+  """
+  folders = {}
+  for file in files:
+    folders.setdefault(file.parent, file)
+  for folder, file in folders.items():
+    if _within(output, folder) or _within(folder, output):
+      raise UserError(
+        f'{option} is {output}, and {file} of the data set lies below it or beside it: name a '
+        'directory apart from the data set, so that nothing of it can be replaced'
+      )
+
+
 def check_folders(folders: Iterable[Path], read: Iterable[Path]) -> None:
   """Refuses folders of the output that are links to folders of the input.
 

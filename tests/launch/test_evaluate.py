@@ -87,7 +87,15 @@ def test_a_value_of_a_mask_that_is_no_class_is_an_error_with_the_file(arguments,
   images.write_png(root / 'masks' / 'c.png', np.full((28, 30), 9, np.uint8))
   assert evaluate.main(arguments) == 2
   told = capsys.readouterr().err
-  assert f'{root / "masks" / "c.png"}: the mask holds the value 9; classes are 0..3' in told
+  assert f'{root / "masks" / "c.png"}: the mask has the values [9], expected 0 to 3' in told
+
+
+@pytest.mark.parametrize('place', ['masks', 'images/scores', '.'])
+def test_an_output_among_the_data_is_refused(arguments, root, capsys, place):
+  before = sorted(root.rglob('*'))
+  assert evaluate.main([*arguments, f'--output={root / place}']) == 2
+  assert 'name a directory apart from the data set' in capsys.readouterr().err
+  assert sorted(root.rglob('*')) == before
 
 
 def test_of_many_files_the_first_ten_are_named(tmp_path, capsys):

@@ -172,6 +172,7 @@ def test_ids_are_left_out_and_missing_splits_explained(packed):
   )
   assert part.ids == whole.ids[1:]
   assert (part.example(0)['image'] == whole.example(1)['image']).all()
+  assert info.place(part, 0) == f'{part.path}, {whole.ids[1]}'
   assert (part.mask(0) == whole.mask(1)).all() and part.size(0) == whole.size(1)
   with pytest.raises(errors.UserError, match=r'prepare\.py --dataset=voc12 .*--splits=test'):
     _open(root, 'voc12', 'test')

@@ -5,7 +5,7 @@ import pytest
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import sources as sources_lib
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import ranges, records
 from pnoc_jax.runs import graph
 from pnoc_jax.stages import priors
 from pnoc_jax.stages.common import stage
@@ -102,6 +102,20 @@ def test_other_data_is_another_run(config, tmp_path):
   config.dataset.shapes.train = 5
   with pytest.raises(UserError, match=r'classifier: dataset\.train_ids_and_labels'):
     _plan(config, tmp_path)
+
+
+def test_another_range_of_deep_images_is_another_run(config, tmp_path):
+  sources = {split: sources_lib.open_source(config.dataset, split) for split in ('train', 'val')}
+  assert not any('range' in name for name in graph.dataset_settings(config.dataset, sources))
+  sources['train'].white = ranges.Range(4095, 1.0)
+  assert graph.dataset_settings(config.dataset, sources)['train_range'] == [4095, 1.0]
+
+
+def test_the_splits_of_a_run_are_those_that_are_made_and_measured(config):
+  config.generator.eval_split = 'test'
+  assert graph.splits(config) == ['train', 'val', 'test']
+  config.generator.eval_every = 0
+  assert graph.splits(config) == ['train', 'val']
 
 
 def test_an_upstream_change_reaches_downstream(config, tmp_path):

@@ -13,7 +13,7 @@ from concurrent import futures
 
 import numpy as np
 
-from pnoc_jax import errors, types
+from pnoc_jax import errors
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
 from pnoc_jax.io import atomic
@@ -139,20 +139,16 @@ def examine(
     return [str(error)], image, None
   if mask is None:
     return [], image, None
-  problems, files = [], source.files(index)
-  where = f'{files[-1]}: ' if files else ''
+  problems = []
   if mask.shape != image.shape[:2]:
     problems.append(
-      f'{where}the mask is {mask.shape[1]}x{mask.shape[0]} px, '
+      f'{info.place(source, index)}: the mask is {mask.shape[1]}x{mask.shape[0]} px, '
       f'its image {image.shape[1]}x{image.shape[0]}'
     )
-  values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-  last = source.info.num_classes
-  wrong = [int(x) for x in values if last < x < types.VOID]
-  if wrong:
-    problems.append(
-      f'{where}the mask has the values {wrong}, expected 0 to {last} and {types.VOID} (void)'
-    )
+  try:
+    info.check_mask(source, index, mask)
+  except errors.UserError as error:
+    problems.append(str(error))
   return problems, image, mask
 
 

@@ -212,11 +212,11 @@ class PackedSource:
       metadata: what `packing.metadata` made.
       exclude: ids to leave out.
     """
-    self._path, self._upright, self._records = path, metadata['upright'], None
+    self.path, self._upright, self._records = path, metadata['upright'], None
     keep = [i for i, key in enumerate(metadata['ids']) if key not in exclude]
     self._indices = keep
     # Splits that were packed before there were these have neither.
-    self._white = ranges.Range(*metadata['white']) if metadata.get('white') else None
+    self.white = ranges.Range(*metadata['white']) if metadata.get('white') else None
     self.remarks = tuple(metadata.get('remarks', ()))
     self._sizes = [tuple(metadata['sizes'][i]) for i in keep]
     self.info = info.DatasetInfo(**{x: _tuples(y) for x, y in metadata['info'].items()})
@@ -263,7 +263,7 @@ class PackedSource:
     record = self._data()[self._indices[index]]
     if record['id'].decode() != self.ids[index]:
       raise errors.UserError(
-        f'{self._path}: the record of {self.ids[index]} is of {record["id"].decode()}; pack again'
+        f'{self.path}: the record of {self.ids[index]} is of {record["id"].decode()}; pack again'
       )
     return list(record['files']), record['mask']
 
@@ -271,21 +271,21 @@ class PackedSource:
     if self._records is None:
       import tensorflow_datasets as tfds
 
-      builder: Any = tfds.builder_from_directory(self._path)
+      builder: Any = tfds.builder_from_directory(self.path)
       self._records = builder.as_data_source(split=self.split)
     return self._records
 
   def _decode(self, files):
     if len(files) > 1:
-      return hpa.read_channels(files, white=self._white)
-    return images.read_image(files[0], upright=self._upright, white=self._white)
+      return hpa.read_channels(files, white=self.white)
+    return images.read_image(files[0], upright=self._upright, white=self.white)
 
   @contextlib.contextmanager
   def _named(self, index):
     try:
       yield
     except errors.UserError as error:
-      raise errors.UserError(f'{self._path}, {self.ids[index]}: {error}') from error
+      raise errors.UserError(f'{self.path}, {self.ids[index]}: {error}') from error
 
 
 def _tuples(value: Any) -> Any:

@@ -58,7 +58,7 @@ IMAGES = {
   'test': 1456,
 }
 
-_FORMAT = 2  # Of the parsed annotations; part of the cache's key.
+_FORMAT = 3  # Of the parsed annotations; part of the cache's key.
 _VOID_COLOR = (224, 224, 192)
 _NAMES = ('background', *CLASSES)
 _LISTS = 'ImageSets/Segmentation'
@@ -80,9 +80,9 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
   ids = [x for x in _ids(config, root, split, problems) if x not in exclude]
   paths = files.need(root / 'JPEGImages', ids, problems, name='{}.jpg'.format)
   if config.labels:
-    labels = lists.own_labels(config, ids, _NAMES, problems)
+    labels, beyond = lists.own_labels(config, ids, _NAMES, problems), []
   else:
-    labels = _read_annotations(root / 'Annotations', split, ids, problems)
+    labels, beyond = _read_annotations(root / 'Annotations', split, ids, problems)
   there = {} if config.masks else _find_masks(root)
   masks = files.own_masks(config, ids, problems) if config.masks else _all(there, ids)
   white, said = deep.find_range(paths, problems)
@@ -96,7 +96,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     labels,
     files.ImageFiles(paths, white=white),
     _Masks(masks, colors=colors) if masks else None,
-    said + ([] if masks or split == 'test' else _remarks(root, there, ids)),
+    said + beyond + ([] if masks or split == 'test' else _remarks(root, there, ids)),
   )
 
 
@@ -190,26 +190,34 @@ def _remarks(root, there, ids):
 
 def _read_annotations(
   folder: pathlib.Path, split: str, ids: Sequence[str], problems: list[str]
-) -> np.ndarray:
-  """f32[N, K]: the classes of each annotation; parsed once, then kept in the cache."""
+) -> tuple[np.ndarray, list[str]]:
+  """The classes of each annotation f32[N, K], and remarks; parsed once, then kept in the cache."""
   there = files.names_in(folder)
   names = [f'{key}.xml' for key in ids]
   if split == 'test' and there.isdisjoint(names):
-    return np.zeros((len(ids), len(CLASSES)), np.float32)  # They were never published.
+    return np.zeros((len(ids), len(CLASSES)), np.float32), []  # They were never published.
   problems += [f'Annotations/: {name} is missing' for name in names if name not in there]
   paths = [folder / name for name in names if name in there]
   found = cache.arrays('voc', paths, (_FORMAT, CLASSES), lambda: _parse(paths))
   problems += found['problems'].tolist()
+  beyond = np.array(found['beyond'])
+  said = []
+  if where := np.flatnonzero(beyond).tolist():
+    said.append(
+      f'{beyond.sum()} objects in {len(where)} annotations have no pixel within the size that the '
+      f'file states, and do not count for the labels, e.g. in Annotations/{paths[where[0]].name}'
+    )
   # Where one is missing the rows do not fit the ids, but then the split is not opened.
-  return np.array(found['labels'])
+  return np.array(found['labels']), said
 
 
 def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
-  """The labels f32[N, K] of N annotations, and the problems with them as texts."""
+  """Of N annotations: labels f32[N, K], objects beyond the image i64[N], problems as texts."""
   labels, problems = np.zeros((len(paths), len(CLASSES)), np.float32), []
-  for label, path in zip(labels, paths, strict=True):
+  beyond = np.zeros(len(paths), np.int64)
+  for place, (label, path) in enumerate(zip(labels, paths, strict=True)):
     try:
-      names = read_annotation(path)
+      names, beyond[place] = read_annotation(path)
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
       # An encoding that Python does not know is a LookupError.
       problems.append(f'Annotations/: {path.name} cannot be read ({error}); mend this file')
@@ -220,14 +228,17 @@ def _parse(paths: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
       else:
         hint = lists.hint(name, _NAMES)
         problems.append(f'Annotations/: {path.name} has the unknown class {name!r}{hint}')
-  return {'labels': labels, 'problems': np.array(problems, str)}
+  return {'labels': labels, 'beyond': beyond, 'problems': np.array(problems, str)}
 
 
-def read_annotation(path: pathlib.Path) -> list[str]:
+def read_annotation(path: pathlib.Path) -> tuple[list[str], int]:
   """Names of the objects in an annotation, with difficult and truncated ones, without parts.
 
   As in the reference, an object whose box has no area within the image does not count. A size of 0,
   which some tools write, says nothing about the image, and then no box ends beyond it.
+
+  Returns:
+    The names, and how many objects do not count.
 
   Raises:
     ParseError: the file is no XML.
@@ -239,7 +250,7 @@ def read_annotation(path: pathlib.Path) -> list[str]:
     raise ValueError(f'its outermost element is <{root.tag}>, not <annotation>')
   size = [_number(root.find('size'), name, 0.0) for name in ('width', 'height')]
   size = [n if n > 0 else float('inf') for n in size]
-  names = []
+  names, beyond = [], 0
   for entry in root.findall('object'):
     name = (entry.findtext('name') or '').strip()
     box = entry.find('bndbox')
@@ -250,9 +261,10 @@ def read_annotation(path: pathlib.Path) -> list[str]:
         if a > b:
           raise ValueError(f'the box of {name!r} has {axis}min {a:g} and {axis}max {b:g}')
       if any(min(b, n) <= max(a, 0.0) for a, b, n in zip(low, high, size, strict=True)):
+        beyond += 1
         continue
     names.append(name)
-  return names
+  return names, beyond
 
 
 def _number(element, name, default):

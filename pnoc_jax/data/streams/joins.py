@@ -162,13 +162,15 @@ class TrueMasks:
       size: the image's (H, W), to be checked against the mask.
 
     Raises:
-      UserError: the image has no mask, or one of another size.
+      UserError: the image has no mask, one of another size, or one of values that are no class.
     """
     mask, name = self.source.mask(index), self.source.ids[index]
     if mask is None:
       raise errors.UserError(f'{self.source.split}: the image {name} has no mask')
     if size is not None and mask.shape != tuple(size):
-      raise errors.UserError(f'the mask of {name}: {_other_size(mask.shape, size)}')
+      where = info.place(self.source, index)
+      raise errors.UserError(f'{where}: the mask of {name}: {_other_size(mask.shape, size)}')
+    info.check_mask(self.source, index, mask)
     return mask
 
 

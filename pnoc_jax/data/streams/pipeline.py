@@ -291,6 +291,8 @@ class _Valid:
     example = self._source.example(index)
     if self._target is None:
       mask, resample = self._source.mask(index), joins.Resample.NEAREST
+      if mask is not None:  # Where nobody has checked the data set, this is its first look.
+        info.check_mask(self._source, index, mask)
     else:
       mask = self._target.read(index, size=example['image'].shape[:2])
       resample = self._target.resample

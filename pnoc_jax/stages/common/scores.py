@@ -49,10 +49,7 @@ class Split:
     found = self.source.mask(index)
     if found is None:
       raise UserError(f'{self.source.split}: the image {self.source.ids[index]} has no mask')
-    if fault := _label_fault(found, len(self.classes)):
-      files = self.source.files(index)
-      where = files[-1] if files else f'{self.source.split}: {self.source.ids[index]}'
-      raise UserError(f'{where}: the mask {fault}')
+    info.check_mask(self.source, index, found)
     return found
 
   @property

@@ -237,6 +237,16 @@ def test_an_annotation_whose_labels_would_vanish_is_an_error(root, home, old, ne
   assert 'Annotations/: 2007_000001.xml' in message and part in message
 
 
+def test_objects_beyond_the_stated_size_are_counted(root, home):
+  path = home / 'Annotations' / '2007_000001.xml'
+  folders.replace(path, '<width>30</width>', '<width>4</width>')
+  for _ in range(2):  # Parsed, and from the cache.
+    source = _open(root, 'train')
+    assert _names(source)[0] == []
+    (said,) = [x for x in source.remarks if 'objects' in x]
+    assert '1 annotations have no pixel' in said and 'Annotations/2007_000001.xml' in said
+
+
 def test_a_mask_of_foreign_colours_is_refused(tmp_path):
   root = miniatures.write_voc(tmp_path, aug_colors=True)
   path = root / 'VOCdevkit/VOC2012/SegmentationClassAug/2009_000005.png'

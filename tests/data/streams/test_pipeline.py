@@ -10,7 +10,8 @@ from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.readers import folder, shapes
-from pnoc_jax.data.streams import pipeline
+from pnoc_jax.data.streams import joins, pipeline
+from pnoc_jax.io import images
 
 TRANSFORM = transforms.TransformConfig(
   min_size=24, max_size=40, crop=32, augment=transforms.Augment.RANDAUGMENT
@@ -107,6 +108,17 @@ def test_a_broken_image_is_named_by_the_stream(tmp_path):
   (root / 'images' / 'b.png').write_bytes(b'broken')
   with pytest.raises(errors.UserError, match=r'b\.png'):
     _batches(source, 1, batch_size=3)
+
+
+def test_a_mask_that_is_no_class_is_named_by_the_stream(tmp_path):
+  root = folders.write(tmp_path / 'x')
+  images.write_png(root / 'masks' / 'b.png', np.full((24, 30), 9, np.uint8))
+  source = folder.FolderSource(str(root), 'train')
+  stream = pipeline.valid_batches(source, size=32, batch_size=4)
+  with stream, pytest.raises(errors.UserError, match=r'b\.png: the mask has the values \[9\]'):
+    next(stream)
+  with pytest.raises(errors.UserError, match=r'b\.png: the mask has the values \[9\]'):
+    joins.true_masks(source).read(1)
 
 
 def test_validation_squeezes_whole_images(tmp_path):
