@@ -13,7 +13,7 @@ from pnoc_jax.data import info
 from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError, did_you_mean
-from pnoc_jax.io import records
+from pnoc_jax.io import atomic, records
 from pnoc_jax.stages.common import stage
 
 _SETTINGS = 'config.json'
@@ -220,7 +220,8 @@ def _compare(item: Planned, config: PipelineConfig) -> tuple[Status, list[str]]:
     return Status.DONE, faults
   begun = item.directory / _SETTINGS
   if begun.is_file():
-    return Status.RESUME, _differences(item, records.read_json(begun), config)
+    found = records.read_object(begun, {'settings': dict, 'inputs': dict})
+    return Status.RESUME, _differences(item, found, config)
   return Status.RUN, []
 
 
@@ -282,6 +283,7 @@ def begin(item: Planned) -> None:
   """Makes the stage's directory and notes its settings, before any work; moves an old one aside."""
   set_aside(item)
   item.directory.mkdir(parents=True, exist_ok=True)
+  atomic.sweep(item.directory)
   if not (item.directory / _SETTINGS).is_file():
     records.write_json(
       item.directory / _SETTINGS, {'settings': item.settings, 'inputs': item.inputs}

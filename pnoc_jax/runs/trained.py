@@ -114,8 +114,8 @@ def _find(run: Path) -> tuple[dict, Path]:
   """A run's config, empty where there is none, and the directory of its segmentation network."""
   whole = not (run / weights.FILE).is_file()
   file = (run if whole else run.parent) / 'config.json'
-  config = records.read_json(file) if file.is_file() else {}
-  taken = files.lookup(config, 'inputs.segmentation')
+  config = records.read_object(file) if file.is_file() else {}
+  taken = files.lookup(config, 'inputs.segmentation', '')
   if not whole:
     return config, run
   return config, Path(taken) if taken else run / 'segmentation'

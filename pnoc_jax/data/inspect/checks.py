@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import socket
 from collections.abc import Callable
 from concurrent import futures
 
@@ -179,5 +178,4 @@ def _read_stamp(path):
 
 def _write(path, text):
   # All processes of a run check, and they write the same.
-  writer = f'.{socket.gethostname()}-{os.getpid()}'
-  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')), writer=writer)
+  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')))
