@@ -116,12 +116,9 @@ def test_a_report_is_made_whatever_the_records_hold(tmp_path):
   assert tried > 200
   for value in ([], 'x', 10**400):  # All at once, and with the charts.
     for path, text in whole.items():
-      lines = (
-        [{**json.loads(x), 'step': 1} for x in text.splitlines()] if 'jsonl' in path.name else 0
-      )
-      content = lines[0] if lines else json.loads(text)
-      kept = ('miou', 'iou', 'step')
-      path.write_text(json.dumps({k: x if k in kept else value for k, x in content.items()}) + '\n')
+      first = text.splitlines()[0] if path.suffix == '.jsonl' else text
+      content = {k: x if k in ('miou', 'iou') else value for k, x in json.loads(first).items()}
+      path.write_text(json.dumps(content | {'step': 1}) + '\n')
     page = build.build(tmp_path, toy_run.STAGES, open_source=toy_run.open_source, images=1)
     assert 'class="note"' in page.read_text()
 
