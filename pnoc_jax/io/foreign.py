@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import pickle
 import re
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ import numpy as np
 from pnoc_jax import errors
 
 OLD_FILE = 'variables.npz'  # What older versions of this package left in `<stage>/weights/`.
+_TORCH_SAFE = (2, 6)  # The first version whose `weights_only` keeps its word (CVE-2025-32434).
 _TORCH = ('.pth', '.pt', '.pyth', '.ckpt', '.bin', '.tar')  # `.pth.tar`, not an archive.
 
 
@@ -43,9 +43,15 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
       f'{file} needs PyTorch to be read: pip install "pnoc-jax[torch]", or convert it to '
       f'.safetensors where PyTorch is.'
     ) from error
+  if tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) < _TORCH_SAFE:
+    raise errors.UserError(
+      f'{file} is not read with PyTorch {torch.__version__}: before 2.6 a file could run code when '
+      "it was read. pip install --upgrade 'torch>=2.6', or convert the file to .safetensors."
+    )
   try:
     loaded = torch.load(file, map_location='cpu', weights_only=True)
-  except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+  # PyTorch has OSError, RuntimeError, UnpicklingError and more for broken files.
+  except Exception as error:
     reason = re.split(r'[.\n]', str(error), maxsplit=1)[0]
     raise errors.UserError(
       f'{file} is no file of PyTorch weights, or it is damaged, or it holds more than weights '

@@ -4,6 +4,7 @@ What a training leaves is `<stage>/weights.safetensors`, which holds the arrays 
 (`params/backbone/stem/conv1/kernel`) and says where they come from.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -124,7 +125,7 @@ def find(path: str | os.PathLike) -> pathlib.Path:
     UserError: there is none, or it is of an older version of this package.
   """
   if str(path).startswith(hub.PREFIX):
-    return hub.fetch(str(path))
+    return hub.fetch(str(path)).path
   path = pathlib.Path(path)
   file = path / FILE if path.is_dir() else path
   if file.is_file() and file.suffix != '.npz':
@@ -139,6 +140,19 @@ def find(path: str | os.PathLike) -> pathlib.Path:
   if path.is_dir():
     raise errors.UserError(f'{path} holds no {FILE}: no training has ended there.')
   raise errors.UserError(f'There are no weights at {path}.')
+
+
+def origin(path: str | os.PathLike) -> dict[str, str]:
+  """What weights are, for a run's record: their name, sha256 and, of a download, the commit.
+
+  Raises:
+    UserError: as of `find`.
+  """
+  if str(path).startswith(hub.PREFIX):
+    fetched = hub.fetch(str(path))
+    return {'name': str(path), 'sha256': fetched.sha256, 'revision': fetched.revision}
+  with open(find(path), 'rb') as file:
+    return {'name': str(path), 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
 
 
 def load_into(path: str | os.PathLike, template: Variables) -> Variables:

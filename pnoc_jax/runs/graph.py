@@ -13,7 +13,7 @@ from pnoc_jax.data import info
 from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError, did_you_mean
-from pnoc_jax.io import atomic, records
+from pnoc_jax.io import atomic, records, weights
 from pnoc_jax.stages.common import stage
 
 _SETTINGS = 'config.json'
@@ -129,6 +129,16 @@ def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]
     if isinstance(value, settings.TrainingConfig):
       found[f'{field}.init_digest'] = networks.init_digest(value.init)
   return found
+
+
+def origins(entry: stage.Stage, config: PipelineConfig) -> dict[str, dict[str, str]]:
+  """The pretrained weights that a stage starts from, by config field, as its record keeps them."""
+  fields = {field: entry.lookup(config, field) for field in entry.declared(config)}
+  return {
+    f'{field}.init': weights.origin(value.init)
+    for field, value in fields.items()
+    if isinstance(value, settings.TrainingConfig) and value.init
+  }
 
 
 def splits(config: PipelineConfig) -> list[str]:
