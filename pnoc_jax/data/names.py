@@ -1,7 +1,6 @@
 """Which names a data set may have: its ids and splits become names of files, all of them text."""
 
 import collections
-import os
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -30,9 +29,9 @@ def text_fault(name: Any, longest: int = LONGEST) -> str:
   if not name.strip():
     return 'is empty'
   try:
-    size = len(os.fsencode(name))
-  except UnicodeEncodeError:
-    return 'has half a character'
+    size = len(name.encode())
+  except UnicodeEncodeError:  # Bytes of a file's name that are no UTF-8, or half a character.
+    return 'is no text in UTF-8'
   if size > longest:
     return f'has {size} bytes, more than {longest}'
   if any(unicodedata.category(x) in ('Cc', 'Zl', 'Zp') or x in _TURNING for x in name):

@@ -1,9 +1,7 @@
 """Reads every file of a split before work starts, so that a broken one is found then, by name."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -15,7 +13,7 @@ import numpy as np
 from pnoc_jax import errors, types
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import atomic
+from pnoc_jax.io import atomic, sheets
 
 _FORMAT = 1  # The stamp's format; a check that looks at more things gets a new number.
 
@@ -108,11 +106,7 @@ def screen(
 
 def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
   """Writes the problems as a csv table `id,problem`, atomically."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['id', 'problem'])
-  writer.writerows((x.id, x.what) for x in problems)
-  _write(path, text.getvalue())
+  _write(path, sheets.text(('id', 'problem'), [(x.id, x.what) for x in problems]))
 
 
 def examine(
