@@ -50,7 +50,7 @@ def test_names_are_shown_and_never_obeyed(tmp_path):
       result |= {'absent': list(HOSTILE)}
       records.write_json(path, result)
     score, _, split = path.stem.rpartition('_')
-    for i, name in enumerate(x for x in HOSTILE if '/' not in x and '\x1b' not in x):
+    for name in (x for x in HOSTILE if '/' not in x and '\x1b' not in x):
       records.write_json(path.with_name(f'{score}_{split}{name}.json'), result)
       (tmp_path / 'priors' / f'{split}{name}').mkdir(exist_ok=True)
   config = records.read_json(tmp_path / 'config.json')
