@@ -1,16 +1,15 @@
 """Reads weights that this package did not write, or wrote in an older version."""
 
-import json
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax import errors
+from pnoc_jax.io import npz, records
 
 OLD_FILE = 'variables.npz'  # What older versions of this package left in `<stage>/weights/`.
 _TORCH_SAFE = (2, 6)  # The first version whose `weights_only` keeps its word (CVE-2025-32434).
@@ -92,10 +91,16 @@ def read_old(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     UserError: the file is damaged or of another origin.
   """
   try:
-    with np.load(file, allow_pickle=False) as members:
-      arrays = {name: members[name] for name in members.files}
-    return arrays, json.loads(str(arrays.pop('__meta__')))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    with zipfile.ZipFile(file) as archive:
+      names = [name.removesuffix('.npy') for name in archive.namelist()]
+      arrays = {name: npz.read_array(archive, name) for name in names}
+    meta = records.parse_json(str(arrays.pop('__meta__')))
+    if not isinstance(meta, dict):
+      raise ValueError('its meta is no JSON object')
+    return arrays, meta
+  # zipfile has BadZipFile, RuntimeError, NotImplementedError, zlib.error and more for broken files.
+  except Exception as error:
     raise errors.UserError(
-      f'{file} is no weights file of this package, or it is damaged ({error}).'
+      f'{file} is no weights file of this package, or it is damaged '
+      f'({type(error).__name__}: {error}).'
     ) from error

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from pnoc_jax import errors, trees
-from pnoc_jax.io import atomic, foreign, hub
+from pnoc_jax.io import atomic, foreign, hub, records
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.types import Variables
 
@@ -76,7 +76,10 @@ def load(path: str | os.PathLike) -> tuple[Variables, dict[str, Any]]:
   arrays, meta = _read(file)
   if meta is None:
     raise _not_ours(file)
-  return trees.unflatten_names(arrays), meta
+  try:
+    return trees.unflatten_names(arrays), meta
+  except errors.UserError as error:
+    raise errors.UserError(f'{file} holds no network: {error}') from error
 
 
 def load_meta(path: str | os.PathLike) -> dict[str, Any]:
@@ -107,12 +110,17 @@ def _read(
       entry = (opened.metadata() or {}).get(_ENTRY)
     if entry is None:
       return found, None
-    entry = json.loads(entry)
+    entry = records.parse_json(entry)
     if arrays and entry['crc32'] != _crc32(found):
       raise ValueError('its checksum differs')
+    if not isinstance(entry['meta'], dict):
+      raise ValueError('its meta is no JSON object')
     return found, entry['meta']
-  except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(f'{file} is no safetensors file, or it is damaged ({error}).') from error
+  # safetensors has SafetensorError, MemoryError, KeyError and more for broken files.
+  except Exception as error:
+    raise errors.UserError(
+      f'{file} is no safetensors file, or it is damaged ({type(error).__name__}: {error}).'
+    ) from error
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:

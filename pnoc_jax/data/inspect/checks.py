@@ -166,7 +166,7 @@ def _read_stamp(path):
   try:
     stamp = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     return stamp['digest'] if stamp['format'] == _FORMAT else None
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     return None
 
 
