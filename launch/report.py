@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 
   try:
     if _IMAGES.value and (workdir / 'config.json').is_file():
-      _check_pictures(records.read_json(workdir / 'config.json'), open_source)
+      _check_pictures(records.read_object(workdir / 'config.json'), open_source)
     path = build.build(workdir, stages, open_source=open_source, images=_IMAGES.value)
     tables = build.terminal_tables(workdir, stages)
   except UserError as error:

@@ -30,7 +30,14 @@ class Arrays:
   def __getitem__(self, name: str) -> np.ndarray:
     if name not in self._opened and self._directory:
       path = self._directory / f'{name}.npy'
-      self._opened[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+      try:
+        self._opened[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+      # numpy has ValueError, EOFError, SyntaxError and more for broken files.
+      except Exception as error:
+        raise errors.UserError(
+          f'{path} is damaged ({type(error).__name__}: {error}). It holds what was found out about '
+          f'data: remove {self._directory}, and it is made anew.'
+        ) from error
     return self._opened[name]
 
 

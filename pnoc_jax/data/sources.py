@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
+from pnoc_jax.data import names as naming
 from pnoc_jax.data.readers import cityscapes, coco, deepglobe, folder, hpa, shapes, tfds, voc
 
 
@@ -104,10 +105,14 @@ def open_source(
     The source of its examples.
 
   Raises:
-    UserError: the data set is not there or not whole; the message lists what is wrong.
+    UserError: the data set is not there or not whole, or has names that cannot be those of files;
+      the message lists what is wrong.
   """
+  naming.check_split(split)
   if wrong := faults(config):
     raise errors.UserError('\n'.join(wrong))
   packed = config.source is info.Storage.TFDS
   open_split = tfds.open_source if packed else row(config.name).open
-  return open_split(config, split, exclude)
+  source = open_split(config, split, exclude)
+  naming.check(source, config.root or config.name)
+  return source

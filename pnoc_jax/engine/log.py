@@ -11,6 +11,7 @@ import tensorboardX
 import tqdm
 
 from pnoc_jax.engine import clock
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 
@@ -52,7 +53,7 @@ class MetricWriter:
       return
     directory = pathlib.Path(directory)
     path = directory / METRICS
-    records.keep_lines(path, lambda line: line['step'] <= start_step)
+    records.keep_lines(path, lambda line: _step(line, path) <= start_step)
     self._lines = records.JsonLines(path)
     if tensorboard:
       self._board = tensorboardX.SummaryWriter(
@@ -94,6 +95,13 @@ class MetricWriter:
 
   def __exit__(self, *exception: Any) -> None:
     self.close()
+
+
+def _step(line: Mapping[str, Any], path: pathlib.Path) -> int:
+  step = line.get('step')
+  if type(step) is not int:
+    raise UserError(f'{path} is not the log of a training: a line has the step {step!r:.40}')
+  return step
 
 
 def _line(record: Mapping[str, Any], total_steps: int) -> str:

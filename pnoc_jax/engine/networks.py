@@ -1,7 +1,6 @@
 """Makes a stage's network and its first variables."""
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,8 +176,7 @@ def init_digest(init: str) -> str:
   """Digest of a weights file's bytes: a product depends on them, not on where they lie."""
   if not init:
     return ''
-  with open(weights.find(init), 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+  return weights.origin(init)['sha256'][:16]
 
 
 def describe(

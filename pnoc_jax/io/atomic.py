@@ -1,29 +1,36 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and through no link that somebody else has put there."""
 
 import hashlib
 import os
 import pathlib
+import re
+import secrets
+import stat
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from pnoc_jax import errors
 
-def write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any], *, writer: str = '') -> None:
+_LEFT = re.compile(r'\..+\.[0-9a-f]{16}\.tmp')
+
+
+def write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any]) -> None:
   """Lets `fill` write to a temporary file beside `path`, syncs it and renames it to `path`.
 
   A run that is killed at any instant leaves the old file or the new one, never a part of one, and
-  perhaps a hidden temporary file. The temporary file's name is fixed, so that the next run that
-  makes the same file writes over it.
+  perhaps a hidden temporary file, which `sweep` removes. The temporary file's name cannot be
+  guessed and is new: no link is followed, and no other process writes to it.
 
   Args:
     path: of the file; its folder is made.
     fill: receives the open file.
-    writer: names this process where several may write the same file at once.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(_temporary(f'.{path.name}{writer}.tmp'))
+  temporary = path.with_name(_temporary(path.name))
+  number = open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
   try:
-    with open(temporary, 'wb') as file:
+    with open(number, 'wb') as file:
       fill(file)
       file.flush()
       os.fsync(file.fileno())
@@ -34,9 +41,53 @@ def write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any], *, writer: s
 
 
 def _temporary(name: str, longest: int = 255) -> str:
-  """The name, or one that stands for it where it has too many bytes for a file system."""
+  """A hidden name; of one that would have too many bytes for a file system stands a digest."""
+  end = f'.{secrets.token_hex(8)}.tmp'
   data = os.fsencode(name)
-  return name if len(data) <= longest else f'.{hashlib.sha256(data).hexdigest()[:32]}.tmp'
+  return f'.{name}{end}' if len(data) + len(end) < longest else f'.{_digest(data)}{end}'
+
+
+def _digest(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()[:32]
+
+
+def open_own(path: str | os.PathLike, flags: int) -> int:
+  """Opens a file to write to it: a file, and never what a link of that name leads to.
+
+  Args:
+    path: of the file.
+    flags: as of `os.open`.
+
+  Returns:
+    The file's number, to be closed by the caller.
+
+  Raises:
+    UserError: a link, a pipe or a device has the name.
+    OSError: the file cannot be opened.
+  """
+  try:
+    # Without O_NONBLOCK the opening of a pipe would wait for its other end.
+    number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+  except OSError as error:
+    if os.path.islink(path):
+      raise errors.UserError(
+        f'{os.fspath(path)} is a link, and a run writes through none: remove it'
+      ) from error
+    raise
+  if not stat.S_ISREG(os.fstat(number).st_mode):
+    os.close(number)
+    raise errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
+  return number
+
+
+def sweep(directory: str | os.PathLike) -> None:
+  """Removes the temporary files that killed runs left in a directory and below it.
+
+  Nobody else may write there meanwhile. Links to directories are not followed.
+  """
+  for folder, _, names in os.walk(directory):
+    for name in filter(_LEFT.fullmatch, names):
+      pathlib.Path(folder, name).unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -1,19 +1,18 @@
 """Reads weights that this package did not write, or wrote in an older version."""
 
-import json
 import pathlib
-import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax import errors
+from pnoc_jax.io import npz, records
 
 OLD_FILE = 'variables.npz'  # What older versions of this package left in `<stage>/weights/`.
+_TORCH_SAFE = (2, 6)  # The first version whose `weights_only` keeps its word (CVE-2025-32434).
 _TORCH = ('.pth', '.pt', '.pyth', '.ckpt', '.bin', '.tar')  # `.pth.tar`, not an archive.
 
 
@@ -43,9 +42,15 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
       f'{file} needs PyTorch to be read: pip install "pnoc-jax[torch]", or convert it to '
       f'.safetensors where PyTorch is.'
     ) from error
+  if tuple(map(int, re.findall(r'\d+', torch.__version__)[:2])) < _TORCH_SAFE:
+    raise errors.UserError(
+      f'{file} is not read with PyTorch {torch.__version__}: before 2.6 a file could run code when '
+      "it was read. pip install --upgrade 'torch>=2.6', or convert the file to .safetensors."
+    )
   try:
     loaded = torch.load(file, map_location='cpu', weights_only=True)
-  except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+  # PyTorch has OSError, RuntimeError, UnpicklingError and more for broken files.
+  except Exception as error:
     reason = re.split(r'[.\n]', str(error), maxsplit=1)[0]
     raise errors.UserError(
       f'{file} is no file of PyTorch weights, or it is damaged, or it holds more than weights '
@@ -86,10 +91,16 @@ def read_old(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     UserError: the file is damaged or of another origin.
   """
   try:
-    with np.load(file, allow_pickle=False) as members:
-      arrays = {name: members[name] for name in members.files}
-    return arrays, json.loads(str(arrays.pop('__meta__')))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    with zipfile.ZipFile(file) as archive:
+      names = [name.removesuffix('.npy') for name in archive.namelist()]
+      arrays = {name: npz.read_array(archive, name) for name in names}
+    meta = records.parse_json(str(arrays.pop('__meta__')))
+    if not isinstance(meta, dict):
+      raise ValueError('its meta is no JSON object')
+    return arrays, meta
+  # zipfile has BadZipFile, RuntimeError, NotImplementedError, zlib.error and more for broken files.
+  except Exception as error:
     raise errors.UserError(
-      f'{file} is no weights file of this package, or it is damaged ({error}).'
+      f'{file} is no weights file of this package, or it is damaged '
+      f'({type(error).__name__}: {error}).'
     ) from error

@@ -10,6 +10,7 @@ import hashlib
 import pathlib
 import re
 from types import ModuleType
+from typing import NamedTuple
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import user_cache
@@ -18,6 +19,21 @@ PREFIX = 'hub:'
 FILE = 'model.safetensors'
 _NAME = re.compile(r'hub:([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
+_COMMIT = re.compile(r'[0-9a-f]{40}')
+
+
+class Fetched(NamedTuple):
+  """What a name stood for when it was read.
+
+  Attributes:
+    path: the local file.
+    sha256: of its bytes.
+    revision: the commit that it was downloaded from; empty for a file that was put there by hand.
+  """
+
+  path: pathlib.Path
+  sha256: str
+  revision: str
 
 
 def by_hand(name: str) -> pathlib.Path:
@@ -36,18 +52,19 @@ def by_hand(name: str) -> pathlib.Path:
 
 
 @functools.cache
-def fetch(name: str) -> pathlib.Path:
+def fetch(name: str) -> Fetched:
   """Returns the local file of some weights; downloads it where that was not done before.
 
   Args:
-    name: `hub:OWNER/NAME`, with `@REVISION` or without.
+    name: `hub:OWNER/NAME`, with `@REVISION` or without. A revision is a tag or, so that nobody can
+      change what it stands for, a commit.
 
   Raises:
     UserError: the name is malformed, the hub is out of reach, or the file differs from the hub's.
   """
   repository, revision = _parse(name)
   if by_hand(name).is_file():
-    return by_hand(name)
+    return Fetched(by_hand(name), _digest(by_hand(name)), '')
   try:
     import huggingface_hub as hub  # pyright: ignore[reportMissingImports]
   except ImportError as error:
@@ -60,14 +77,19 @@ def fetch(name: str) -> pathlib.Path:
   except (OSError, ValueError) as error:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     raise UserError(f'{name} cannot be downloaded ({reason.strip()}); {_advice(name)}') from error
-  with open(path, 'rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  digest = _digest(path)
   if digest != expected:
     raise UserError(
       f'{path} is damaged: its sha256 is {digest}, that of {name} is {expected}. Remove it and run '
       f'again, or {_advice(name)}'
     )
-  return path
+  # The hub's cache keeps a file below the commit that it is of.
+  return Fetched(path, digest, path.parent.name if _COMMIT.fullmatch(path.parent.name) else '')
+
+
+def _digest(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _parse(name: str) -> tuple[str, str | None]:

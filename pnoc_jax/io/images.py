@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnoc_jax import errors
 from pnoc_jax.io import atomic, ranges
@@ -17,6 +17,12 @@ _DEEP = 'IF'  # First letters of the modes of more than 8 bits: whole numbers an
 # Pillow refuses images of 178 megapixels; whole scans and mosaics are larger.
 LARGEST = 1 << 30  # Pixels.
 Image.MAX_IMAGE_PIXELS = None
+# What is decoded, whatever a file is called. Pillow would hand EPS to ghostscript, another program.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
+# A damaged file can claim any size. A black page takes a byte for 8,256 pixels in a PNG, and no
+# photograph comes near that; up to a fair size nothing is asked.
+_DENSEST = 10_000  # Pixels to a byte.
+_FAIR = 1 << 25  # Pixels.
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
 
 
@@ -227,22 +233,40 @@ def _resize(array: np.ndarray, size: tuple[int, int], resample: Image.Resampling
 def _open(file: str | os.PathLike | bytes, what: str) -> Iterator[Image.Image]:
   """Opens with Pillow, whose many kinds of errors become one that names the file."""
   try:
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-      if (pixels := image.width * image.height) > LARGEST:
-        raise errors.UserError(
-          f'{_label(file)}: this {what} has {pixels / 1e6:.0f} megapixels, more than the '
-          f'{LARGEST / 1e6:.0f} that are read; reduce it, or cut it into parts.'
-        )
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    with Image.open(opened, formats=FORMATS) as image:
+      _check_size(image, file, what)
       yield image
   except errors.UserError:
     raise
   except FileNotFoundError as error:
     raise errors.UserError(f'{_label(file)}: no such {what}.') from error
+  except UnidentifiedImageError as error:
+    raise errors.UserError(
+      f'{_label(file)}: this {what} cannot be read: it is of none of the formats '
+      f'{", ".join(FORMATS)}, or it is damaged.'
+    ) from error
   # Pillow raises OSError, SyntaxError, ValueError, struct.error and more for broken files.
   except Exception as error:
     raise errors.UserError(
       f'{_label(file)}: this {what} cannot be read ({type(error).__name__}: {error}).'
     ) from error
+
+
+def _check_size(image: Image.Image, file: str | os.PathLike | bytes, what: str) -> None:
+  """Refuses an image that is too large, or that claims more pixels than its file can hold."""
+  pixels = image.width * image.height
+  if pixels > LARGEST:
+    raise errors.UserError(
+      f'{_label(file)}: this {what} has {pixels / 1e6:.0f} megapixels, more than the '
+      f'{LARGEST / 1e6:.0f} that are read; reduce it, or cut it into parts.'
+    )
+  size = len(file) if isinstance(file, bytes) else os.path.getsize(file)
+  if pixels > max(_FAIR, _DENSEST * size):
+    raise errors.UserError(
+      f'{_label(file)}: this {what} claims {pixels / 1e6:.0f} megapixels in {size} bytes: it is '
+      'damaged.'
+    )
 
 
 def _label(file: str | os.PathLike | bytes) -> str:

@@ -4,6 +4,7 @@ numpy's own reader parses the header of each array with `ast`. In CPython before
 now and then (SystemError) if two threads do it at the same time, as the threads that load data do.
 """
 
+import math
 import re
 import zipfile
 from typing import IO, Literal
@@ -11,7 +12,7 @@ from typing import IO, Literal
 import numpy as np
 
 _HEADER = re.compile(
-  rb"\{'descr': '(?P<dtype>[<>|=]\w+)', 'fortran_order': (?P<fortran>True|False), "
+  rb"\{'descr': '(?P<dtype>[<>|=][bifuU]\d{1,9})', 'fortran_order': (?P<fortran>True|False), "
   rb"'shape': \((?P<shape>[\d, ]*)\),? *\}\s*"
 )
 
@@ -19,13 +20,22 @@ _HEADER = re.compile(
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
   """The array `name` of an open archive, as `numpy.load` gives it; never unpickles.
 
+  An array that claims more than the archive lists takes no memory. What an archive lists, deflate
+  can pack a thousandfold: `read_header` tells the shape before.
+
   Raises:
     KeyError: there is none of this name.
-    ValueError: it is no array of numbers, or cut short.
+    ValueError: it is no array of numbers or texts, or cut short.
+    OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, ...: it is damaged;
+      zipfile has no one error for that.
   """
+  listed = archive.getinfo(f'{name}.npy').file_size
   with archive.open(f'{name}.npy') as file:
     dtype, shape, order = _parse_header(file, name)
-    return np.frombuffer(bytearray(file.read()), dtype).reshape(shape, order=order)
+    claimed = dtype.itemsize * math.prod(shape)
+    if claimed != listed - file.tell():
+      raise ValueError(f'`{name}` claims {claimed} bytes, and {listed - file.tell()} are listed')
+    return np.frombuffer(bytearray(file.read(claimed)), dtype).reshape(shape, order=order)
 
 
 def read_header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype, tuple[int, ...]]:
@@ -48,4 +58,8 @@ def _parse_header(
   if found is None:
     raise ValueError(f'`{name}` has the header {header[:80]!r}')
   shape = tuple(int(n) for n in found['shape'].split(b',') if n.strip())
-  return np.dtype(found['dtype'].decode()), shape, 'F' if found['fortran'] == b'True' else 'C'
+  try:
+    dtype = np.dtype(found['dtype'].decode())
+  except TypeError as error:
+    raise ValueError(f'`{name}` is of no known type ({error})') from error
+  return dtype, shape, 'F' if found['fortran'] == b'True' else 'C'

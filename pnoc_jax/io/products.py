@@ -6,9 +6,8 @@ Numpy only: data workers import this file.
 import os
 import pathlib
 import zipfile
-import zlib
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pnoc_jax import errors
 from pnoc_jax.io import atomic, npz
 
 STRIDE = 4  # Of a prior's low maps.
+_MOST_KEYS = 256
 _PRIOR = {'keys': np.int32, 'low': np.float32, 'high': np.float16, 'logits': np.float32}
 _WALK = {'keys': np.int32, 'walk': np.float16}
 
@@ -46,6 +46,9 @@ class Walk(NamedTuple):
 
   keys: np.ndarray
   walk: np.ndarray
+
+
+Product = TypeVar('Product', Prior, Walk)
 
 
 def write_prior(
@@ -151,14 +154,14 @@ def read_prior(
   Raises:
     UserError: the file is missing, cut short, foreign or of another image; names file and fault.
   """
-  prior = Prior(**_read(path, _PRIOR, arrays, what='prior', stage='priors'))
-  fault = _prior_fault(prior) or _finite_fault(prior, arrays)
-  fault = fault or _size_fault('high', prior.high, size)
-  if fault is None and num_classes is not None and len(prior.logits) != num_classes:
-    fault = f'it is of {len(prior.logits)} classes, but the data set has {num_classes}'
-  if fault is not None:
-    raise errors.UserError(f'{path}: {fault}')
-  return prior
+
+  def fault(prior: Prior) -> str | None:
+    found = _prior_fault(prior) or _size_fault('high', prior.high, size)
+    if found is None and num_classes is not None and len(prior.logits) != num_classes:
+      found = f'it is of {len(prior.logits)} classes, but the data set has {num_classes}'
+    return found
+
+  return _read(path, Prior, arrays, fault, _Kind('prior', 'priors', _PRIOR))
 
 
 def read_walk(
@@ -179,25 +182,33 @@ def read_walk(
   Raises:
     UserError: the file is missing, cut short, foreign or of another image; names file and fault.
   """
-  walk = Walk(**_read(path, _WALK, arrays, what='walk', stage='random_walk'))
-  fault = _walk_fault(walk) or _finite_fault(walk, arrays)
-  if fault is None and num_classes is not None and walk.keys[-1] > num_classes:
-    fault = f'`keys` holds {walk.keys[-1]}, but the data set has {num_classes} classes'
-  fault = fault or _size_fault('walk', walk.walk, size)
-  if fault is not None:
-    raise errors.UserError(f'{path}: {fault}')
-  return walk
+
+  def fault(walk: Walk) -> str | None:
+    found = _walk_fault(walk) or _size_fault('walk', walk.walk, size)
+    if found is None and num_classes is not None and walk.keys[-1] > num_classes:
+      found = f'`keys` holds {walk.keys[-1]}, but the data set has {num_classes} classes'
+    return found
+
+  return _read(path, Walk, arrays, fault, _Kind('walk', 'random_walk', _WALK))
+
+
+class _Kind(NamedTuple):
+  """What a product is called, the stage that makes it, and the dtypes of its members."""
+
+  what: str
+  stage: str
+  members: dict[str, type]
 
 
 def _read(
   path: str | os.PathLike,
-  members: dict[str, type],
+  make: Callable[..., Product],
   arrays: Collection[str],
-  *,
-  what: str,
-  stage: str,
-) -> dict[str, np.ndarray]:
-  """The members of an archive that holds these and no others."""
+  fault: Callable[[Product], str | None],
+  kind: _Kind,
+) -> Product:
+  """Reads an archive of the kind's members; what its headers say is checked before the rest."""
+  what, stage, members = kind
   if not set(arrays) <= set(members):
     raise ValueError(f'arrays={tuple(arrays)}; a {what} has {tuple(members)}')
   path = pathlib.Path(path)
@@ -208,15 +219,25 @@ def _read(
       found = sorted(name.removesuffix('.npy') for name in file.namelist())
       if found != sorted(members):
         raise errors.UserError(f'{path}: holds {found}, expected {sorted(members)}; not a {what}')
-      wanted = {'keys', *arrays}
-      return {
-        name: npz.read_array(file, name) if name in wanted else _unread(file, name)
-        for name in members
-      }
-  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+      headers = {name: _unread(file, name) for name in members}
+      if headers['keys'].size > _MOST_KEYS:
+        raise ValueError(f'`keys` has {headers["keys"].size} entries')
+      product: Any = make(**headers | {'keys': npz.read_array(file, 'keys')})
+      said = fault(product)
+      if said is None:
+        product = product._replace(**{name: npz.read_array(file, name) for name in arrays})
+        said = _finite_fault(product, arrays)
+  except errors.UserError:
+    raise
+  # zipfile has BadZipFile, RuntimeError, NotImplementedError, zlib.error and more for broken files.
+  except Exception as error:
     raise errors.UserError(
-      f'{path}: cut short or not a {what} ({error}); delete it and run `{stage}` again'
+      f'{path}: cut short or not a {what} ({type(error).__name__}: {error}); delete it and run '
+      f'`{stage}` again'
     ) from error
+  if said is not None:
+    raise errors.UserError(f'{path}: {said}')
+  return product
 
 
 def _unread(file: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -249,5 +270,5 @@ def _lists(path: str | os.PathLike, members: dict[str, type]) -> bool:
   try:
     with zipfile.ZipFile(path) as file:
       return {f'{name}.npy' for name in members} == set(file.namelist())
-  except (OSError, zipfile.BadZipFile):
+  except Exception:  # Damage shows as any of a dozen types.
     return False

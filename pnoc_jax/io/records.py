@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
+import errno
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pnoc_jax import errors
@@ -52,26 +54,86 @@ def read_json(path: Path) -> Any:
   """Reads a JSON file.
 
   Raises:
-    UserError: the file is absent or is not JSON.
+    UserError: the file is absent, cannot be read, or is not JSON.
   """
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    return parse_json(_regular(path).read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     raise errors.UserError(f'{path} does not exist.') from error
+  except OSError as error:
+    raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
   except ValueError as error:
     raise errors.UserError(f'{path} is not JSON ({error}); delete it to go on.') from error
+
+
+def _regular(path: Path) -> pathlib.Path:
+  """The path; OSError where it is that of a directory, a pipe or a device, which may never end."""
+  if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
+    raise OSError(errno.EINVAL, 'it is no file')
+  return pathlib.Path(path)
+
+
+def parse_json(text: str, *, deepest: int = 64) -> Any:
+  """What JSON holds.
+
+  Raises:
+    ValueError: the text is not JSON, or nested more deeply than `deepest`.
+  """
+  try:
+    value = json.loads(text)
+  except RecursionError as error:
+    raise ValueError('it is nested too deeply') from error
+  level = [value]
+  for _ in range(deepest + 1):
+    level = [inner for outer in level for inner in _inner(outer)]
+  if level:
+    raise ValueError('it is nested too deeply')
+  return value
+
+
+def _inner(value: Any) -> Iterable[Any]:
+  if isinstance(value, dict):
+    return value.values()
+  return value if isinstance(value, list) else ()
+
+
+def read_object(path: Path, fields: Mapping[str, type] = types.MappingProxyType({})) -> Any:
+  """Reads a JSON file that holds an object, as a dict.
+
+  Args:
+    path: the file.
+    fields: {name: type} of what it must have.
+
+  Raises:
+    UserError: as of `read_json`; or the file holds something else, or a field is not as it should
+      be.
+  """
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise errors.UserError(f'{path} does not hold a JSON object; delete it to go on.')
+  for name, kind in fields.items():
+    if not isinstance(value.get(name), kind):
+      raise errors.UserError(
+        f'{path} was not written by a run, or it was changed: it has no fit {name!r}.'
+      )
+  return value
 
 
 class JsonLines:
   """A file of JSON objects, one a line, that is appended to."""
 
   def __init__(self, path: Path):
-    """Opens the file; a last line that a killed run left unfinished is removed."""
+    """Opens the file; a last line that a killed run left unfinished is removed.
+
+    Raises:
+      UserError: the path is a link, a pipe or a device.
+    """
     self._path = pathlib.Path(path)
     self._path.parent.mkdir(parents=True, exist_ok=True)
     if self._path.exists() and not _ends_a_line(self._path):
       keep_lines(self._path, lambda _: True)
-    self._file = self._path.open('a', encoding='utf-8')
+    number = atomic.open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    self._file = os.fdopen(number, 'a', encoding='utf-8')
 
   def write(self, value: Mapping[str, Any]) -> None:
     """Appends an object and flushes the file."""
@@ -104,20 +166,26 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     path: the file; an absent one reads as empty.
 
   Raises:
-    UserError: a line before the last is not JSON.
+    UserError: the file cannot be read, or a line before the last is not a JSON object.
   """
   path = pathlib.Path(path)
   if not path.exists():
     return []
-  lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+  try:
+    text = _regular(path).read_text(encoding='utf-8', errors='replace')
+  except OSError as error:
+    raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
+  lines = text.splitlines(keepends=True)
   records = []
   for number, line in enumerate(lines, 1):
     try:
-      records.append(json.loads(line))
+      records.append(parse_json(line))
     except ValueError as error:
       if number == len(lines) and not line.endswith('\n'):
         break
       raise errors.UserError(f'{path}, line {number} is not JSON ({error}).') from error
+    if not isinstance(records[-1], dict):
+      raise errors.UserError(f'{path}, line {number} is not a JSON object.')
   return records
 
 
@@ -190,11 +258,11 @@ def read_done(directory: Path) -> Done | None:
   path = pathlib.Path(directory) / DONE
   if not path.exists():
     return None
-  record = read_json(path)
-  try:
-    done = Done(**record)
-  except TypeError as error:
-    raise errors.UserError(f'{path} is not the record of a stage ({error}).') from error
+  kinds = {'config': dict, 'inputs': dict, 'products': dict, 'fingerprint': str}
+  record = read_object(path, kinds)
+  if more := record.keys() - kinds.keys():
+    raise errors.UserError(f'{path} is not the record of a stage: it has {sorted(more)}.')
+  done = Done(**record)
   if done.fingerprint != stage_fingerprint(done.config, done.inputs):
     raise errors.UserError(f"{path} was changed by hand: its fingerprint is not its contents'.")
   return done

@@ -1,14 +1,54 @@
-"""Makes any terminal fit for any text."""
+"""Makes any terminal fit for any text, and any text fit for a terminal."""
 
 import io
+import re
 import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+# Controls, and what turns the direction of the text that follows; not the end of a line, nor a tab.
+_CONTROLS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
+
+
+def visible(text: str) -> str:
+  """The text with its control characters as escapes; a terminal would obey them.
+
+  Ends of lines and tabs stay, and so does a return at the very beginning: a progress bar begins so.
+  """
+  begin = '\r' * text.startswith('\r')
+  return begin + _CONTROLS.sub(lambda x: ascii(x[0])[1:-1], text[len(begin) :])
+
+
+class Visible:
+  """A stream that writes control characters as escapes; all else is the stream's own."""
+
+  def __init__(self, stream: TextIO):
+    """Keeps the stream."""
+    self._stream = stream
+
+  def write(self, text: str) -> int:
+    """Writes the text, with its control characters made visible."""
+    self._stream.write(visible(text))
+    return len(text)
+
+  def writelines(self, lines: Iterable[str]) -> None:
+    """Writes each of the lines as `write` does."""
+    for line in lines:
+      self.write(line)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
 
 
 def accept_all_text() -> None:
-  """Lets standard output take names that its encoding lacks: they are written as escapes.
+  """Lets standard output and errors take any name of a file, a class or an image.
 
-  Without it one name of a class in Chinese on a terminal that is not UTF-8 would end a run.
+  Letters that the terminal's encoding lacks are written as escapes: without it one name of a class
+  in Chinese on a terminal that is not UTF-8 would end a run. So are control characters: a name that
+  somebody else chose must not move the cursor, clear the screen or set the terminal's title.
   """
-  for stream in (sys.stdout, sys.stderr):
+  for name in ('stdout', 'stderr'):
+    stream: Any = getattr(sys, name)
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
+      setattr(sys, name, Visible(stream))

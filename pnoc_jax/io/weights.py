@@ -4,6 +4,7 @@ What a training leaves is `<stage>/weights.safetensors`, which holds the arrays 
 (`params/backbone/stem/conv1/kernel`) and says where they come from.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from pnoc_jax import errors, trees
-from pnoc_jax.io import atomic, foreign, hub
+from pnoc_jax.io import atomic, foreign, hub, records
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.types import Variables
 
@@ -75,7 +76,10 @@ def load(path: str | os.PathLike) -> tuple[Variables, dict[str, Any]]:
   arrays, meta = _read(file)
   if meta is None:
     raise _not_ours(file)
-  return trees.unflatten_names(arrays), meta
+  try:
+    return trees.unflatten_names(arrays), meta
+  except errors.UserError as error:
+    raise errors.UserError(f'{file} holds no network: {error}') from error
 
 
 def load_meta(path: str | os.PathLike) -> dict[str, Any]:
@@ -106,12 +110,17 @@ def _read(
       entry = (opened.metadata() or {}).get(_ENTRY)
     if entry is None:
       return found, None
-    entry = json.loads(entry)
+    entry = records.parse_json(entry)
     if arrays and entry['crc32'] != _crc32(found):
       raise ValueError('its checksum differs')
+    if not isinstance(entry['meta'], dict):
+      raise ValueError('its meta is no JSON object')
     return found, entry['meta']
-  except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(f'{file} is no safetensors file, or it is damaged ({error}).') from error
+  # safetensors has SafetensorError, MemoryError, KeyError and more for broken files.
+  except Exception as error:
+    raise errors.UserError(
+      f'{file} is no safetensors file, or it is damaged ({type(error).__name__}: {error}).'
+    ) from error
 
 
 def find(path: str | os.PathLike) -> pathlib.Path:
@@ -124,7 +133,7 @@ def find(path: str | os.PathLike) -> pathlib.Path:
     UserError: there is none, or it is of an older version of this package.
   """
   if str(path).startswith(hub.PREFIX):
-    return hub.fetch(str(path))
+    return hub.fetch(str(path)).path
   path = pathlib.Path(path)
   file = path / FILE if path.is_dir() else path
   if file.is_file() and file.suffix != '.npz':
@@ -139,6 +148,19 @@ def find(path: str | os.PathLike) -> pathlib.Path:
   if path.is_dir():
     raise errors.UserError(f'{path} holds no {FILE}: no training has ended there.')
   raise errors.UserError(f'There are no weights at {path}.')
+
+
+def origin(path: str | os.PathLike) -> dict[str, str]:
+  """What weights are, for a run's record: their name, sha256 and, of a download, the commit.
+
+  Raises:
+    UserError: as of `find`.
+  """
+  if str(path).startswith(hub.PREFIX):
+    fetched = hub.fetch(str(path))
+    return {'name': str(path), 'sha256': fetched.sha256, 'revision': fetched.revision}
+  with open(find(path), 'rb') as file:
+    return {'name': str(path), 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
 
 
 def load_into(path: str | os.PathLike, template: Variables) -> Variables:

@@ -115,7 +115,8 @@ def by_score(
 
 
 def _write(path: pathlib.Path, text: str) -> pathlib.Path:
-  atomic.write_text(path, text)
+  # Names of files may have bytes that are no text.
+  atomic.write_text(path, text.encode(errors='backslashreplace').decode())
   return path
 
 

@@ -80,6 +80,8 @@ def write_png(path: str | pathlib.Path, result: files.Result, *, dpi: int = 120)
   drawing = figure(result)
 
   def write(file: IO[bytes]) -> None:
-    drawing.savefig(file, format='png', dpi=dpi, facecolor='white', metadata={'Software': None})
+    curves.save(
+      drawing, file, format='png', dpi=dpi, facecolor='white', metadata={'Software': None}
+    )
 
   atomic.write(path, write)

@@ -4,11 +4,15 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import matplotlib
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
+
+from pnoc_jax.io import terminal
 
 Series = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
@@ -48,6 +52,8 @@ def chart(
     x, y = _thin(np.asarray(x, float), np.asarray(y, float), max_points)
     colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
     dot = 'o' if points or len(x) == 1 else ''
+    # matplotlib leaves labels that begin with _ out of the legend.
+    label = f'\u200b{label}' if label.startswith('_') else label
     axes.plot(x, y, dot + dash, color=colour, label=label, linewidth=1.8, markersize=3.5)
     if mark_best and len(y):
       best = int(np.argmax(y))
@@ -84,6 +90,22 @@ def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
   return np.add.reduceat(x, edges) / sizes, np.add.reduceat(y, edges) / sizes
 
 
+def save(figure: matplotlib.figure.Figure, file: IO[bytes], **options: Any) -> None:
+  """Draws a figure whose texts are names: `$` is a dollar in them, and begins no formula.
+
+  Args:
+    figure: the drawing.
+    file: that is written.
+    **options: as of matplotlib's `savefig`.
+  """
+  # Labels of the ticks are made when they are drawn.
+  with matplotlib.rc_context({'text.parse_math': False}):
+    for text in figure.findobj(matplotlib.text.Text):
+      text.set_parse_math(False)
+      text.set_text(terminal.visible(text.get_text()))
+    figure.savefig(file, **options)
+
+
 def svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
   """A figure as an `<svg>` element whose `INK` is the page's colour.
 
@@ -92,16 +114,18 @@ def svg(figure: matplotlib.figure.Figure, name: str, alt: str) -> str:
     name: as for `chart`.
     alt: as for `chart`.
   """
+  # Splits are part of it, and an id of SVG has no other characters.
+  name = re.sub(r'[^\w-]', '_', name, flags=re.ASCII)
   buffer = io.BytesIO()
   # Text stays text (it can be read out and searched); a fixed salt gives the same file each time.
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
-    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    save(figure, buffer, format='svg', transparent=True, metadata={'Date': None})
   text = buffer.getvalue().decode()
   text = text[text.index('<svg') :]
   text = re.sub(r'<(metadata|style)\b.*?</\1>', '', text, flags=re.DOTALL)
   text = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', text)
   text = re.sub(r'font: ([\d.]+px) [^;"]*', r'font-size: \1', text)
   text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', '', text, count=2)
-  title = html.escape(alt)
+  title = html.escape(terminal.visible(alt))
   head = f'<svg role="img" aria-label="{title}" class="chart"'
   return text.replace('<svg', head, 1).replace(INK, 'currentColor')

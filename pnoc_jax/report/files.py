@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import pathlib
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,8 +12,9 @@ import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
+from pnoc_jax.data import names as names_of_files
 from pnoc_jax.io import records
-from pnoc_jax.report import contract
+from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 Config = TypeVar('Config')
@@ -36,23 +38,19 @@ class StageFiles:
 
   def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the finite values of a metric; x in epochs where they are logged, else steps."""
-    rows = [row for row in self.rows if _finite(row.get(key))]
+    rows = [row for row in self.rows if results.is_number(row.get(key))]
     x = [row[self.axis] for row in rows]
     return np.array(x, float), np.array([row[key] for row in rows], float)
 
   def keys(self, prefix: str) -> list[str]:
     """The logged metrics that begin with `prefix` and have a finite value, in order."""
-    found = {k: None for row in self.rows for k, v in row.items() if _finite(v)}
+    found = {k: None for row in self.rows for k, v in row.items() if results.is_number(v)}
     return [key for key in found if key.startswith(prefix)]
 
   @property
   def axis(self) -> str:
     """The column that curves run over."""
     return 'epoch' if all('epoch' in row for row in self.rows) else 'step'
-
-
-def _finite(value: Any) -> bool:
-  return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +102,26 @@ class RunFiles:
     return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
 
 
-def lookup(config: Mapping[str, Any], path: str, default: Any = None) -> Any:
-  """A dotted field of nested dicts."""
+def lookup(config: Mapping[str, Any], path: str, default: Any) -> Any:
+  """A dotted field of nested dicts.
+
+  Args:
+    config: what JSON held of a config; somebody else may have written it.
+    path: the field.
+    default: stands for a field that is not there, or that is of another kind than `default`.
+  """
+  value: Any = config
   for part in path.split('.'):
-    if not isinstance(config, Mapping) or part not in config:
+    if not isinstance(value, Mapping) or part not in value:
       return default
-    config = config[part]
-  return config
+    value = value[part]
+  if isinstance(default, tuple):
+    fits = isinstance(value, list) and all(isinstance(x, str) for x in value)
+  elif isinstance(default, str):
+    fits = isinstance(value, str)
+  else:
+    fits = results.is_number(value)
+  return value if fits else default
 
 
 def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -> RunFiles:
@@ -135,12 +146,13 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
   }
   if (workdir / REMARKS).is_file():
     for split, remarks in (_json(workdir / REMARKS, notes) or {}).items():
-      notes += [f'Split {split}: {remark}' for remark in remarks]
+      said = remarks if isinstance(remarks, list) else [remarks]
+      notes += [f'Split {split}: {remark}' for remark in said]
   if not found:
     notes.append('No stage has left metrics yet.')
   scored = contract.scores(stages)
   scores = _scores(workdir, tuple(scored), notes)
-  if not scores and lookup(config, 'evaluation.of', True):
+  if not scores and lookup(config, 'evaluation.of', ('priors',)):
     notes.append('Nothing has been evaluated yet, or the images have no masks.')
   return RunFiles(workdir, config, found, scored, scores, tuple(notes))
 
@@ -164,9 +176,17 @@ def _json(path: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
 def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
   rows = _read(records.read_jsonl, folder / 'metrics.jsonl', notes) or []
   done = _read(records.read_done, folder, notes)
-  rows = [row for row in rows if isinstance(row, dict) and 'step' in row]
-  rows = tuple(sorted(rows, key=lambda row: row['step']))
-  return StageFiles(rows, done is not None, done.products if done else {})
+  # A training logs texts, too; numbers alone are shown.
+  numbers = [{k: x for k, x in row.items() if results.is_number(x)} for row in rows]
+  numbered = [row for row in numbers if 'step' in row]
+  if len(numbered) < len(rows):
+    notes.append(
+      f'{folder / "metrics.jsonl"} has {len(rows) - len(numbered)} lines without a step.'
+    )
+  products = {k: x for k, x in (done.products if done else {}).items() if results.is_number(x)}
+  return StageFiles(
+    tuple(sorted(numbered, key=lambda row: row['step'])), done is not None, products
+  )
 
 
 def _scores(
@@ -180,10 +200,11 @@ def _scores(
     result = _json(path, notes) if name else None
     if result is None:
       continue
-    if {'miou', 'iou'} <= set(result):
-      scores[name][path.stem.removeprefix(f'{name}_')] = result
+    split = path.stem.removeprefix(f'{name}_')
+    if fault := names_of_files.path_fault(split) or results.fault(result):
+      notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation: {fault}.')
     else:
-      notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation.')
+      scores[name][split] = result
   return {name: found for name, found in scores.items() if found}
 
 
@@ -208,7 +229,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     values: its fields; unknown ones are passed over, missing ones take their defaults.
 
   Raises:
-    TypeError: a field without a default is missing.
+    TypeError: a field without a default is missing, or a value is of another type.
     ValueError: an enum has no such value.
   """
   hints = typing.get_type_hints(kind)
@@ -220,5 +241,24 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
       return hint(value)
     return tuple(value) if isinstance(value, list) else value
 
+  if not isinstance(values, Mapping):
+    raise TypeError(f'{kind.__name__} is made of a JSON object, not of {values!r:.40}')
   known = {name: convert(hints[name], x) for name, x in values.items() if name in hints}
+  for name, value in known.items():
+    if not _is_of(hints[name], value):
+      raise TypeError(f'{name} cannot be {value!r:.40}')
   return kind(**known)
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+  """Whether a value is of an annotated type; a whole number may stand for a float."""
+  if typing.get_origin(hint) is tuple:
+    if not isinstance(value, tuple):
+      return False
+    first, *more = typing.get_args(hint)
+    entries = [first] * len(value) if more == [...] else [first, *more]
+    return len(entries) == len(value) and all(map(_is_of, entries, value))
+  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+  if isinstance(value, bool):
+    return bool in kinds
+  return isinstance(value, (*kinds, int) if float in kinds else kinds)

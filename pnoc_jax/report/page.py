@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from pnoc_jax.io import terminal
 from pnoc_jax.report import tables
 
 _STYLE = """
@@ -68,43 +69,47 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]], top: str = 
     top: HTML before the first section.
   """
   links = ''.join(
-    f'<a href="#s{i}">{html.escape(heading)}</a>' for i, (heading, _) in enumerate(sections)
+    f'<a href="#s{i}">{_text(heading)}</a>' for i, (heading, _) in enumerate(sections)
   )
   body = ''.join(
-    f'<section aria-labelledby="s{i}"><h2 id="s{i}">{html.escape(heading)}</h2>\n{content}\n'
-    '</section>\n'
+    f'<section aria-labelledby="s{i}"><h2 id="s{i}">{_text(heading)}</h2>\n{content}\n</section>\n'
     for i, (heading, content) in enumerate(sections)
   )
   return (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
-    f'<header><h1>{html.escape(title)}</h1>\n<p class="soft">{html.escape(lead)}</p></header>\n'
+    f'<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+    f'<header><h1>{_text(title)}</h1>\n<p class="soft">{_text(lead)}</p></header>\n'
     f'<nav aria-label="Sections">{links}</nav>\n<main>\n{top}\n{body}</main>\n'
     '<footer>Written by pnoc_jax from the files of the run.</footer>\n</body>\n</html>\n'
   )
 
 
+def _text(text: str) -> str:
+  """A text that somebody else may have chosen, as HTML that shows it."""
+  return html.escape(terminal.visible(text))
+
+
 def heading(text: str) -> str:
   """A heading within a section."""
-  return f'<h3>{html.escape(text)}</h3>\n'
+  return f'<h3>{_text(text)}</h3>\n'
 
 
 def paragraph(text: str) -> str:
   """Plain text."""
-  return f'<p>{html.escape(text)}</p>\n'
+  return f'<p>{_text(text)}</p>\n'
 
 
 def note(text: str) -> str:
   """A remark that stands out."""
-  return f'<p class="note">{html.escape(text)}</p>\n'
+  return f'<p class="note">{_text(text)}</p>\n'
 
 
 def cards(items: Sequence[tuple[str, str, str]]) -> str:
   """(name, value, small print) each in a box."""
   boxes = [
-    f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}'
-    + (f'<small>{html.escape(small)}</small>' if small else '')
+    f'<div><dt>{_text(name)}</dt><dd>{_text(value)}'
+    + (f'<small>{_text(small)}</small>' if small else '')
     + '</dd></div>'
     for name, value, small in items
   ]
@@ -115,13 +120,13 @@ def table(
   header: Sequence[str], rows: Sequence[tables.Row], *, caption: str = '', means: int = 0
 ) -> str:
   """A table whose first column names the rows, and whose last `means` rows are set apart."""
-  head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+  head = ''.join(f'<th scope="col">{_text(name)}</th>' for name in header)
   lines = []
   for i, (first, *cells) in enumerate(rows):
     kind = ' class="mean"' if i >= len(rows) - means else ''
-    cells = ''.join(f'<td>{html.escape(tables.cell(cell))}</td>' for cell in cells)
-    lines.append(f'<tr{kind}><th scope="row">{html.escape(tables.cell(first))}</th>{cells}</tr>')
-  caption = f'<caption>{html.escape(caption)}</caption>' if caption else ''
+    cells = ''.join(f'<td>{_text(tables.cell(cell))}</td>' for cell in cells)
+    lines.append(f'<tr{kind}><th scope="row">{_text(tables.cell(first))}</th>{cells}</tr>')
+  caption = f'<caption>{_text(caption)}</caption>' if caption else ''
   return (
     f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n'
     f'<tbody>{"".join(lines)}</tbody></table></div>\n'
@@ -130,7 +135,7 @@ def table(
 
 def chart(caption: str, svg: str) -> str:
   """A drawing below its caption."""
-  return f'<figure class="drawn"><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>'
+  return f'<figure class="drawn"><figcaption>{_text(caption)}</figcaption>{svg}</figure>'
 
 
 def beside(parts: Sequence[str]) -> str:
@@ -141,7 +146,7 @@ def beside(parts: Sequence[str]) -> str:
 
 def folded(summary: str, content: str) -> str:
   """HTML that opens by a click."""
-  return f'<details><summary>{html.escape(summary)}</summary>\n{content}</details>\n'
+  return f'<details><summary>{_text(summary)}</summary>\n{content}</details>\n'
 
 
 def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]]) -> str:
@@ -153,12 +158,12 @@ def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]])
     images: (caption, alternative text, data URI, whether single pixels should show).
   """
   inner = ''.join(
-    f'<figure><img{" class=pixels" if pixels else ""} alt="{html.escape(alt)}" src="{uri}">'
-    f'<figcaption>{html.escape(caption)}</figcaption></figure>'
+    f'<figure><img{" class=pixels" if pixels else ""} alt="{_text(alt)}" src="{uri}">'
+    f'<figcaption>{_text(caption)}</figcaption></figure>'
     for caption, alt, uri, pixels in images
   )
   return (
-    f'<div class="example"><h4>{html.escape(title)} <span>{html.escape(detail)}</span></h4>'
+    f'<div class="example"><h4>{_text(title)} <span>{_text(detail)}</span></h4>'
     f'<div class="strip">{inner}</div></div>\n'
   )
 
@@ -166,7 +171,7 @@ def strip(title: str, detail: str, images: Sequence[tuple[str, str, str, bool]])
 def legend(colours: Sequence[tuple[str, Sequence[int]]]) -> str:
   """(name, RGB) of each class as a list of swatches."""
   items = ''.join(
-    f'<li><i style="background:rgb({",".join(map(str, colour))})"></i>{html.escape(name)}</li>'
+    f'<li><i style="background:rgb({",".join(str(int(x)) for x in colour)})"></i>{_text(name)}</li>'
     for name, colour in colours
   )
   return f'<ul class="legend" aria-label="Colours of the classes">{items}</ul>\n'

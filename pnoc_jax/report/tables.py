@@ -156,4 +156,6 @@ def ablation(runs: Sequence[tuple[str, files.Result]]) -> str:
 def ablation_markdown(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison in Markdown; see `ablation_rows`."""
   lines = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *ablation_rows(runs)]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+  # A bar or the end of a line in a name would begin another cell or row.
+  cells = [[' '.join(x.split()).replace('|', '\\|') for x in line] for line in lines]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in cells)

@@ -170,9 +170,9 @@ def _iou(workdir: Path, split: str, dataset: info.DatasetInfo) -> np.ndarray | N
   path = workdir / 'evaluation' / f'priors_{split}.json'
   if not path.is_file():
     return None
-  scored = records.read_json(path).get('iou', {})
+  scored = records.read_object(path, {'iou': dict})['iou']
   found = [scored.get(name) for name in (dataset.background, *dataset.classes)]
-  return np.array([np.nan if x is None else x for x in found], np.float64)
+  return np.array([x if isinstance(x, int | float) else np.nan for x in found], np.float64)
 
 
 def _plan(

@@ -34,7 +34,8 @@ contract = json.loads((here / 'model.json').read_text(encoding='utf-8'))
 model = jax.export.deserialize(bytearray((here / 'model.stablehlo').read_bytes()))
 size = contract['input']['height'], contract['input']['width']
 
-image = Image.open(sys.argv[1]).convert('RGB')
+kinds = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
+image = Image.open(sys.argv[1], formats=kinds).convert('RGB')
 pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), np.uint8)
 probabilities = np.asarray(model.call(pixels[None]))[0]
 labels = Image.fromarray(probabilities.argmax(-1).astype(np.uint8)).resize(image.size, 0)

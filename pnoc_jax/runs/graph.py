@@ -14,7 +14,7 @@ from pnoc_jax.data import info
 from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError, did_you_mean
-from pnoc_jax.io import records
+from pnoc_jax.io import atomic, records, weights
 from pnoc_jax.stages.common import stage
 
 _SETTINGS = 'config.json'
@@ -139,6 +139,16 @@ def stage_settings(entry: stage.Stage, config: PipelineConfig) -> dict[str, Any]
   return found
 
 
+def origins(entry: stage.Stage, config: PipelineConfig) -> dict[str, dict[str, str]]:
+  """The pretrained weights that a stage starts from, by config field, as its record keeps them."""
+  fields = {field: entry.lookup(config, field) for field in entry.declared(config)}
+  return {
+    f'{field}.init': weights.origin(value.init)
+    for field, value in fields.items()
+    if isinstance(value, settings.TrainingConfig) and value.init
+  }
+
+
 def splits(config: PipelineConfig) -> list[str]:
   """The splits that the run opens: those of which a stage makes or measures something.
 
@@ -234,7 +244,8 @@ def _compare(item: Planned, config: PipelineConfig) -> tuple[Status, list[str]]:
     return Status.DONE, faults
   begun = item.directory / _SETTINGS
   if begun.is_file():
-    return Status.RESUME, _differences(item, records.read_json(begun), config)
+    found = records.read_object(begun, {'settings': dict, 'inputs': dict})
+    return Status.RESUME, _differences(item, found, config)
   return Status.RUN, []
 
 
@@ -304,6 +315,7 @@ def begin(item: Planned, images: Mapping[str, str] | None = None) -> None:
   """
   set_aside(item)
   item.directory.mkdir(parents=True, exist_ok=True)
+  atomic.sweep(item.directory)
   if not (item.directory / _SETTINGS).is_file():
     begun = {'settings': item.settings, 'inputs': item.inputs, 'images': dict(images or {})}
     records.write_json(item.directory / _SETTINGS, begun)

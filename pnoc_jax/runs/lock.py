@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import atomic
 
 _FILE = '.lock'
 
@@ -19,10 +20,10 @@ def hold(workdir: Path) -> Iterator[None]:
   Where the file system knows no locks, a warning says so and the run goes on.
 
   Raises:
-    UserError: another run is at work there, or the directory cannot be written.
+    UserError: another run is at work there, the directory cannot be written, or its lock is a link.
   """
   try:
-    number = os.open(workdir / _FILE, os.O_WRONLY | os.O_CREAT, 0o666)
+    number = atomic.open_own(workdir / _FILE, os.O_WRONLY | os.O_CREAT)
   except OSError as error:
     raise UserError(f'{workdir} cannot be written: {error.strerror}') from error
   try:
@@ -39,6 +40,8 @@ def hold(workdir: Path) -> Iterator[None]:
 
 def trouble(workdir: Path) -> str | None:
   """What speaks against a run in a directory that is there, in words; changes nothing."""
+  if (workdir / _FILE).is_symlink():
+    return f'{workdir / _FILE} is a link, and a run writes through none: remove it'
   place = workdir / _FILE if (workdir / _FILE).is_file() else workdir
   number = os.open(place, os.O_RDONLY)
   try:

@@ -232,12 +232,13 @@ def _run_stage(
     graph.begin(item, changes.digests(item.stage, config, states))
     print(f'\n{name}', flush=True)
   hosts.barrier(f'{name}/begin')
+  origins = graph.origins(item.stage, config)
   start = time.monotonic()
   facts = item.stage.run(context(item, config, directories, runtime)) or {}
   seconds = time.monotonic() - start
   if hosts.is_main():
     try:
-      graph.finish(item, {'seconds': round(seconds, 1), **facts})
+      graph.finish(item, {'seconds': round(seconds, 1), **origins, **facts})
     except (TypeError, ValueError) as error:
       raise TypeError(
         f'the stage {name} gave facts that its record cannot hold, {facts!r}: {error}'

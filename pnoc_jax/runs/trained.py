@@ -1,10 +1,8 @@
 """A finished run's segmentation network, ready for images of any origin."""
 
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images, records, weights
+from pnoc_jax.io import images, records, sheets, weights
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import files, pictures
@@ -114,8 +112,8 @@ def _find(run: Path) -> tuple[dict, Path]:
   """A run's config, empty where there is none, and the directory of its segmentation network."""
   whole = not (run / weights.FILE).is_file()
   file = (run if whole else run.parent) / 'config.json'
-  config = records.read_json(file) if file.is_file() else {}
-  taken = files.lookup(config, 'inputs.segmentation')
+  config = records.read_object(file) if file.is_file() else {}
+  taken = files.lookup(config, 'inputs.segmentation', '')
   if not whole:
     return config, run
   return config, Path(taken) if taken else run / 'segmentation'
@@ -303,11 +301,8 @@ def _write_skipped(targets: _Targets, skipped) -> None:
   if not skipped:
     targets.record.remove(path)
     return
-  text = io.StringIO()
-  table = csv.writer(text)
-  table.writerow(('file', 'why'))
-  table.writerows(skipped)
-  targets.record.write(path, text.getvalue().encode(errors='backslashreplace'), '')
+  text = sheets.text(('file', 'why'), skipped)
+  targets.record.write(path, text.encode(errors='backslashreplace'), '')
 
 
 def _write(

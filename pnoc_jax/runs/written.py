@@ -28,7 +28,8 @@ class Written:
     self._folder, self._path = folder, folder / RECORD
     self._known: dict[str, dict[str, str]] = {}
     for line in records.read_jsonl(self._path):
-      if not isinstance(line, dict) or line.keys() != {'file', 'made_of', 'sha256'}:
+      fits = line.keys() == {'file', 'made_of', 'sha256'}
+      if not fits or not all(isinstance(x, str) for x in line.values()):
         raise UserError(
           f'{self._path} is not the record of label maps: name another directory for the output'
         )

@@ -184,7 +184,7 @@ def _fingerprint(directory: Path) -> str | None:
 def _is_current(path: Path, made_from: Mapping[str, Any]) -> bool:
   if made_from['fingerprint'] is None or not path.is_file():
     return False
-  found = records.read_json(path)
+  found = records.read_object(path)
   return all(found.get(key) == value for key, value in made_from.items())
 
 

@@ -19,6 +19,7 @@ from pnoc_jax.runs import graph
 from pnoc_jax.stages import classifier
 
 NAME = 'hub:timm/resnest269e.in1k'
+COMMIT = '0123456789' * 4
 
 
 class FakeHub(types.ModuleType):
@@ -32,7 +33,7 @@ class FakeHub(types.ModuleType):
   def hf_hub_download(self, repository, file, *, revision=None):
     self.calls.append((repository, file, revision))
     digest = hashlib.sha256(self.content).hexdigest()
-    blob, link = self.root / 'blobs' / digest, self.root / 'snapshots' / 'abc' / file
+    blob, link = self.root / 'blobs' / digest, self.root / 'snapshots' / COMMIT / file
     if not link.exists():
       if not self.online:
         # What the real one raises is a FileNotFoundError.
@@ -67,17 +68,29 @@ def fake(tmp_path, monkeypatch):
 
 
 def test_it_is_downloaded_once_and_then_found_without_a_connection(fake):
-  path = hub.fetch(NAME)
+  path = hub.fetch(NAME).path
   assert path.read_bytes() == b'weights'
-  assert hub.fetch(NAME) == path
+  assert hub.fetch(NAME).path == path
   assert fake.calls == [('timm/resnest269e.in1k', 'model.safetensors', None)]
   hub.fetch.cache_clear()
   fake.online = False
-  assert hub.fetch(NAME) == path
+  assert hub.fetch(NAME).path == path
   # As one path object, which is how configs hand it on; and in a revision.
   assert weights.find(NAME) == path
   assert weights.find(f'{NAME}@v1.0') == path
   assert fake.calls[-1] == ('timm/resnest269e.in1k', 'model.safetensors', 'v1.0')
+
+
+def test_what_was_downloaded_stands_in_the_stage_s_record(fake):
+  config = config_lib.PipelineConfig()
+  config.classifier.init = f'{NAME}@{COMMIT}'
+  found = {
+    'name': f'{NAME}@{COMMIT}',
+    'sha256': hashlib.sha256(b'weights').hexdigest(),
+    'revision': COMMIT,
+  }
+  assert graph.origins(classifier.STAGE, config) == {'classifier.init': found}
+  assert fake.calls[-1] == ('timm/resnest269e.in1k', 'model.safetensors', COMMIT)
 
 
 def test_without_a_connection_it_says_what_to_fetch_and_where_to_put_it(fake, tmp_path):
@@ -117,7 +130,7 @@ def test_without_the_package_it_says_what_to_install(fake, monkeypatch):
 @pytest.mark.parametrize('links', [True, False])
 def test_a_damaged_file_is_told(fake, links):
   fake.links = links
-  path = hub.fetch(NAME)
+  path = hub.fetch(NAME).path
   path.resolve().write_bytes(b'other')
   hub.fetch.cache_clear()
   with pytest.raises(UserError, match='is damaged: its sha256 is d9298a10'):

@@ -1,5 +1,9 @@
 """Images and masks survive the formats that people have."""
 
+import struct
+import subprocess
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,3 +101,32 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   monkeypatch.undo()
   assert [x.name for x in tmp_path.iterdir()] == ['x.png']
   np.testing.assert_array_equal(images.read_image(tmp_path / 'x.png'), old)
+
+
+@pytest.mark.parametrize('kind', ['EPS', 'PDF', 'ICO', 'SGI', 'TGA', 'JPEG2000'])
+def test_only_the_formats_that_are_meant_are_decoded(tmp_path, monkeypatch, kind):
+  monkeypatch.setattr(subprocess, 'Popen', lambda *_, **__: pytest.fail('a program was started'))
+  path = tmp_path / 'x.png'  # Whatever it is called.
+  Image.fromarray(_gradient(32, 32)).save(path, format=kind)
+  for file in (path, path.read_bytes()):
+    with pytest.raises(errors.UserError, match='of none of the formats JPEG, PNG, BMP'):
+      images.read_image(file)
+  with pytest.raises(errors.UserError, match=r'x\.png: this image'):
+    images.image_size(path)
+
+
+@pytest.mark.parametrize('kind', images.FORMATS)
+def test_the_formats_that_are_meant_are_told_by_their_content(tmp_path, kind):
+  path = tmp_path / 'x.jpg'
+  Image.fromarray(_gradient(32, 32)).save(path, format=kind)
+  assert images.read_image(path).shape == (32, 32, 3)
+
+
+def test_a_small_file_that_claims_a_huge_image_is_damaged(tmp_path):
+  images.write_png(tmp_path / 'x.png', np.zeros((8, 8), np.uint8))
+  data = bytearray((tmp_path / 'x.png').read_bytes())
+  data[16:24] = struct.pack('>II', 20_000, 20_000)
+  data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+  for read in (images.read_image, images.read_mask):
+    with pytest.raises(errors.UserError, match=r'claims 400 megapixels in \d+ bytes'):
+      read(bytes(data))

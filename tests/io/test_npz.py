@@ -1,5 +1,6 @@
 import ast
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -52,3 +53,28 @@ def test_objects_and_parts_of_arrays_are_refused(tmp_path):
         npz.read_array(file, name)
     with pytest.raises(ValueError):
       npz.read_header(file, 'raw')
+
+
+def _write(path, shape, content, dtype='<f2'):
+  """An archive of one array whose header claims a shape."""
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file, file.open('x.npy', 'w') as member:
+    header = {'descr': dtype, 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    member.write(content)
+
+
+@pytest.mark.parametrize('shape', [(1 << 40,), (1 << 31, 1 << 31), (10**30,)])
+def test_an_array_that_claims_gigabytes_takes_no_memory(tmp_path, shape):
+  _write(tmp_path / 'x.npz', shape, bytes(100))
+  tracemalloc.start()
+  with zipfile.ZipFile(tmp_path / 'x.npz') as file, pytest.raises(ValueError, match='claims'):
+    npz.read_array(file, 'x')
+  assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  tracemalloc.stop()
+
+
+@pytest.mark.parametrize('dtype', ['|O', '<i7', '|V99999999', '<U' + '9' * 30])
+def test_an_array_of_another_type_is_refused(tmp_path, dtype):
+  _write(tmp_path / 'x.npz', (1,), bytes(8), dtype)
+  with zipfile.ZipFile(tmp_path / 'x.npz') as file, pytest.raises(ValueError):
+    npz.read_array(file, 'x')

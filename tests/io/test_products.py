@@ -1,6 +1,7 @@
 """Products on disk: exact, repeatable, whole, and refused with a reason when they are not."""
 
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -187,3 +188,15 @@ def test_arrays_that_are_not_asked_for_stay_compressed(tmp_path):
     products.read_prior(path, arrays=('high',))
   products.write_walk(path, *_walk())
   np.testing.assert_array_equal(products.read_walk(path, arrays=()).keys, [0, 2, 5])
+
+
+def test_a_prior_that_is_far_larger_than_its_image_is_refused_before_it_is_unpacked(tmp_path):
+  path = tmp_path / 'a.npz'
+  high = np.zeros((1, 4000, 4000), np.float16)  # 32 MB in 32 kB.
+  arrays = {'keys': np.array([0, 1], np.int32), 'low': np.zeros((1, 1000, 1000), np.float32)}
+  np.savez_compressed(path, **arrays, high=high, logits=np.zeros(4, np.float32))
+  tracemalloc.start()
+  with pytest.raises(errors.UserError, match='but the image is'):
+    products.read_prior(path, size=(16, 16), num_classes=4)
+  assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  tracemalloc.stop()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
-from pnoc_jax.io import records
+from pnoc_jax.io import atomic, records
 
 
 class Colour(enum.Enum):
@@ -53,8 +53,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   assert path.stat().st_mode == (tmp_path / 'other').stat().st_mode
 
 
-def test_what_a_killed_write_left_behind_is_ignored_and_written_over(tmp_path):
-  path, left = tmp_path / 'metrics.jsonl', tmp_path / '.metrics.jsonl.tmp'
+def test_what_a_killed_write_left_behind_is_ignored_and_swept(tmp_path):
+  path, left = tmp_path / 'metrics.jsonl', tmp_path / '.metrics.jsonl.0123456789abcdef.tmp'
   for write in (
     lambda: records.write_json(path, {'step': 1}),
     lambda: records.keep_lines(path, lambda _: True),
@@ -63,6 +63,7 @@ def test_what_a_killed_write_left_behind_is_ignored_and_written_over(tmp_path):
     left.write_text('{"step": 7, "lo')
     assert records.read_jsonl(path) == before
     write()
+    atomic.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['metrics.jsonl']
     path.write_text('{"step": 1}\n')
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,19 @@ def test_unknown_kinds_and_missing_torch(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
   with pytest.raises(errors.UserError, match='needs PyTorch'):
     weights.import_weights(tmp_path / 'x.pth', 'resnet18')
+
+
+@pytest.mark.parametrize('version', ['2.5.1+cu124', '1.13.0'])
+def test_pth_is_not_read_by_a_torch_that_runs_code(tmp_path, monkeypatch, version):
+  torch = types.SimpleNamespace(__version__=version, load=lambda *_, **__: pytest.fail('was read'))
+  monkeypatch.setitem(sys.modules, 'torch', torch)
+  with pytest.raises(errors.UserError, match=r"x\.pth is not read .* install .*'torch>=2\.6'"):
+    weights.load_pretrained(_touched(tmp_path / 'x.pth'), {}, arch='resnet18')
+
+
+def _touched(path):
+  path.touch()
+  return path
 
 
 def test_pth_is_read_where_torch_is(tmp_path):

@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 
@@ -179,6 +181,71 @@ def test_ids_are_left_out_and_missing_splits_explained(packed):
   config = info.DatasetConfig('voc12', str(root), info.Storage.TFDS, masks='x')
   with pytest.raises(errors.UserError, match='what is packed has its own masks'):
     sources.open_source(config, 'val')
+
+
+@pytest.fixture
+def theirs(packed, tmp_path):
+  """A copy of a packed split, as somebody else may have changed it, and its root."""
+  place = tmp_path / 'output' / 'folder' / 'train'
+  shutil.copytree(packed[0] / 'output' / 'folder' / 'train', place)
+  return place / '1.0.0', tmp_path
+
+
+def _edit(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def test_ids_of_a_packed_split_write_nowhere_else(theirs):
+  place, root = theirs
+  _edit(place / 'metadata.json', lambda x: x['ids'].__setitem__(1, '../../other/weights'))
+  with pytest.raises(errors.UserError, match=r"'\.\./\.\./other/weights' leads to another folder"):
+    _open(root, 'folder', 'train')
+
+
+@pytest.mark.parametrize(
+  'change, wrong',
+  [
+    (lambda x: x['labels'].__setitem__(0, [3]), 'wrong are `labels`'),
+    (lambda x: x['labels'].pop(), 'wrong are `labels`'),
+    (lambda x: x['sizes'].__setitem__(0, [1 << 20, 1 << 20]), 'wrong are `sizes`'),
+    (lambda x: x['info'].update(palette=[['0)"><script>', 0, 0]] * 4), 'wrong are `palette`'),
+    (lambda x: x['info'].update(std=[0, 0, 0], name=7), 'wrong are `name`, `std`'),
+    (lambda x: x['info'].update(more=1), r"unknown fields \['more'\]"),
+    (lambda x: x.update(info=[], ids={}), '`info` is no JSON object'),
+    (lambda x: x.update(white=['a', 1]), 'wrong are `white`'),
+    (lambda x: x.clear(), 'not of launch/prepare'),
+  ],
+)
+def test_a_packed_split_of_another_form_is_refused(theirs, change, wrong):
+  place, root = theirs
+  _edit(place / 'metadata.json', change)
+  with pytest.raises(errors.UserError, match=wrong):
+    _open(root, 'folder', 'train')
+
+
+@pytest.mark.parametrize('key', ['pythonClassName', 'python_class_name', 'type'])
+def test_a_packed_split_imports_no_module_that_it_names(theirs, monkeypatch, key):
+  place, root = theirs
+  (root / 'evil_module.py').write_text('raise SystemExit("was imported")')
+  monkeypatch.syspath_prepend(root)
+  features = json.loads((place / 'features.json').read_text())
+  mask = features['featuresDict']['features']['mask']
+  del mask['pythonClassName']
+  mask |= {key: 'evil_module.Feature', 'content': {}}
+  (place / 'features.json').write_text(json.dumps(features))
+  with pytest.raises(errors.UserError, match=r"names the class 'evil_module\.Feature'"):
+    _open(root, 'folder', 'train')
+
+
+@pytest.mark.parametrize('file', ['features.json', 'dataset_info.json', 'metadata.json'])
+@pytest.mark.parametrize('content', [b'{', b'[' * 100_000, b'\xff', b'7'])
+def test_a_damaged_packed_split_is_told(theirs, file, content):
+  place, root = theirs
+  (place / file).write_bytes(content)
+  with pytest.raises(errors.UserError, match=re.escape(str(place))):
+    _open(root, 'folder', 'train')
 
 
 def test_a_bucket_gets_a_copy_of_what_is_packed_here(packed, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
-from pnoc_jax.io import records
+from pnoc_jax.io import records, terminal
 from pnoc_jax.report import build, confusion, examples, files, published, refinement, tables
 from tests.report import toy_run
 from tests.report.toy_run import STAGES
@@ -31,6 +31,38 @@ def test_a_whole_run_gives_one_self_contained_page(tmp_path):
   assert 'class="note"' not in text
   # The same files give the same page.
   assert _page(tmp_path) == text
+
+
+HOSTILE = ('"><script>x</script>', '$\\frac{', '_hidden', "'onload=x", '\x1b[2J', '</svg>', '&lt;')
+
+
+def test_names_are_shown_and_never_obeyed(tmp_path):
+  toy_run.write_run(tmp_path)
+  # Somebody else's results: a name is a class, a split, and the name of the run.
+  for path in sorted((tmp_path / 'evaluation').glob('*.json')):
+    result = records.read_json(path)
+    if 'confusion' in result:
+      size = len(HOSTILE)
+      matrix = np.eye(size, size + 1) * 9
+      matrix[0, 1] = 1
+      names = dict.fromkeys(HOSTILE, 50.0)
+      result |= {'iou': names, 'fp_class': names, 'fn_class': names, 'confusion': matrix.tolist()}
+      result |= {'absent': list(HOSTILE)}
+      records.write_json(path, result)
+    score, _, split = path.stem.rpartition('_')
+    for name in (x for x in HOSTILE if '/' not in x and '\x1b' not in x):
+      records.write_json(path.with_name(f'{score}_{split}{name}.json'), result)
+      (tmp_path / 'priors' / f'{split}{name}').mkdir(exist_ok=True)
+  config = records.read_json(tmp_path / 'config.json')
+  records.write_json(tmp_path / 'config.json', config | {'name': ' '.join(HOSTILE)})
+  records.write_json(tmp_path / files.REMARKS, {HOSTILE[0]: [HOSTILE[0], HOSTILE[4]]})
+  text = _page(tmp_path, images=1)
+  found = toy_run.Checker(text)
+  assert len(found.ids) == len(set(found.ids))
+  assert '<script' not in text and '\x1b' not in text and 'onload=x"' not in text
+  assert '_hidden' in text and '$\\frac{' in text and r'\x1b[2J' in text
+  assert all(address.startswith(('#', 'data:')) for address in found.addresses)
+  assert '\x1b' not in terminal.visible(build.terminal_tables(tmp_path, STAGES))
 
 
 def test_missing_and_damaged_files_become_notes(tmp_path):

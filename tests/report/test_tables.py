@@ -34,3 +34,9 @@ def test_ablation_gives_mean_and_standard_deviation_of_each_group():
   assert lines[2] == '| vanilla | 1 | 60.0 | 40.0 | 10.0 | 20.0 | 0.30 |'
   assert lines[3] == '| P-NOC | 2 | 72.0 ± 2.8 | 40.0 | 10.0 | 20.0 | 0.30 |'
   assert '72.0 ± 2.8' in tables.ablation(runs)
+
+
+def test_a_name_in_markdown_begins_no_cell_and_no_row():
+  result = {'miou': 50.0, 'iou': {'a': 50.0}}
+  lines = tables.ablation_markdown([('a|b\n# c', result)]).splitlines()
+  assert len(lines) == 3 and lines[2].startswith(r'| a\|b # c | 1 |')

@@ -1,13 +1,10 @@
 """Reads every file of a split before work starts, so that a broken one is found then, by name."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import pathlib
-import socket
 from collections.abc import Callable
 from concurrent import futures
 
@@ -16,7 +13,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import atomic
+from pnoc_jax.io import atomic, sheets
 
 _FORMAT = 1  # The stamp's format; a check that looks at more things gets a new number.
 
@@ -109,11 +106,7 @@ def screen(
 
 def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
   """Writes the problems as a csv table `id,problem`, atomically."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['id', 'problem'])
-  writer.writerows((x.id, x.what) for x in problems)
-  _write(path, text.getvalue())
+  _write(path, sheets.text(('id', 'problem'), [(x.id, x.what) for x in problems]))
 
 
 def examine(
@@ -169,11 +162,10 @@ def _read_stamp(path):
   try:
     stamp = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     return stamp['digest'] if stamp['format'] == _FORMAT else None
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     return None
 
 
 def _write(path, text):
   # All processes of a run check, and they write the same.
-  writer = f'.{socket.gethostname()}-{os.getpid()}'
-  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')), writer=writer)
+  atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')))

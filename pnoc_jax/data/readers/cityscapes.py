@@ -10,6 +10,8 @@ classes that the mask shows, or those of a list with lines `<id>,0|1|13` (evalua
 of a table. `test` has neither masks nor labels.
 """
 
+import re
+
 import numpy as np
 
 from pnoc_jax import types
@@ -120,7 +122,7 @@ def _ids(config, split, found, problems):
 def _parse_label(line, numbers, problems):
   label = np.zeros(len(CLASSES), np.float32)
   for text in filter(None, (x.strip() for x in numbers.split('|'))):
-    if not text.isdecimal() or int(text) > max(_TRAIN_IDS):
+    if not re.fullmatch('[0-9]{1,9}', text) or int(text) > max(_TRAIN_IDS):
       problems.append(f'the line {line!r} has the label {text!r}, expected 0 to 18')
     elif int(text) in _TRAIN_IDS:
       label[_TRAIN_IDS.index(int(text))] = 1

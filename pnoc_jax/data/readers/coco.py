@@ -11,6 +11,7 @@ Classes are the 80 categories in the order of their ids, numbered without gaps.
 """
 
 import pathlib
+import re
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def _ids(config, split, folder, index, problems):
 def _parse_id(line, part):
   """The id of a line: a file's name with or without its ending, or a number."""
   name = pathlib.PurePosixPath(line.split()[0]).name.removesuffix('.jpg')
-  return f'COCO_{part}_{int(name):012d}' if name.isdecimal() else name
+  return f'COCO_{part}_{int(name):012d}' if re.fullmatch('[0-9]{1,12}', name) else name
 
 
 def _numbers(ids, index, config, problems):

@@ -15,6 +15,7 @@ import numpy as np
 
 from pnoc_jax import errors
 from pnoc_jax.data import cache
+from pnoc_jax.data import names as naming
 from pnoc_jax.data.readers import lists, regions
 
 _FORMAT = 3  # Of the arrays; part of the cache's key.
@@ -87,7 +88,8 @@ def _read(path: pathlib.Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
     codes = [] if problems else _codes(images, entries, numbers, problems)
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
-  except (ValueError, KeyError, TypeError, IndexError, OverflowError, OSError) as error:
+  # What JSON holds can be of any form, nested as deeply as it likes, and a number of any size.
+  except Exception as error:
     raise errors.UserError(
       f'{path}: cannot be read as COCO annotations ({type(error).__name__}: {error})'
     ) from error
@@ -153,6 +155,8 @@ def _numbers(images: Sequence[dict[str, Any]], problems: list[str]) -> dict[int,
   names, numbers = {}, {}
   for place, image in enumerate(images):
     key, name = image['id'], image['file_name']
+    if fault := naming.text_fault(name, naming.LONGEST_ID + len('.jpg')):
+      problems.append(f'images: the file name of the id {key!r:.40} {fault}')
     if name in names:
       problems.append(
         f'images: {name} is listed under the ids {names[name]} and {key}; join their annotations '

@@ -9,7 +9,6 @@ Without lists `val` is a tenth of the ids and `train` the others, the same ones 
 The reference draws a tenth too, but another one. There are no masks.
 """
 
-import csv
 import pathlib
 from collections.abc import Sequence
 
@@ -135,24 +134,27 @@ def read_channels(
 
 
 def _read_table(path, table, problems):
-  rows = csv.DictReader(lists.read_lines(path, problems))
-  if not {'ID', 'Label'} <= set(rows.fieldnames or ()):
-    problems.append(f'{path.name}: its columns are {rows.fieldnames}, expected ID and Label')
+  rows = lists.read_table(path, problems)
+  columns = rows[0][1] if rows else None
+  if columns is None or not {'ID', 'Label'} <= set(columns):
+    problems.append(f'{path.name}: its columns are {columns}, expected ID and Label')
     return
-  for row in rows:
+  numbers = {str(k): k for k in range(len(CLASSES))}
+  for line, cells in rows[1:]:
+    row = dict(zip(columns, cells))
     label = np.zeros(len(CLASSES), np.float32)
-    for text in (row['Label'] or '').split('|'):
-      if not text.strip().isdecimal() or int(text) >= len(CLASSES):
+    for text in row.get('Label', '').split('|'):
+      if text.strip() not in numbers:
         problems.append(
-          f'{path.name}, line {rows.line_num}: the label {row["Label"]!r} is not of numbers 0 to '
+          f'{path.name}, line {line}: the label {row.get("Label")!r} is not of numbers 0 to '
           f'{len(CLASSES) - 1} with | between'
         )
         break
-      label[int(text)] = 1
-    key = (row['ID'] or '').strip()
+      label[numbers[text.strip()]] = 1
+    key = row['ID'].strip()
     if not np.array_equal(table.setdefault(key, label), label):
       problems.append(
-        f'{path.name}, line {rows.line_num}: the id {key!r} has a row of other labels already, '
+        f'{path.name}, line {line}: the id {key!r} has a row of other labels already, '
         f'here or in {" or ".join(_TABLES)}; keep one'
       )
 

@@ -33,6 +33,24 @@ def read_lines(path: pathlib.Path, problems: list[str]) -> list[str]:
   except UnicodeDecodeError as error:
     problems.append(f'{path.name}: not UTF-8 text ({error.reason} at byte {error.start})')
     return []
+  except OSError as error:
+    problems.append(f'{path.name}: cannot be read ({error.strerror})')
+    return []
+
+
+def read_table(path: pathlib.Path, problems: list[str]) -> list[tuple[int, list[str]]]:
+  """The rows of a csv table that are not blank, each with the number of its last line.
+
+  Args:
+    path: the table.
+    problems: what is wrong is appended here.
+  """
+  rows = csv.reader(read_lines(path, problems))
+  try:
+    return [(rows.line_num, row) for row in rows if any(x.strip() for x in row)]
+  except csv.Error as error:
+    problems.append(f'{path.name}, line {rows.line_num}: {error}')
+    return []
 
 
 def read_ids(
@@ -73,15 +91,13 @@ def read_labels(
   """
   numbers = {name.replace(' ', '_'): i for i, name in enumerate(names[1:])}
   table = {}
-  rows = csv.reader(read_lines(path, problems))
-  header = [x.strip() for x in next(rows, [])]
+  rows = read_table(path, problems)
+  header = [x.strip() for x in rows[0][1]] if rows else []
   if header != ['id', 'labels']:
     problems.append(f'{path.name}: the first line is {",".join(header)!r}, not "id,labels"')
     return table
-  for row in rows:
-    if not any(x.strip() for x in row):
-      continue
-    where = f'{path.name}, line {rows.line_num}'
+  for line, row in rows[1:]:
+    where = f'{path.name}, line {line}'
     if len(row) != 2:
       problems.append(f'{where}: {len(row)} columns, not 2; separate labels by spaces')
       continue

@@ -10,6 +10,7 @@ f32[K], 'mask': a PNG, or nothing}; `packing.contents` says which bytes these ar
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,18 @@ from pnoc_jax.io import images, ranges
 
 _VERSION = '1.0.0'
 _LAST = 'dataset_info.json'  # The last file that a builder writes.
+_FEATURES = 'features.json'
+# The classes that a packed split is made of. TFDS imports the module of any class that is named.
+_CLASSES = frozenset(
+  f'tensorflow_datasets.core.features.{x}'
+  for x in (
+    'features_dict.FeaturesDict',
+    'scalar.Scalar',
+    'sequence_feature.Sequence',
+    'tensor_feature.Tensor',
+    'text_feature.Text',
+  )
+)
 
 
 def pack(
@@ -189,15 +202,44 @@ def _find(root, name, split):
 
 
 def _open(path, split, exclude=frozenset()):
+  metadata: Any = _builder(path).info.metadata
+  try:
+    packing.check_metadata(metadata)
+  except ValueError as error:
+    raise errors.UserError(f'{path} is not of launch/prepare.py: {error}') from error
+  return PackedSource(path, split, metadata, exclude)
+
+
+def _builder(path: str) -> Any:
+  """TFDS's reader of a directory, of which nothing is imported that its files may name.
+
+  Raises:
+    UserError: the directory is damaged, or not of launch/prepare.py.
+  """
   import tensorflow_datasets as tfds
 
   try:
-    metadata: Any = tfds.builder_from_directory(path).info.metadata
-    return PackedSource(path, split, metadata, exclude)
-  except (KeyError, TypeError) as error:
+    _check_features(json.loads((tfds.core.Path(path) / _FEATURES).read_text()))
+    builder = tfds.builder_from_directory(path)
+    _ = builder.info.metadata  # It is read when it is asked for.
+    return builder
+  # TFDS raises AssertionError, ParseError of protobuf, KeyError and more for broken files.
+  except Exception as error:
     raise errors.UserError(
-      f'{path} is not of launch/prepare.py ({type(error).__name__}: {error})'
+      f'{path} is not of launch/prepare.py, or it is damaged ({type(error).__name__}: {error})'
     ) from error
+
+
+def _check_features(found: Any) -> None:
+  """Raises ValueError if a part of `features.json` is of a class that no packed split has."""
+  for key, value in found.items() if isinstance(found, dict) else ():
+    # `type` is an older form of the same.
+    if key in ('pythonClassName', 'python_class_name', 'type') and value not in _CLASSES:
+      raise ValueError(f'{_FEATURES} names the class {value!r}, which no packed split has')
+    _check_features(value)
+  if isinstance(found, list):
+    for value in found:
+      _check_features(value)
 
 
 class PackedSource:
@@ -260,19 +302,26 @@ class PackedSource:
 
   def contents(self, index: int) -> tuple[list[bytes], bytes]:
     """The bytes of the image's files, and those of the mask's file or none."""
-    record = self._data()[self._indices[index]]
-    if record['id'].decode() != self.ids[index]:
+    try:
+      record = self._data()[self._indices[index]]
+      key, found, mask = record['id'].decode(), list(record['files']), record['mask']
+    except errors.UserError:
+      raise
+    # ArrayRecord, protobuf and TFDS have errors of their own for broken records.
+    except Exception as error:
       raise errors.UserError(
-        f'{self.path}: the record of {self.ids[index]} is of {record["id"].decode()}; pack again'
+        f'{self.path}: the record of {self.ids[index]} cannot be read '
+        f'({type(error).__name__}: {error}); pack again'
+      ) from error
+    if key != self.ids[index]:
+      raise errors.UserError(
+        f'{self.path}: the record of {self.ids[index]} is of {key!r}; pack again'
       )
-    return list(record['files']), record['mask']
+    return found, mask
 
   def _data(self):
     if self._records is None:
-      import tensorflow_datasets as tfds
-
-      builder: Any = tfds.builder_from_directory(self.path)
-      self._records = builder.as_data_source(split=self.split)
+      self._records = _builder(self.path).as_data_source(split=self.split)
     return self._records
 
   def _decode(self, files):
