@@ -24,6 +24,8 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
 _DENSEST = 10_000  # Pixels to a byte.
 _FAIR = 1 << 25  # Pixels.
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations that swap height and width.
+# Steps along rows and columns of the other orientations, after the swap.
+_TURNS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
 def read_image(
@@ -129,6 +131,27 @@ def image_size(file: str | os.PathLike, *, upright: bool = True) -> tuple[int, i
     stored = upright and image.format != 'TIFF'
     turned = stored and image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
     return (width, height) if turned else (height, width)
+
+
+def turn(mask: np.ndarray, file: str | os.PathLike) -> np.ndarray:
+  """A mask on the stored pixels of an image, turned as `read_image` turns the image.
+
+  Args:
+    mask: u8[H, W].
+    file: of the image.
+
+  Returns:
+    u8[H, W], or [W, H] of an image that lies on its side.
+
+  Raises:
+    UserError: the file is missing or no image.
+  """
+  with _open(file, 'image') as image:
+    turned = 1 if image.format == 'TIFF' else image.getexif().get(_EXIF_ORIENTATION, 1)
+  if turned in _SIDEWAYS:
+    mask = mask.T
+  rows, columns = _TURNS.get(turned, (1, 1))
+  return np.ascontiguousarray(mask[::rows, ::columns])
 
 
 def image_mode(file: str | os.PathLike) -> str:

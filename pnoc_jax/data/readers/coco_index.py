@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from pnoc_jax import errors
+from pnoc_jax import errors, types
 from pnoc_jax.data import cache
 from pnoc_jax.data import names as naming
 from pnoc_jax.data.readers import lists, regions
 
-_FORMAT = 3  # Of the arrays; part of the cache's key.
+_FORMAT = 4  # Of the arrays; part of the cache's key.
 
 
 class Index:
@@ -29,6 +29,7 @@ class Index:
 
     Args:
       arrays: of N images with R regions, whose codes are of T bytes in all:
+        'classes' str[K], names of the categories in the order of their numbers;
         'names' str[N], of the files;
         'sizes' i32[N, 2] (H, W);
         'owners' i32[R], the image of a region, ascending;
@@ -37,6 +38,11 @@ class Index:
         'codes' u8[T], as `regions.encode` returns them.
     """
     self._arrays = arrays
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """The categories' names, in the order of their numbers."""
+    return tuple(self._arrays['classes'].tolist())
 
   def names(self) -> list[str]:
     """The images' file names."""
@@ -59,26 +65,28 @@ class Index:
     return regions.paint(painted, tuple(self._arrays['sizes'][image].tolist()))
 
 
-def open_index(path: pathlib.Path, classes: Sequence[str]) -> Index:
+def open_index(path: pathlib.Path, classes: Sequence[str] | None) -> Index:
   """The index of an annotation file: from the cache, or read now and kept there.
 
   Args:
     path: of `instances_*.json`.
-    classes: names of the categories; the order of their numbers in the file.
+    classes: names of the categories; the order of their numbers in the file. None takes those of
+      the file.
 
   Raises:
     UserError: the file is broken or of other categories.
   """
-  what = _FORMAT, tuple(classes)
+  what = _FORMAT, None if classes is None else tuple(classes)
   return Index(cache.arrays('coco', [path], what, lambda: _read(path, classes)))
 
 
-def _read(path: pathlib.Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path, classes: Sequence[str] | None) -> dict[str, np.ndarray]:
   problems = []
   try:
     with open(path, encoding='utf-8') as file:
       content = json.load(file, object_hook=_shrink)
-    values = _values(_entries(content, 'categories', ('id', 'name')), classes)
+    categories = _entries(content, 'categories', ('id', 'name'))
+    values = _values(categories, classes)
     images = _entries(content, 'images', ('id', 'file_name', 'height', 'width'))
     images = sorted(images, key=lambda x: x['file_name'])
     numbers = _numbers(images, problems)
@@ -96,6 +104,7 @@ def _read(path: pathlib.Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
   if problems:
     raise errors.UserError(lists.describe(path, problems))
   return {
+    'classes': np.array([x['name'] for x in sorted(categories, key=lambda x: x['id'])], str),
     'names': np.array([x['file_name'] for x in images], str),
     'sizes': np.array([(x['height'], x['width']) for x in images], np.int32).reshape(-1, 2),
     'owners': np.array([numbers[x['image_id']] for x in entries], np.int32),
@@ -135,19 +144,31 @@ def _entries(content: Any, name: str, fields: Sequence[str]) -> list[dict[str, A
   return entries
 
 
-def _values(categories: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[int, int]:
+def _values(categories: Sequence[dict[str, Any]], classes: Sequence[str] | None) -> dict[int, int]:
   """{category id: 1..K}."""
   for number, count in collections.Counter(x['id'] for x in categories).items():
     if count > 1:
       raise errors.UserError(f'{count} categories have the id {number}; give each one of its own')
   ordered = sorted(categories, key=lambda x: x['id'])
   found = tuple(x['name'] for x in ordered)
-  if found != tuple(classes):
+  if classes is None:
+    _check_names(found)
+  elif found != tuple(classes):
     other = [x for x in found if x not in classes] or [x for x in classes if x not in found]
     raise errors.UserError(
       f'its {len(found)} categories are not the {len(classes)} of this data set, e.g. {other[:3]}'
     )
   return {x['id']: i + 1 for i, x in enumerate(ordered)}
+
+
+def _check_names(found: Sequence[Any]) -> None:
+  for name, count in collections.Counter(found).items():
+    if not isinstance(name, str) or not name.strip():
+      raise errors.UserError(f'a category is named {name!r}; give each one a name')
+    if count > 1:
+      raise errors.UserError(f'{count} categories are named {name!r}; join them under one id')
+  if len(found) > types.VOID - 1:
+    raise errors.UserError(f'it has {len(found)} categories; at most {types.VOID - 1} can be used')
 
 
 def _numbers(images: Sequence[dict[str, Any]], problems: list[str]) -> dict[int, int]:

@@ -1,9 +1,10 @@
 """Bring your own data: a folder of images, a table of labels, lists of ids, and optional masks.
 
   classes.txt          one class a line, the background first
-  image_labels.csv     header `id,labels`; labels are class names separated by spaces
+  image_labels.csv     header `id,labels`; labels are class names separated by spaces, and a space
+                       within a name is written as `_`
   splits/<split>.txt   ids, one a line
-  images/<id>.jpg      or .jpeg, .png; shown upright if EXIF says so
+  images/<id>.jpg      or .jpeg, .png, .bmp, .tif, .tiff, .webp; shown upright if EXIF says so
   masks/<id>.png       optional: palette or grey PNG of indices, 0 background, 255 void, as upright
 
 Opening a folder reads the lists and the names of the files, not the images: `checks` reads these.
@@ -17,7 +18,7 @@ from pnoc_jax import errors, types
 from pnoc_jax.data import deep, info
 from pnoc_jax.data.readers import files, lists, remarks
 
-SUFFIXES = ('.jpg', '.jpeg', '.png')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str]) -> info.Source:
@@ -85,8 +86,10 @@ def _read_classes(path, problems):
   for name, count in collections.Counter(names).items():
     if count > 1:
       problems.append(f'classes.txt: {name!r} is given {count} times')
-    if len(name.split()) > 1:
-      problems.append(f'classes.txt: {name!r} has a space; labels are separated by spaces')
+  written = collections.Counter(lists.written(name) for name in set(names))
+  for name in names:
+    if written[lists.written(name)] > 1:
+      problems.append(f'classes.txt: {name!r} is written in labels as another class is; rename it')
   if not 2 <= len(names) <= types.VOID:
     problems.append(
       f'classes.txt: {len(names)} names; give the background first, then 1 to 254 classes'

@@ -89,7 +89,7 @@ def read_labels(
     names: the background, then the K classes.
     problems: what is wrong is appended here.
   """
-  numbers = {name.replace(' ', '_'): i for i, name in enumerate(names[1:])}
+  numbers = {written(name): i for i, name in enumerate(names[1:])}
   table = {}
   rows = read_table(path, problems)
   header = [x.strip() for x in rows[0][1]] if rows else []
@@ -147,9 +147,14 @@ def own_labels(
   return labels
 
 
+def written(name: str) -> str:
+  """The name of a class as a table of labels has it, where spaces separate names."""
+  return '_'.join(name.split())
+
+
 def hint(name: str, names: Sequence[str]) -> str:
   """A hint at the class that a wrong name may mean; `names` begins with the background."""
-  names = [x.replace(' ', '_') for x in names]
+  names = [written(x) for x in names]
   if names and name == names[0]:
     return '; the background is no label: leave the field empty for an image without a class'
   near = difflib.get_close_matches(name.lower(), [x.lower() for x in names[1:]], 1, 0.5)

@@ -106,7 +106,7 @@ def test_missing_things_are_named(root, tmp_path):
   'file, old, new, expected',
   [
     ('classes.txt', 'dog', 'cat', "'cat' is given 2 times"),
-    ('classes.txt', 'dog', 'hot dog', 'has a space'),
+    ('classes.txt', 'dog', 'hot dog\nhot_dog', "'hot_dog' is written in labels as another"),
     ('image_labels.csv', 'id,labels', 'name,label', 'not "id,labels"'),
     ('image_labels.csv', 'a,cat', 'a,cat,dog', '3 columns'),
     ('image_labels.csv', 'b,dog', 'a,dog', 'has a row already'),

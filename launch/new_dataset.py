@@ -1,0 +1,118 @@
+"""Makes a data set of own photographs from the layout that they are in.
+
+`python launch/new_dataset.py --from=directories --input=DIR --output=ROOT`
+
+Layouts:
+{layouts}
+
+Images are linked (`--copy` copies them) and never changed. Where the layout has no splits, a fifth
+of the images validates, so that each class is in both. What is ambiguous is refused by its name.
+Writes the `folder` layout and `contact_sheet.png`, and prints the commands that come next.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import terminal
+
+if TYPE_CHECKING:
+  from pnoc_jax.data.layouts import writer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Reads the arguments, writes the data set and a summary; returns the exit code."""
+  terminal.accept_all_text()
+  from pnoc_jax.data.layouts import found, rows
+
+  layouts = '\n'.join(f'  {name:13} {row.what}' for name, row in rows.TABLE.items())
+  parser = argparse.ArgumentParser(
+    description=(__doc__ or '').format(layouts=layouts),
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--from', required=True, choices=list(rows.TABLE), dest='layout')
+  parser.add_argument('--input', required=True, type=Path, help='its directory or file')
+  parser.add_argument('--output', required=True, type=Path, help='the new directory')
+  parser.add_argument('--images', type=Path, help='where the images lie; by default in the input')
+  parser.add_argument('--val', type=_share, default=0.2, help='share of images that validate')
+  parser.add_argument('--seed', type=int, default=0, help='of the draw of these')
+  parser.add_argument('--copy', action='store_true', help='copy images in place of linking them')
+  parser.add_argument('--masks', action='store_true', help='make masks of outlines (coco)')
+  parser.add_argument(
+    '--negative', action='append', default=[], help='a name that stands for no class; repeatable'
+  )
+  parser.add_argument('--file_column', default='', help='of a table: the column of files')
+  parser.add_argument('--label_columns', default='', help='of a table: one column, or one a class')
+  parser.add_argument(
+    '--separator', default='', help="of a table: stands between two names; 'none' for nothing"
+  )
+  arguments = parser.parse_args(argv)
+  if arguments.masks and arguments.layout != 'coco':
+    parser.error('--masks is for --from=coco: the other layouts have no outlines that are read')
+  request = found.Request(
+    input=arguments.input,
+    images=arguments.images,
+    negative=tuple(arguments.negative),
+    masks=arguments.masks,
+    file_column=arguments.file_column,
+    label_columns=tuple(x.strip() for x in arguments.label_columns.split(',') if x.strip()),
+    separator=arguments.separator,
+  )
+  from pnoc_jax.data.layouts import writer
+
+  options = writer.Options(share=arguments.val, seed=arguments.seed, copy=arguments.copy)
+  try:
+    layout = rows.TABLE[arguments.layout].read(request)
+    written = writer.write(layout, arguments.output, options, _bar)
+    _sheet(arguments.output)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  print(_summary(written, arguments.output))
+  return 0
+
+
+def _share(text: str) -> float:
+  share = float(text)
+  if not 0 < share < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+  return share
+
+
+def _bar(items: Iterable) -> Iterable:
+  import tqdm
+
+  return tqdm.tqdm(items, unit='image', leave=False)
+
+
+def _sheet(root: Path) -> None:
+  """Opens what was written, as a run will, and shows some of it."""
+  from pnoc_jax.data.readers import folder
+  from pnoc_jax.report import sheet
+
+  sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
+
+
+def _summary(written: 'writer.Written', root: Path) -> str:
+  parts = list(written.totals)
+  width = max(len(x) for x in (*written.classes, '(no class)'))
+  lines = [f'{"images":{width}}' + ''.join(f'{x:>8}' for x in parts)]
+  for name in (*written.classes, ''):
+    numbers = [written.counts[x][name] for x in parts]
+    if name or any(numbers):
+      lines.append(f'{name or "(no class)":{width}}' + ''.join(f'{n:8}' for n in numbers))
+  lines.append(f'{"in all":{width}}' + ''.join(f'{written.totals[x]:8}' for x in parts))
+  lines += [f'note: {x}' for x in written.remarks]
+  lines += ['', f'Look at {root / "contact_sheet.png"}, then:']
+  config = f'--config=configs/pnoc_folder.py --config.dataset.root={root}'
+  lines += [f'  python launch/{x}.py {config}' for x in ('doctor', 'run')]
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

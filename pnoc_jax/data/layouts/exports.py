@@ -1,0 +1,120 @@
+"""What annotation tools write: Label Studio's JSON and CVAT's XML, with classes of whole images."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from pnoc_jax.data.layouts import found, voc
+from pnoc_jax.errors import UserError
+
+_CHOICES = ('choices', 'taxonomy', 'labels')  # Of Label Studio, each beside `...labels` of regions.
+
+
+def read_label_studio(request: found.Request) -> found.Found:
+  """Reads an export JSON or JSON-MIN: choices, and the labels of regions, of each image.
+
+  Tasks that nobody has annotated are left out. What two people answered differently is refused.
+
+  Raises:
+    UserError: the file is no such export, an image is not there, or answers differ.
+  """
+  path = request.input
+  try:
+    tasks = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f'{path} cannot be read as JSON ({error!s:.80})') from error
+  if not isinstance(tasks, list) or not all(isinstance(x, dict) for x in tasks):
+    raise UserError(f'{path} is no list of tasks; export as JSON or JSON-MIN')
+  images = found.Images(request.images or path.parent)
+  examples, problems, bare = [], [], 0
+  for place, task in enumerate(tasks):
+    about = f'task {task.get("id", place)}'
+    fields = task['data'] if isinstance(task.get('data'), dict) else task
+    named = (images.find(x) for x in fields.values() if isinstance(x, str) and x)
+    files = {x for x in named if x is not None}
+    answers = _answers(task)
+    if not answers:
+      bare += 1
+    elif len(files) != 1:
+      said = 'none' if not files else f'{len(files)}'
+      problems.append(f'{about}: {said} of its values names an image below {images.root}')
+    elif len(set(answers)) > 1:
+      texts = ' and '.join(sorted(', '.join(sorted(x)) or 'nothing' for x in set(answers)))
+      problems.append(f'{about} was answered in different ways, {texts}: keep one annotation')
+    else:
+      examples.append(found.Example(files.pop(), answers[0] - set(request.negative)))
+  found.refuse(path, problems)
+  remarks = images.left_out()
+  if bare:
+    remarks.append(f'{found.count(bare, "task")} without an annotation left out')
+  return found.Found(examples, remarks=tuple(remarks))
+
+
+def _answers(task: Mapping[str, Any]) -> list[frozenset[str]]:
+  """The names that each person who annotated a task gave it."""
+  annotations = task.get('annotations', task.get('completions'))
+  if isinstance(annotations, list):
+    kept = [x for x in annotations if isinstance(x, dict) and not x.get('was_cancelled')]
+    return [
+      frozenset(
+        name
+        for result in x.get('result', [])
+        if isinstance(result, dict) and isinstance(result.get('value'), dict)
+        for name in _names(result['value'])
+      )
+      for x in kept
+    ]
+  # JSON-MIN: the answers are fields of the task, as a name, a list, or {'choices': [...]}.
+  given = {k: v for k, v in task.items() if k.lower() in (*_CHOICES, 'choice', 'label')}
+  return [frozenset(x for v in given.values() for x in _texts(v))] if given else []
+
+
+def _names(value: Mapping[str, Any]) -> Iterator[str]:
+  for key, names in value.items():
+    if key in _CHOICES or key.endswith('labels'):
+      yield from _texts(names)
+
+
+def _texts(value: Any) -> Iterator[str]:
+  """All texts within lists and mappings; of a path in a taxonomy, its last name."""
+  if isinstance(value, str):
+    yield value.strip()
+  elif isinstance(value, Sequence):
+    if value and all(isinstance(x, list) for x in value):
+      value = [x[-1] for x in value if x]
+    for x in value:
+      yield from _texts(x)
+  elif isinstance(value, Mapping):
+    yield from _names(value)
+
+
+def read_cvat(request: found.Request) -> found.Found:
+  """Reads `annotations.xml` of "CVAT for images 1.1": tags, and the labels of shapes.
+
+  Raises:
+    UserError: the file is no such export, or an image is not there.
+  """
+  path = request.input
+  path = path / 'annotations.xml' if path.is_dir() else path
+  try:
+    root = ElementTree.parse(path).getroot()
+  except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
+    raise UserError(f'{path} cannot be read as XML ({error})') from error
+  entries = root.findall('image')
+  if root.tag != 'annotations' or not entries:
+    raise UserError(f'{path} has no <image> in <annotations>; export as "CVAT for images 1.1"')
+  images = found.Images(request.images or path.parent)
+  examples, problems = [], []
+  for entry in entries:
+    file = images.find(entry.get('name', ''))
+    labels = {x.get('label', '').strip() for x in entry if x.get('label') is not None}
+    if file is None:
+      problems.append(f'there is no image {entry.get("name")!r} below {images.root}')
+    else:
+      split = found.split_of(entry.get('subset', ''))
+      examples.append(found.Example(file, frozenset(labels - set(request.negative)), split))
+  found.refuse(path, problems)
+  names = [(x.text or '').strip() for x in root.findall('meta//labels/label/name')]
+  classes = tuple(dict.fromkeys(x for x in names if x and x not in request.negative))
+  return found.Found(examples, classes, voc.unlisted(images, examples))
