@@ -92,8 +92,8 @@ def _bar(items: Iterable) -> Iterable:
 
 def _sheet(root: Path) -> None:
   """Opens what was written, as a run will, and shows some of it."""
+  from pnoc_jax.data.layouts import sheet
   from pnoc_jax.data.readers import folder
-  from pnoc_jax.report import sheet
 
   sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
 

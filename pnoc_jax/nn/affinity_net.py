@@ -76,7 +76,8 @@ class EdgeBranch(nn.Module):
       x = layers.Conv(self.width, name=f'conv_{name}')(x)
       x = layers.GroupNorm(self.groups, name=f'norm_{name}')(x, here)
       if name == 'stem':
-        x, here = layers.shortcut_pool(x, here, stride=self.finer), valids and valids['layer1']
+        x = layers.shortcut_pool(x, here, stride=self.finer)
+        here = None if valids is None else valids['layer1']
       x = _enlarge(x, here, self.factors[name], features['layer1'].shape[1:3])
       parts.append(nn.relu(x))
     logits = layers.Conv(1, use_bias=True, name='out')(jnp.concatenate(parts, axis=-1))

@@ -289,7 +289,7 @@ def _explain(workdir: Path, faults: list[str]) -> str:
 
 def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]) -> dict[str, Any]:
   """What products depend on in the data, not where it lies: ids, labels, classes and range."""
-  known = {
+  known: dict[str, Any] = {
     'name': config.name,
     'train_split': config.train_split,
     'val_split': config.val_split,

@@ -19,22 +19,26 @@ def read(request: found.Request) -> found.Found:
     raise UserError(f'{root} is no directory with XML files of annotations')
   own = root / 'JPEGImages'
   images = found.Images(request.images or (own if own.is_dir() else root))
-  examples, problems = [], []
+  examples, problems, empty = [], [], 0
   for path in paths:
     try:
-      labels = frozenset(voc.read_annotation(path))
+      names, beyond = voc.read_annotation(path)
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
       problems.append(f'{path.relative_to(root)} cannot be read ({error}); mend this file')
       continue
     file = images.find(path.stem)
     if file is None:
       problems.append(f'{path.relative_to(root)} has no image {path.stem}.* below {images.root}')
-    elif '' in labels:
+    elif '' in names:
       problems.append(f'{path.relative_to(root)} has an object without a name')
     else:
-      examples.append(found.Example(file, labels))
+      examples.append(found.Example(file, frozenset(names)))
+      empty += beyond
   found.refuse(root, problems)
-  return found.Found(examples, remarks=unlisted(images, examples))
+  remarks = unlisted(images, examples)
+  if empty:
+    remarks += (f'{found.count(empty, "object")} without area within the image left out',)
+  return found.Found(examples, remarks=remarks)
 
 
 def unlisted(images: found.Images, examples: list[found.Example]) -> tuple[str, ...]:
