@@ -16,29 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
-
-# Dense TFLOP/s by the vendors' sheets: (bfloat16, float32 as matrix units run it by default: TF32
-# on NVIDIA, one bfloat16 pass on TPU). The first name that is part of the device's kind wins.
-_PEAKS = {
-  'H100 PCIe': (756, 378),
-  'H100': (989, 494),
-  'H200': (989, 494),
-  'GH200': (989, 494),
-  'B200': (2250, 1125),
-  'A100': (312, 156),
-  'A30': (165, 82),
-  'A10': (125, 62),
-  'L40S': (362, 183),
-  'L4': (121, 60),
-  'TPU v4': (275, 275),
-  'TPU v5 lite': (197, 197),
-  'TPU v5e': (197, 197),
-  'TPU v5': (459, 459),
-  'TPU v6': (918, 918),
-}
 
 # Title, key of the row, width, format.
 _COLUMNS = (
@@ -109,10 +90,10 @@ def peak_flops(
   """
   if settings.peak_tflops:
     return 1e12 * settings.peak_tflops, f'{settings.peak_tflops:g} TFLOP/s as given'
-  for name, (bfloat16, float32) in _PEAKS.items():
-    if name.lower() in device_kind.lower():
-      sheet = bfloat16 if settings.precision == 'bfloat16' else float32
-      return 1e12 * sheet, f'{sheet:g} TFLOP/s by the sheet of the {name}'
+  for name, device in targets.DEVICES.items():
+    if device.sheet and name.lower() in device_kind.lower():
+      sheet = device.flops(16 if settings.precision == 'bfloat16' else 32)
+      return sheet, f'{sheet / 1e12:g} TFLOP/s by the sheet of the {name}'
   side, times, clock = 2048, [], CLOCKS[settings.clock]
   for _ in range(6):
     start = clock()

@@ -2,8 +2,10 @@
 
 `python launch/doctor.py --config=configs/pnoc_voc.py --config.dataset.root=DIR [--workdir=DIR]`
 
-Decodes every image and mask of the run's splits. Exits with 0 where nothing stands against a run, 1
-with warnings, 2 with faults.
+Decodes every image and mask of the run's splits. `--target=h100:8` asks whether the run would fit
+on such devices, and how long it would take at least: the answer is the compiler's where
+`benchmarks/aot.py` has compiled the run's programs for them, else an estimate. Exits with 0 where
+nothing stands against a run, 1 with warnings, 2 with faults.
 """
 
 import contextlib
@@ -16,12 +18,16 @@ from absl import app, flags, logging
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config_flags
+from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
 
 _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "The run's directory; by default runs/<name of the config>."
+)
+_TARGET = flags.DEFINE_string(
+  'target', None, 'Devices to ask about in place of those here, e.g. h100:8 or v5e:4x4.'
 )
 flags.declare_key_flag('config')  # For `--help`.
 
@@ -38,7 +44,8 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   workdir = Path(_WORKDIR.value or f'runs/{config.name}')
   try:
-    report = doctor.examine(config, workdir, progress=_progress)
+    target = targets.parse(_TARGET.value) if _TARGET.value else None
+    report = doctor.examine(config, workdir, progress=_progress, target=target)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,12 +17,12 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Report, Severity
-from pnoc_jax.engine import memory, settings
+from pnoc_jax.engine import memory, settings, targets
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.runs import graph, lock, runner, sweep
+from pnoc_jax.runs import forecast, graph, lock, runner, sweep
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
@@ -44,13 +45,20 @@ def _silent(split: str, count: int) -> Iterator[Callable[[int, int], None]]:
   yield lambda done, total: None
 
 
-def examine(config: PipelineConfig, workdir: Path, *, progress: Progress = _silent) -> Report:
+def examine(
+  config: PipelineConfig,
+  workdir: Path,
+  *,
+  progress: Progress = _silent,
+  target: targets.Target | None = None,
+) -> Report:
   """Looks at everything that a run of `config` in `workdir` would need.
 
   Args:
     config: the run's; of a sweep, its first run is looked at.
     workdir: its directory; may not exist.
     progress: shows how far the look at a split is.
+    target: devices to ask about; those that are here by default.
 
   Returns:
     The findings.
@@ -72,7 +80,8 @@ def examine(config: PipelineConfig, workdir: Path, *, progress: Progress = _sile
   train = looked.get(config.dataset.train_split)
   needs = {}
   if train is not None:
-    needs = _memory(config, plan, train, runtime, report)
+    found = {} if target is None else _time(config, plan, target, runtime, report)
+    needs = _memory(config, plan, train, _Room.of(target, runtime, found), report)
   _disk(config, workdir, plan, looked, needs, report)
   return report
 
@@ -221,17 +230,79 @@ def _existing(path: Path) -> Path:
   return path if path.is_dir() or path == path.parent else _existing(path.parent)
 
 
+def _time(
+  config: PipelineConfig,
+  plan: list[graph.Planned],
+  target: targets.Target,
+  runtime: Runtime,
+  report: Report,
+) -> dict[str, forecast.Forecast]:
+  """How long each stage takes on the target at best."""
+  rows, found = forecast.read(forecast.path(config, target)), {}
+  inputs = {item.stage.name: item.directory for item in plan}
+  # As many programs, traced in a moment.
+  looped = forecast.with_loops(config)
+  for item in (item for item in plan if item.runs):
+    name = item.stage.name
+    with report.catch(f'stage {name}'):
+      calls = item.stage.programs(runner.context(item, looped, inputs, runtime))
+      if not calls:
+        continue
+      found[name] = one = forecast.forecast(item.stage, config, calls, target, rows)
+      origin = 'of its compiled programs' if one.compiled else 'estimated from shapes'
+      about = f'{duration(one.seconds)} on {target.name} at best, {origin}'
+      report.add(FACT, f'time of {name}', about)
+  if found:
+    total, compiled = (
+      sum(x.seconds for x in found.values()),
+      all(x.compiled for x in found.values()),
+    )
+    text = f'{duration(total)} on {target.name} at best: FLOPs and memory traffic by the data sheet'
+    if not compiled:
+      text += f'; python benchmarks/aot.py --target={target.name} compiles what is estimated'
+    report.add(FACT, 'time', text)
+  return found
+
+
+class _Room(NamedTuple):
+  """What a training must fit in.
+
+  Attributes:
+    devices: how many share a batch.
+    bytes: of one of them.
+    slow: whether they are a CPU.
+    compiled: stage -> bytes that its programs need on one, where they were compiled.
+  """
+
+  devices: int
+  bytes: float
+  slow: bool
+  compiled: dict[str, float]
+
+  @classmethod
+  def of(
+    cls,
+    target: targets.Target | None,
+    runtime: Runtime,
+    found: dict[str, forecast.Forecast],
+  ) -> '_Room':
+    if target is None:
+      slow = jax.local_devices()[0].platform == 'cpu'
+      return cls(runtime.mesh.size, _device_memory(), slow, {})
+    compiled = {name: one.bytes for name, one in found.items() if one.bytes is not None}
+    return cls(target.count, target.device.memory, target.kind == 'cpu', compiled)
+
+
 def _memory(
   config: PipelineConfig,
   plan: list[graph.Planned],
   train: tuple[info.Source, survey.Survey],
-  runtime: Runtime,
+  room: _Room,
   report: Report,
 ) -> dict[str, memory.Memory]:
-  room, found = _device_memory(), {}
+  found = {}
   source, seen = train
-  load = memory.Load(runtime.mesh.size, int(seen.sizes.max(initial=0)))
-  on_cpu = jax.local_devices()[0].platform == 'cpu'
+  load = memory.Load(room.devices, int(seen.sizes.max(initial=0)))
   for item in plan:
     name, estimate, size = item.stage.name, item.stage.memory, readable
     if not item.runs or estimate is None:
@@ -242,16 +313,22 @@ def _memory(
       f'variables {size(need.variables)}, optimiser {size(need.optimizer)}, '
       f'gradients {size(need.gradients)}, activations at most {size(need.activations)}'
     )
-    if need.total > _FULL * room:
+    most = need.total
+    if name in room.compiled:
+      most = room.compiled[name]
+      text = (
+        f'{size(most)} on a device by the compiler, at batch {getattr(config, name).batch_size}'
+      )
+    if most > _FULL * room.bytes:
       report.add(
         WARNING,
         f'memory of {name}',
-        f'{text}; there are {size(room)}. Lower {name}.batch_size and raise '
+        f'{text}; there are {size(room.bytes)}. Lower {name}.batch_size and raise '
         f'{name}.optim.accumulate, or set {name}.model.remat, or model.precision=bfloat16',
       )
     else:
       report.add(FACT, f'memory of {name}', text)
-    if on_cpu and need.count > _SLOW_ON_CPU:
+    if room.slow and need.count > _SLOW_ON_CPU:
       what = f'{need.count:,} parameters, and there is no GPU or TPU: a step takes minutes'
       report.add(WARNING, f'stage {name}', what)
   return found
@@ -339,6 +416,14 @@ def product_bytes(entry: stage.Stage, labels: np.ndarray, sizes: np.ndarray) -> 
     return 0
   pixels = sizes.prod(1)
   return int(entry.disk(float(pixels.sum()), float((pixels * labels.sum(1)).sum())))
+
+
+def duration(seconds: float) -> str:
+  """A time for people: 3.2 h."""
+  for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
+    if seconds >= 2 * length:
+      return f'{seconds / length:.1f} {unit}'
+  return f'{seconds:.2g} s'
 
 
 def readable(count: float) -> str:

@@ -1,0 +1,493 @@
+"""What would a run cost on accelerators that are not here? Compiles its programs for them.
+
+    python benchmarks/aot.py --config=configs/pnoc_voc.py:journal --target=h100:8 --wheels=DIR
+    python benchmarks/aot.py --config=configs/pnoc_shapes.py --target=cpu:8
+
+Every program of the run (both updates of a CAM method, all other trainings, inference at each
+scale, edges, walk, CRF) is compiled by the target's own compiler on this machine's CPUs. Nothing is
+run, and nothing of the data set is read unless `--config.dataset.root` says where it is: without
+it, as many images as were published, of one typical size, stand for it.
+
+Targets are `h100:1`, `h100:8`, `v5e:4x4`, `v5p:2x2x1`, ... and `cpu:8`, which needs nothing more.
+The others need packages that stay out of the environment:
+
+    pip install --no-deps --target=DIR libtpu                       # at jaxlib's version; TPUs
+    pip install --no-deps --target=DIR jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
+
+Rows are written as they are found, to a file that `launch/doctor.py --target` reads; the same
+command goes on where the last one ended. A row is made anew when its stage's settings change.
+
+GiB         of a device: arguments, results and temporaries, by the compiler's buffers
+GFLOP       of the mathematics, all devices: products and convolutions without padding and without
+            what remat computes again
+GB          that a device moves to and from its memory: operands and results of each operation
+ms          of a call: of each operation the larger of FLOPs / peak and bytes / bandwidth by the
+            data sheet, summed; and what travels between devices, over the links
+images/s    and MFU: of that time. It is a bound: launches, small kernels, input, and what caches
+            save are not known
+hours       of all calls of the run
+"""
+
+import dataclasses
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pnoc_jax import config_flags
+from pnoc_jax.engine import targets
+from pnoc_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
+  from pnoc_jax.data import info
+  from pnoc_jax.parallel.compile import Call
+  from pnoc_jax.stages.common.stage import Stage
+
+_CONFIG = config_flags.define_config('config')
+_TARGET = flags.DEFINE_string('target', None, 'Devices, e.g. h100:8, v5e:4x4, cpu:8.')
+_STAGE = flags.DEFINE_string('stage', '', 'Only these stages, separated by commas.')
+_OUT = flags.DEFINE_string('out', '', 'File of the rows; by default where the doctor looks.')
+_WHEELS = flags.DEFINE_string('wheels', '', 'Directory of libtpu, or of the CUDA packages.')
+_MINUTES = flags.DEFINE_float('minutes', 30.0, 'The most that one program may take to compile.')
+_LOOK = flags.DEFINE_string('look', '', 'Used by the program itself: stage/program:file.')
+flags.declare_key_flag('config')
+
+_GIB = 2**30
+# Classes of a data set, and (height, width) in px that most of its images have.
+_TYPICAL = {
+  'voc12': (20, (375, 500)),
+  'coco14': (80, (480, 640)),
+  'cityscapes': (19, (1024, 2048)),
+}
+_COLUMNS = (
+  ('stage/program', 26),
+  ('GiB', 7),
+  ('GFLOP', 9),
+  ('GB', 8),
+  ('ms', 9),
+  ('images/s', 9),
+  ('MFU %', 6),
+  ('collectives, MiB', 34),
+  ('hours', 7),
+)
+
+# The H100 SXM by its data sheet, as XLA's compiler for GPUs asks for it.
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84978434048 cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Imagined:
+  """A split that is not here: as many images as published, all of one size, with 1 to 3 classes."""
+
+  info: 'info.DatasetInfo'
+  split: str
+  count: int
+  shape: tuple[int, int]
+  has_masks: bool = True
+
+  def __len__(self) -> int:
+    return self.count
+
+  @property
+  def ids(self) -> tuple[str, ...]:
+    """Numbers."""
+    return tuple(map(str, range(self.count)))
+
+  @property
+  def labels(self) -> Any:
+    """f32[N, K]: one class an image, a second in every third, a third in every ninth."""
+    import numpy as np
+
+    found, classes = (
+      np.zeros((self.count, self.info.num_classes), np.float32),
+      self.info.num_classes,
+    )
+    for further, every in enumerate((1, 3, 9)):
+      rows = np.arange(0, self.count, every)
+      found[rows, (rows + further) % classes] = 1
+    return found
+
+  def size(self, index: int) -> tuple[int, int]:
+    """(H, W)."""
+    del index
+    return self.shape
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags; looks at every program, or (in a process of its own) at one."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  try:
+    target = targets.parse(_TARGET.value or '')
+    if _LOOK.value:
+      name, _, file = _LOOK.value.partition(':')
+      look_alone(_CONFIG.value, target, name, Path(file))
+    else:
+      everything(_CONFIG.value, target, out=_OUT.value, only=_STAGE.value)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def everything(
+  config: 'PipelineConfig', target: targets.Target, *, out: str = '', only: str = ''
+) -> dict[str, dict[str, Any]]:
+  """Looks at all programs that have no row yet, and prints the table; returns the rows.
+
+  Args:
+    config: the run.
+    target: the devices.
+    out: file of the rows.
+    only: names of stages, separated by commas; all of the run's by default.
+  """
+  _prepare(target)
+  from pnoc_jax.runs import forecast
+
+  file = Path(out) if out else forecast.path(config, target)
+  if file is None:
+    raise UserError('this user has no home directory: say with --out where the rows shall be')
+  rows = forecast.read(file)
+  print('  '.join(f'{title:>{width}}' for title, width in _COLUMNS), flush=True)
+  for entry, call in programs(config, devices(target, here=True), only):
+    name, made_of = forecast.key(entry, call), forecast.fingerprint(entry, config)
+    row = rows.get(name, {})
+    if row.get('settings') != made_of or row.get('status') != 'ok':
+      start = time.monotonic()
+      row = look(config, entry, call, target) if target.kind == 'cpu' else _elsewhere(name, target)
+      row |= {'settings': made_of, 'minutes': (time.monotonic() - start) / 60}
+      rows[name] = row
+      file.parent.mkdir(parents=True, exist_ok=True)
+      file.write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
+    print(_format(name, row), flush=True)
+  print(f'rows: {file}')
+  return rows
+
+
+def _prepare(target: targets.Target) -> None:
+  """Sets what JAX and the compilers read from the environment, before JAX is there."""
+  if 'jax' in sys.modules:  # A test's process has its devices already.
+    return
+  here = f'--xla_force_host_platform_device_count={target.count}'
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {here}'.strip()
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  if target.kind.startswith('v'):
+    os.environ |= {
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+      'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    }
+  elif target.kind == 'h100':
+    compiler = Path(_WHEELS.value, 'nvidia', 'cuda_nvcc')
+    os.environ['PATH'] = f'{compiler / "bin"}:{os.environ["PATH"]}'
+    os.environ['XLA_FLAGS'] += f' --xla_gpu_cuda_data_dir={compiler} --xla_gpu_autotune_level=0'
+
+
+def devices(target: targets.Target, *, here: bool = False) -> list[Any]:
+  """Abstract devices of the target; or as many of this machine's CPU, to count programs with.
+
+  Raises:
+    UserError: the packages are missing, or the compiler knows no such devices.
+  """
+  import jax
+  from jax.experimental import topologies
+
+  if here or target.kind == 'cpu':
+    found = jax.devices('cpu')[: target.count]
+    if len(found) < target.count:
+      raise UserError(f'{target.name}: this process has only {len(found)} CPU devices')
+    return found
+  shape = 'x'.join(map(str, target.shape))
+  if target.kind not in ('h100', 'v4', 'v5e', 'v5p', 'v6e'):
+    raise UserError(
+      f'{target.name}: programs are compiled for h100, v4, v5e, v5p, v6e and cpu; the doctor '
+      'estimates the others'
+    )
+  if _WHEELS.value:
+    sys.path.insert(0, _WHEELS.value)
+  try:
+    if target.kind == 'h100':
+      count = target.count
+      shape = f'1x1x{count}' if count <= 8 else f'1x{count // 8}x8'
+      made = topologies.get_topology_desc(
+        platform='cuda', topology_name=shape, topology=shape, target_config=_H100
+      )
+    else:
+      options = {} if target.count > 1 else {'chips_per_host_bounds': [1, 1, 1]}
+      if target.kind == 'v4':
+        options['chip_config_name'] = 'megacore'
+      shape = {'1': '1x1'}.get(shape, shape) if target.kind in ('v5e', 'v6e') else shape
+      made = topologies.get_topology_desc(f'{target.kind}:{shape}', platform='tpu', **options)
+  except Exception as error:  # Whatever a plugin raises where it is missing or refuses.
+    raise UserError(
+      f'{target.name}: the compiler for it is not there or knows no such devices ({error}); name '
+      'the directory of its packages with --wheels=DIR, see --help'
+    ) from error
+  return list(made.devices)
+
+
+def programs(
+  config: 'PipelineConfig', found: list[Any], only: str = ''
+) -> Iterator[tuple['Stage', 'Call']]:
+  """Yields the stages' programs on some devices, in the order of the run."""
+  from pnoc_jax.engine.runtime import Runtime
+  from pnoc_jax.parallel import mesh as meshes
+  from pnoc_jax.runs import graph, runner
+  from pnoc_jax.stages.common import stage
+
+  mesh, nowhere = meshes.make_mesh(found), Path('nowhere')
+  runtime = _Runtime(Runtime(nowhere, mesh, mesh, config.runtime))
+  chosen = {name.strip() for name in only.split(',') if name.strip()} or graph.needed(config)
+  inputs = {name: nowhere / name for name in graph.names(config)}
+  if unknown := chosen - set(inputs):
+    raise UserError(f'--stage names {", ".join(unknown)}; there are {", ".join(inputs)}')
+  for entry in stage.stages(config):
+    if entry.name in chosen:
+      item = graph.Planned(entry, nowhere / entry.name, graph.Status.RUN, {}, {})
+      context = runner.context(item, config, inputs, runtime)
+      for call in entry.programs(context):
+        yield entry, call
+
+
+class _Runtime:
+  """A run's runtime whose splits are imagined where the data set is not here."""
+
+  def __init__(self, runtime: Any):
+    self._runtime = runtime
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._runtime, name)
+
+  def source(self, config: Any, split: str, *, without: frozenset[str] = frozenset()) -> Any:
+    """As of `Runtime.source`."""
+    from pnoc_jax.data import info, sources
+
+    row = sources.row(config.name)
+    if config.root or not row.needs_root:
+      return self._runtime.source(config, split, without=without)
+    if config.name not in _TYPICAL or split not in row.images:
+      raise UserError(
+        f'the size of {split} of {config.name} is not known: say with --config.dataset.root where '
+        'it is'
+      )
+    count, shape = _TYPICAL[config.name]
+    names, palette = tuple(map(str, range(count))), info.color_map(count + 1)
+    described = info.DatasetInfo(config.name, names, 'background', palette)
+    return Imagined(described, split, row.images[split], shape)
+
+
+def look(
+  config: 'PipelineConfig', entry: 'Stage', call: 'Call', target: targets.Target
+) -> dict[str, Any]:
+  """Compiles a program in this process, and says what it is."""
+  lowered = call.compiled.lower(*call.arguments)
+  try:
+    compiled = lowered.compile()
+  except Exception as error:  # What does not fit is a row, too.
+    return _facts(config, entry, call, target) | {'status': _short(str(error))}
+  memory = compiled.memory_analysis()
+  arguments, results = memory.argument_size_in_bytes, memory.output_size_in_bytes
+  temporary = memory.temp_size_in_bytes
+  buffers = {
+    'arguments': arguments,
+    'results': results - memory.alias_size_in_bytes,
+    'temporaries': temporary,
+    'total': arguments + results + temporary - memory.alias_size_in_bytes,
+  }
+  facts = _facts(config, entry, call, target)
+  return facts | judge(facts, compiled.as_text(), buffers, target)
+
+
+def look_alone(config: 'PipelineConfig', target: targets.Target, name: str, file: Path) -> None:
+  """Writes the facts of one program to a file, then compiles it; the dumps tell the rest."""
+  _prepare(target)
+  from pnoc_jax.runs import forecast
+
+  stage_name = name.partition('/')[0]
+  found = programs(config, devices(target), stage_name)
+  entry, call = next(x for x in found if forecast.key(*x) == name)
+  file.write_text(json.dumps(_facts(config, entry, call, target)), encoding='utf-8')
+  call.compiled.lower(*call.arguments).compile()
+
+
+def _facts(
+  config: 'PipelineConfig', entry: 'Stage', call: 'Call', target: targets.Target
+) -> dict[str, Any]:
+  """What is known of a program without its compiler."""
+  import jax
+
+  from pnoc_jax.engine import cost
+  from pnoc_jax.runs import forecast
+
+  plain = call
+  if hasattr(getattr(config, entry.name), 'model'):
+    # Loops trace sooner, and what remat computes again is no work of the mathematics.
+    found = programs(_plain(config), devices(target, here=True), entry.name)
+    plain = next(x for e, x in found if forecast.key(e, x) == forecast.key(entry, call))
+  traced = cost.estimate(plain.compiled.trace(*plain.arguments).jaxpr, target.device)
+  return {
+    'status': 'ok',
+    'images': call.images,
+    'calls': call.calls,
+    'together': call.together,
+    'devices': 1 if call.together > 1 else target.count,
+    'flop': traced.flop,
+    'estimated_seconds': traced.seconds,
+    'versions': {'jax': jax.__version__},
+  }
+
+
+def _plain(config: 'PipelineConfig') -> 'PipelineConfig':
+  from pnoc_jax.runs import forecast
+
+  config = forecast.with_loops(config)
+  for field in dataclasses.fields(config):
+    model = getattr(getattr(config, field.name), 'model', None)
+    if model is not None:
+      model.remat = False
+  return config
+
+
+def judge(
+  facts: dict[str, Any], text: str, buffers: dict[str, float], target: targets.Target
+) -> dict[str, Any]:
+  """What the compiled text adds to the facts."""
+  from benchmarks import hlo
+
+  found = hlo.traffic(text, target)
+  link = found.link_bytes / target.device.link
+  seconds = found.seconds + link
+  bits = 16 if re.search(r'\bbf16\[', text) else 32
+  peak = target.device.flops(bits) * facts['devices']
+  return {
+    'memory': buffers,
+    'flop_compiled': found.flop,
+    'bytes': sum(found.bytes.values()),
+    'bytes_backward': found.backward,
+    'bytes_by_kind': dict(found.bytes.most_common(20)),
+    'collectives': found.collectives,
+    'endless': found.endless,
+    'seconds': found.seconds,
+    'link_seconds': link,
+    'images_per_s': facts['images'] * facts['together'] / seconds,
+    'mfu': 100 * facts['flop'] / seconds / peak,
+    'hours': facts['calls'] / facts['together'] * seconds / 3600,
+  }
+
+
+def _elsewhere(name: str, target: targets.Target) -> dict[str, Any]:
+  """Compiles a program in a process of its own, which ends once its buffers are assigned."""
+  with tempfile.TemporaryDirectory() as place:
+    file, log = Path(place, 'facts.json'), Path(place, 'log')
+    command = [sys.executable, __file__, *sys.argv[1:], f'--look={name}:{file}']
+    dump = f'--xla_dump_to={place} --xla_dump_hlo_as_text'
+    environment = os.environ | {'XLA_FLAGS': dump}
+    with log.open('wb') as stream:
+      process = subprocess.Popen(
+        command, stdout=stream, stderr=stream, env=environment, start_new_session=True
+      )
+    try:
+      said = _wait(process, place)
+    finally:
+      if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    facts = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+    if said:
+      return facts | {'status': said}
+    text = _dumped(place, 'after_optimizations.txt')
+    if not text or not facts:
+      return facts | {'status': _short(log.read_text(encoding='utf-8', errors='replace'))}
+    buffers = _buffers(_dumped(place, 'after_optimizations-buffer-assignment.txt'))
+    return facts | judge(facts, text, buffers, target)
+
+
+def _wait(process: subprocess.Popen, place: str) -> str:
+  """Waits for the end, or for the buffers; says what went wrong, if anything did."""
+  end = time.monotonic() + 60 * _MINUTES.value
+  while process.poll() is None:
+    if time.monotonic() > end:
+      return f'not compiled within {_MINUTES.value:g} minutes'
+    if _dumped(place, 'memory-usage-report.txt') and _dumped(place, 'buffer-assignment.txt'):
+      time.sleep(3)  # It is the last that is written.
+      return ''
+    time.sleep(0.5)
+  return ''
+
+
+def _dumped(place: str, end: str) -> str:
+  """A dump of the run's program; of smaller ones that JAX compiles beside it there are others."""
+  found = glob.glob(f'{place}/*jit_counted*{end}')
+  return Path(max(found, key=os.path.getsize)).read_text(encoding='utf-8') if found else ''
+
+
+def _buffers(text: str) -> dict[str, float]:
+  """Bytes by what they are for, of a dumped buffer assignment; a TPU's vector memory apart."""
+  found = dict.fromkeys(('arguments', 'results', 'temporaries'), 0)
+  for size, rest in re.findall(r'^allocation \d+: size (\d+)(.*)$', text, re.M):
+    color = re.search(r'color (\d+)', rest)
+    if color and color.group(1) != '0':
+      continue
+    what = 'arguments' if 'parameter' in rest else 'temporaries'
+    found['results' if what == 'temporaries' and 'maybe-live-out' in rest else what] += int(size)
+  return found | {'total': sum(found.values())}
+
+
+def _short(text: str) -> str:
+  """The line that says why there is no program."""
+  used = re.search(r'Used [\d.]+\w* of [\d.]+\w* hbm', text)
+  if used:
+    return f'does not fit: {used.group(0)}'
+  lines = [line.strip() for line in text.splitlines() if 'rror' in line]
+  return (lines or ['the compiler ended without a word'])[-1][:200]
+
+
+def _format(name: str, row: dict[str, Any]) -> str:
+  width = _COLUMNS[0][1]
+  if row['status'] != 'ok':
+    return f'{name:>{width}}  {row["status"]}'
+  collectives = ', '.join(
+    f'{count:.0f} {kind} {size / 2**20:.0f}' for kind, (count, size) in row['collectives'].items()
+  )
+  cells = (
+    name,
+    f'{row["memory"]["total"] / _GIB:.2f}',
+    f'{row["flop"] / 1e9:.1f}',
+    f'{row["bytes"] / 1e9:.2f}',
+    f'{1e3 * (row["seconds"] + row["link_seconds"]):.2f}',
+    f'{row["images_per_s"]:.1f}',
+    f'{row["mfu"]:.1f}',
+    collectives or '-',
+    f'{row["hours"]:.2f}',
+  )
+  return '  '.join(f'{cell:>{n}}' for cell, (_, n) in zip(cells, _COLUMNS, strict=True))
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flags.make_parser('config'))
