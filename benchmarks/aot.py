@@ -65,6 +65,7 @@ _MINUTES = flags.DEFINE_float('minutes', 30.0, 'The most that one program may ta
 _LOOK = flags.DEFINE_string('look', '', 'Used by the program itself: stage/program:file.')
 flags.declare_key_flag('config')
 
+HOST = 'runs on the host'
 _GIB = 2**30
 # Classes of a data set, and (height, width) in px that most of its images have.
 _TYPICAL = {
@@ -177,7 +178,7 @@ def everything(
   for entry, call in programs(config, devices(target, here=True), only):
     name, made_of = forecast.key(entry, call), forecast.fingerprint(entry, config)
     row = rows.get(name, {})
-    if row.get('settings') != made_of or row.get('status') != 'ok':
+    if row.get('settings') != made_of or row.get('status') not in ('ok', HOST):
       start = time.monotonic()
       row = look(config, entry, call, target) if target.kind == 'cpu' else _elsewhere(name, target)
       row |= {'settings': made_of, 'minutes': (time.monotonic() - start) / 60}
@@ -332,7 +333,12 @@ def look_alone(config: 'PipelineConfig', target: targets.Target, name: str, file
   stage_name = name.partition('/')[0]
   found = programs(config, devices(target), stage_name)
   entry, call = next(x for x in found if forecast.key(*x) == name)
-  file.write_text(json.dumps(_facts(config, entry, call, target)), encoding='utf-8')
+  facts = _facts(config, entry, call, target)
+  if target.kind != 'cpu' and call.compiled.mesh.devices.flat[0].platform == 'cpu':
+    facts['status'] = HOST
+  file.write_text(json.dumps(facts), encoding='utf-8')
+  if facts['status'] == HOST:
+    return
   call.compiled.lower(*call.arguments).compile()
 
 
@@ -356,7 +362,6 @@ def _facts(
     'images': call.images,
     'calls': call.calls,
     'together': call.together,
-    'devices': 1 if call.together > 1 else target.count,
     'flop': traced.flop,
     'estimated_seconds': traced.seconds,
     'versions': {'jax': jax.__version__},
@@ -384,7 +389,7 @@ def judge(
   link = found.link_bytes / target.device.link
   seconds = found.seconds + link
   bits = 16 if re.search(r'\bbf16\[', text) else 32
-  peak = target.device.flops(bits) * facts['devices']
+  peak = target.device.flops(bits) * target.count
   return {
     'memory': buffers,
     'flop_compiled': found.flop,
@@ -396,7 +401,7 @@ def judge(
     'seconds': found.seconds,
     'link_seconds': link,
     'images_per_s': facts['images'] * facts['together'] / seconds,
-    'mfu': 100 * facts['flop'] / seconds / peak,
+    'mfu': 100 * facts['flop'] * facts['together'] / seconds / peak,
     'hours': facts['calls'] / facts['together'] * seconds / 3600,
   }
 
@@ -419,8 +424,8 @@ def _elsewhere(name: str, target: targets.Target) -> dict[str, Any]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     facts = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
-    if said:
-      return facts | {'status': said}
+    if said or facts.get('status') == HOST:
+      return facts | {'status': said or HOST}
     text = _dumped(place, 'after_optimizations.txt')
     if not text or not facts:
       return facts | {'status': _short(log.read_text(encoding='utf-8', errors='replace'))}

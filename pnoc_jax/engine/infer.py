@@ -210,7 +210,7 @@ class Inference:
       return jax.ShapeDtypeStruct((count, *shape), dtype)
 
     def call(name: str, program: compiler.Compiled, arguments: tuple[Any, ...]) -> compiler.Call:
-      return compiler.Call(name, program, arguments, count, found.total() / count)
+      return compiler.Call(name, program, arguments, count, found.total() / count, padded=True)
 
     result, parts, size = [], [], array((2,), np.int32)
     variables = compiler.shapes(self._variables)

@@ -46,6 +46,7 @@ class Compiled:
   """A compiled function that counts how often it was traced.
 
   Attributes:
+    mesh: the devices.
     traces: how many times the Python body ran; 1 as long as shapes and dtypes do not change.
     lower: as of `jax.jit`: lowers for arguments or `jax.ShapeDtypeStruct`s, to look at cost or
       memory.
@@ -62,7 +63,7 @@ class Compiled:
     donate: tuple[int, ...],
   ):
     """Binds the function; see `jit`."""
-    self.traces = 0
+    self.mesh, self.traces = mesh, 0
 
     def counted(*args: Any) -> Any:
       self.traces += 1
@@ -88,6 +89,7 @@ class Call(NamedTuple):
     images: that one call works on, over all devices of the program's mesh.
     calls: how often the run calls it.
     together: how many calls run at a time, each on devices of its own.
+    padded: whether the images of a call are filled up to a multiple of the devices.
   """
 
   name: str
@@ -96,6 +98,7 @@ class Call(NamedTuple):
   images: int
   calls: float
   together: int = 1
+  padded: bool = False
 
 
 def shapes(tree: Any) -> Any:

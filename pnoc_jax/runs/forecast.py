@@ -95,6 +95,9 @@ def forecast(
       most = max(most, row['memory']['total'])
     else:
       compiled = False
+      working = max(n for n in range(1, target.count + 1) if call.images % n == 0)
+      if call.padded or call.together > 1:
+        working = target.count
       traced = cost.estimate(call.compiled.trace(*call.arguments).jaxpr, target.device)
-      seconds += call.calls * traced.seconds / target.count
+      seconds += call.calls * traced.seconds / working
   return Forecast(seconds, most if compiled else None, compiled)

@@ -74,7 +74,7 @@ def test_targets_are_kinds_and_numbers(name, count, memory):
 
 @pytest.mark.parametrize(
   ('name', 'said'),
-  [('h1000:8', "did you mean h100"), ('v5e:4x', 'no number'), ('h100:0', 'no n')],
+  [('h1000:8', 'did you mean h100'), ('v5e:4x', 'no number'), ('h100:0', 'no n')],
 )
 def test_wrong_targets_are_explained(name, said):
   with pytest.raises(UserError, match=said):

@@ -19,6 +19,7 @@ from configs import tiny
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
+from pnoc_jax.engine import targets
 from pnoc_jax.io import images, records
 from pnoc_jax.runs import doctor, graph
 from pnoc_jax.stages.common import stage
@@ -307,3 +308,15 @@ def test_shared_memory_that_is_too_small_is_named(root, tmp_path, monkeypatch):
   assert '/dev/shm, which has 4 KiB' in told.what and 'config.runtime.workers' in told.what
   config.runtime.workers = 0
   assert not [x for x in _examine(config, tmp_path / 'run').of(WARNING) if x.about == 'memory']
+
+
+def test_other_devices_are_asked_about(root, tmp_path):
+  """The memory and the least time of each stage there, from the data sheet."""
+  config, target = _config(root), targets.parse('h100:8')
+  config.only, config.classifier.transform.crop = 'classifier', 2**14
+  report = doctor.examine(config, tmp_path / 'runs' / 'a', target=target)
+  text = report.text()
+  assert re.search(r'time of classifier: .* on h100:8 at best, estimated from shapes', text)
+  assert 'benchmarks/aot.py --target=h100:8 compiles what is estimated' in text
+  assert 'memory of classifier: about' in text and 'no GPU' not in text
+  assert 'there are 74.5 GiB. Lower classifier.batch_size' in text
