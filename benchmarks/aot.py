@@ -144,6 +144,8 @@ def main(argv: list[str]) -> None:
   """Reads the flags; looks at every program, or (in a process of its own) at one."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  # A compiler in a process of its own is to end with this one.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     target = targets.parse(_TARGET.value or '')
     if _LOOK.value:
@@ -191,12 +193,15 @@ def everything(
 
 
 def _prepare(target: targets.Target) -> None:
-  """Sets what JAX and the compilers read from the environment, before JAX is there."""
-  if 'jax' in sys.modules:  # A test's process has its devices already.
+  """Sets what JAX and the compilers read when they begin."""
+  flags_now = os.environ.get('XLA_FLAGS', '')
+  if 'host_platform_device_count' in flags_now:  # Whoever calls this has chosen.
     return
   here = f'--xla_force_host_platform_device_count={target.count}'
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {here}'.strip()
-  os.environ['JAX_PLATFORMS'] = 'cpu'
+  os.environ['XLA_FLAGS'] = f'{flags_now} {here}'.strip()
+  import jax
+
+  jax.config.update('jax_platforms', 'cpu')
   if target.kind.startswith('v'):
     os.environ |= {
       'TPU_SKIP_MDS_QUERY': '1',

@@ -208,11 +208,25 @@ def _top_level(
       continue
     turns = 1
     if operation.kind == 'while':
-      known = re.search(r'known_trip_count[^0-9]*(\d+)', operation.rest)
+      known = _turns(operation, computations)
       found.endless += known is None
-      turns = int(known.group(1)) if known else 1
+      turns = known or 1
     for called in inner:
       yield from _top_level(computations, called, found, times * turns)
+
+
+def _turns(loop: Operation, computations: dict[str, Computation]) -> int | None:
+  """How often a loop turns, where the compiler says so or it counts from 0 to a constant."""
+  known = re.search(r'known_trip_count[^0-9]*(\d+)', loop.rest)
+  if known:
+    return int(known.group(1))
+  inner = computations.get(loop.attribute('condition'), {})
+  root = next((x for x in inner.values() if x.root), None)
+  if root is None or root.kind != 'compare' or root.attribute('direction') != 'LT':
+    return None
+  bound = inner.get(root.operands[1])
+  counted = bound is not None and bound.kind == 'constant' and bound.operands[:1]
+  return int(counted[0]) if counted and counted[0].isdigit() else None
 
 
 class _Measure:
