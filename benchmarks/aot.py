@@ -2,11 +2,15 @@
 
     python benchmarks/aot.py --config=configs/pnoc_voc.py:journal --target=h100:8 --wheels=DIR
     python benchmarks/aot.py --config=configs/pnoc_shapes.py --target=cpu:8
+    python benchmarks/aot.py --config=configs/pnoc_coco.py --target=v5e:8x8 --estimate
 
 Every program of the run (both updates of a CAM method, all other trainings, inference at each
 scale, edges, walk, CRF) is compiled by the target's own compiler on this machine's CPUs. Nothing is
 run, and nothing of the data set is read unless `--config.dataset.root` says where it is: without
 it, as many images as were published, of one typical size, stand for it.
+
+With `--estimate` nothing is compiled: the traffic is a guess at what a compiler fuses (of RS50's
+generator step on one H100, 145 GB, where 142 were compiled), and nothing is written.
 
 Targets are `h100:1`, `h100:8`, `v5e:4x4`, `v5p:2x2x1`, ... and `cpu:8`, which needs nothing more.
 The others need packages that stay out of the environment:
@@ -62,6 +66,7 @@ _STAGE = flags.DEFINE_string('stage', '', 'Only these stages, separated by comma
 _OUT = flags.DEFINE_string('out', '', 'File of the rows; by default where the doctor looks.')
 _WHEELS = flags.DEFINE_string('wheels', '', 'Directory of libtpu, or of the CUDA packages.')
 _MINUTES = flags.DEFINE_float('minutes', 30.0, 'The most that one program may take to compile.')
+_ESTIMATE = flags.DEFINE_bool('estimate', False, 'Compile nothing: FLOPs and times from shapes.')
 _LOOK = flags.DEFINE_string('look', '', 'Used by the program itself: stage/program:file.')
 flags.declare_key_flag('config')
 
@@ -152,7 +157,10 @@ def main(argv: list[str]) -> None:
       name, _, file = _LOOK.value.partition(':')
       look_alone(_CONFIG.value, target, name, Path(file))
     else:
-      everything(_CONFIG.value, target, out=_OUT.value, only=_STAGE.value)
+      if _ESTIMATE.value:
+        estimates(_CONFIG.value, target, only=_STAGE.value)
+      else:
+        everything(_CONFIG.value, target, out=_OUT.value, only=_STAGE.value)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
@@ -176,7 +184,8 @@ def everything(
   if file is None:
     raise UserError('this user has no home directory: say with --out where the rows shall be')
   rows = forecast.read(file)
-  print('  '.join(f'{title:>{width}}' for title, width in _COLUMNS), flush=True)
+  _print_titles()
+  hours = 0.0
   for entry, call in programs(config, devices(target, here=True), only):
     name, made_of = forecast.key(entry, call), forecast.fingerprint(entry, config)
     row = rows.get(name, {})
@@ -188,8 +197,53 @@ def everything(
       file.parent.mkdir(parents=True, exist_ok=True)
       file.write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
     print(_format(name, row), flush=True)
-  print(f'rows: {file}')
+    hours += row.get('hours', 0.0)
+  print(f'{hours:.2f} hours in all; rows: {file}')
   return rows
+
+
+def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '') -> float:
+  """Prints what is known without a compiler; returns the hours of all programs.
+
+  Args:
+    config: the run.
+    target: the devices.
+    only: names of stages, separated by commas; all of the run's by default.
+  """
+  _prepare(target)
+  from pnoc_jax.runs import forecast
+
+  _print_titles()
+  hours, looped = 0.0, forecast.with_loops(config)
+  for entry, call in programs(looped, devices(target, here=True), only):
+    found, working = forecast.estimate(call, target), forecast.sharing(call, target)
+    seconds = found.seconds / working
+    row = {
+      'status': 'ok',
+      'memory': None,
+      'flop': found.flop,
+      'bytes': found.bytes if call.together > 1 else found.bytes / working,
+      'seconds': found.seconds if call.together > 1 else seconds,
+      'link_seconds': 0.0,
+      'images_per_s': call.images / seconds,
+      'collectives': {},
+      'hours': call.calls * seconds / 3600,
+    }
+    peak = target.device.flops(16 if _bfloat16(config, entry) else 32) * target.count
+    row['mfu'] = 100 * row['flop'] / seconds / peak
+    hours += row['hours']
+    print(_format(forecast.key(entry, call), row), flush=True)
+  print(f'{hours:.2f} hours in all, estimated from shapes')
+  return hours
+
+
+def _bfloat16(config: 'PipelineConfig', entry: 'Stage') -> bool:
+  model = getattr(getattr(config, entry.name), 'model', None)
+  return model is not None and model.precision.value == 'bfloat16'
+
+
+def _print_titles() -> None:
+  print('  '.join(f'{title:>{width}}' for title, width in _COLUMNS), flush=True)
 
 
 def _prepare(target: targets.Target) -> None:
@@ -487,7 +541,7 @@ def _format(name: str, row: dict[str, Any]) -> str:
   )
   cells = (
     name,
-    f'{row["memory"]["total"] / _GIB:.2f}',
+    f'{row["memory"]["total"] / _GIB:.2f}' if row['memory'] else '-',
     f'{row["flop"] / 1e9:.1f}',
     f'{row["bytes"] / 1e9:.2f}',
     f'{1e3 * (row["seconds"] + row["link_seconds"]):.2f}',

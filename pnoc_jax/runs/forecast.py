@@ -69,6 +69,18 @@ def fingerprint(entry: stage.Stage, config: PipelineConfig) -> Any:
   }
 
 
+def estimate(call: compiler.Call, target: targets.Target) -> cost.Cost:
+  """What a call costs if one device of the target does all of it, from its trace."""
+  return cost.estimate(call.compiled.trace(*call.arguments).jaxpr, target.device)
+
+
+def sharing(call: compiler.Call, target: targets.Target) -> int:
+  """How many devices of the target work at a time: they share a call, or each has one."""
+  if call.padded or call.together > 1:
+    return target.count
+  return max(n for n in range(1, target.count + 1) if call.images % n == 0)
+
+
 def forecast(
   entry: stage.Stage,
   config: PipelineConfig,
@@ -95,9 +107,5 @@ def forecast(
       most = max(most, row['memory']['total'])
     else:
       compiled = False
-      working = max(n for n in range(1, target.count + 1) if call.images % n == 0)
-      if call.padded or call.together > 1:
-        working = target.count
-      traced = cost.estimate(call.compiled.trace(*call.arguments).jaxpr, target.device)
-      seconds += call.calls * traced.seconds / working
+      seconds += call.calls * estimate(call, target).seconds / sharing(call, target)
   return Forecast(seconds, most if compiled else None, compiled)

@@ -104,6 +104,13 @@ def test_a_run_has_a_row_a_program_and_goes_on_where_it_ended(tmp_path, capsys, 
   assert 'priors/join' in capsys.readouterr().out
 
 
+def test_an_estimate_writes_nothing(capsys):
+  config = tiny.get_config()
+  hours = aot.estimates(config, targets.parse('cpu:8'), only='random_walk')
+  printed = capsys.readouterr().out
+  assert hours > 0 and 'random_walk/scale 1' in printed and 'estimated from shapes' in printed
+
+
 def test_what_is_not_here_is_imagined():
   dataset = info.DatasetInfo('x', tuple('abcde'), 'b', info.color_map(6))
   source = aot.Imagined(dataset, 'train', 90, (375, 500))
