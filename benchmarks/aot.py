@@ -410,10 +410,10 @@ def _facts(
   from pnoc_jax.engine import cost
   from pnoc_jax.runs import forecast
 
-  plain = call
-  if hasattr(getattr(config, entry.name), 'model'):
-    # Loops trace sooner, and what remat computes again is no work of the mathematics.
-    found = programs(_plain(config), devices(target, here=True), entry.name)
+  # Loops trace sooner, and what remat computes again is no work of the mathematics.
+  simple, plain = _plain(config), call
+  if any(entry.lookup(simple, x) != entry.lookup(config, x) for x in entry.declared(config)):
+    found = programs(simple, devices(target, here=True), entry.name)
     plain = next(x for e, x in found if forecast.key(e, x) == forecast.key(entry, call))
   traced = cost.estimate(plain.compiled.trace(*plain.arguments).jaxpr, target.device)
   return {
