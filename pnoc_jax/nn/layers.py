@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from pnoc_jax.ops import convolution, depthwise
+from pnoc_jax.ops import convolution, depthwise, moments
 from pnoc_jax.types import Array
 
 # The name of what a loop over blocks keeps for its gradients: products with kernels and statistics.
@@ -170,14 +170,15 @@ def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
   if valid is not None:
     x = zero_invalid(x, valid)
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
-  mean = jnp.sum(x, axis=(0, 1, 2)) / count
   if x.shape[1:3] == (1, 1):
     # Pooled features of a batch are alike. Their variance is so small beside the square of their
     # mean that the formula below would lose it to rounding.
+    mean = jnp.sum(x, axis=(0, 1, 2)) / count
     return mean, jnp.mean(jnp.square(x - mean), axis=(0, 1, 2)), count
   # The mean of the squares less the square of the mean needs one pass over the memory.
-  var = jnp.sum(jnp.square(x), axis=(0, 1, 2)) / count - jnp.square(mean)
-  return mean, jnp.maximum(var, 0.0), count
+  total, squares = moments.sums(x)
+  mean = total / count
+  return mean, jnp.maximum(squares / count - jnp.square(mean), 0.0), count
 
 
 class GroupNorm(nn.Module):

@@ -8,8 +8,10 @@ from pnoc_jax.ops import depthwise as depthwise
 from pnoc_jax.ops import erase as erase
 from pnoc_jax.ops import label_split as label_split
 from pnoc_jax.ops import lpcam as lpcam
+from pnoc_jax.ops import moments as moments
 from pnoc_jax.ops import normalize as normalize
 from pnoc_jax.ops import paths as paths
+from pnoc_jax.ops import platforms as platforms
 from pnoc_jax.ops import pool as pool
 from pnoc_jax.ops import pseudo_labels as pseudo_labels
 from pnoc_jax.ops import puzzle as puzzle
