@@ -11,7 +11,6 @@ from pnoc_jax.ops import lpcam as lpcam
 from pnoc_jax.ops import moments as moments
 from pnoc_jax.ops import normalize as normalize
 from pnoc_jax.ops import paths as paths
-from pnoc_jax.ops import platforms as platforms
 from pnoc_jax.ops import pool as pool
 from pnoc_jax.ops import pseudo_labels as pseudo_labels
 from pnoc_jax.ops import puzzle as puzzle

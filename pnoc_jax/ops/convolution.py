@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax.ops import platforms
+from pnoc_jax import platforms
 from pnoc_jax.types import Array
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax.ops import convolution, platforms
+from pnoc_jax import platforms
+from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
 

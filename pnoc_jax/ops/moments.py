@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax.ops import platforms
+from pnoc_jax import platforms
 from pnoc_jax.types import Array
 
 _PIXELS = (0, 1, 2)

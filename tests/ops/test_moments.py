@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoc_jax.ops import moments, platforms
+from pnoc_jax import platforms
+from pnoc_jax.ops import moments
 
 _X = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoc_jax import states
+from pnoc_jax import platforms, states
 from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.nn import classifier, layers
-from pnoc_jax.ops import cam, convolution, platforms
+from pnoc_jax.ops import cam, convolution
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel.compile import BATCH, REPLICATED
