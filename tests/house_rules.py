@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A file imports only from lower floors, and on its own floor only what SAME_FLOOR allows.
 FLOORS = {
-  **dict.fromkeys(('errors', 'types', 'trees', 'keys'), 0),
+  **dict.fromkeys(('errors', 'types', 'trees', 'keys', 'platforms'), 0),
   'ops': 1,
   **dict.fromkeys(('nn', 'losses', 'optim', 'metrics'), 2),
   **dict.fromkeys(('states', 'updates', 'predict'), 3),

@@ -43,7 +43,8 @@ class ModelConfig:
     frozen_stages: stages, counted from the stem, that do not train.
     precision: arithmetic of the backbone.
     remat: recompute each block in the backward pass instead of storing it.
-    scan: run identical blocks of a stage in one loop: compiles faster, same params.
+    scan: run identical blocks of a stage in one loop, with the same parameters: it compiles faster
+      and moves more bytes, so that it pays where a run is short or memory is scarce (with `remat`).
   """
 
   backbone: str = 'resnest269'

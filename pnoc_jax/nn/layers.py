@@ -14,9 +14,14 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from pnoc_jax.ops import convolution, depthwise
+from pnoc_jax.ops import convolution, depthwise, moments
 from pnoc_jax.types import Array
+
+# The name of what a loop over blocks keeps for its gradients: products with kernels and statistics.
+# What lies between them is computed again, because it is cheap and would fill the memory.
+KEPT = 'kept'
 
 
 class Norm(enum.Enum):
@@ -105,7 +110,7 @@ class Conv(nn.Module):
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
       y = y + bias.astype(self.dtype)
-    return y
+    return checkpoint_name(y, KEPT)
 
   def _spatial(self, x: Array, valid: Array | None, kernel: Array) -> Array:
     """Runs the k x k convolution of an image that is 0 where it does not exist."""
@@ -147,7 +152,7 @@ class BatchNorm(nn.Module):
     running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
     x = x.astype(jnp.float32)
     if train:
-      mean, var, count = _moments(x, valid)
+      mean, var, count = checkpoint_name(_moments(x, valid), KEPT)
       if not self.is_initializing() and self.is_mutable_collection('batch_stats'):
         unbiased = var * (count / jnp.maximum(count - 1.0, 1.0))
         keep = self.momentum
@@ -165,14 +170,15 @@ def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
   if valid is not None:
     x = zero_invalid(x, valid)
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
-  mean = jnp.sum(x, axis=(0, 1, 2)) / count
   if x.shape[1:3] == (1, 1):
     # Pooled features of a batch are alike. Their variance is so small beside the square of their
     # mean that the formula below would lose it to rounding.
+    mean = jnp.sum(x, axis=(0, 1, 2)) / count
     return mean, jnp.mean(jnp.square(x - mean), axis=(0, 1, 2)), count
   # The mean of the squares less the square of the mean needs one pass over the memory.
-  var = jnp.sum(jnp.square(x), axis=(0, 1, 2)) / count - jnp.square(mean)
-  return mean, jnp.maximum(var, 0.0), count
+  total, squares = moments.sums(x)
+  mean = total / count
+  return mean, jnp.maximum(squares / count - jnp.square(mean), 0.0), count
 
 
 class GroupNorm(nn.Module):
@@ -334,7 +340,7 @@ def global_mean(x: Array, valid: Array | None) -> Array:
   """Averages x [B, H, W, C] over the pixels that exist; f32[B, 1, 1, C]."""
   x = x.astype(jnp.float32)
   if valid is None:
-    return jnp.mean(x, axis=(1, 2), keepdims=True)
+    return checkpoint_name(jnp.mean(x, axis=(1, 2), keepdims=True), KEPT)
   count = jnp.maximum(jnp.sum(valid, axis=(1, 2), dtype=jnp.float32), 1.0)
   total = jnp.sum(zero_invalid(x, valid), axis=(1, 2), keepdims=True)
-  return total / count[:, None, None, None]
+  return checkpoint_name(total / count[:, None, None, None], KEPT)

@@ -98,8 +98,10 @@ class Stage(nn.Module):
   """Runs the blocks of one stage, named block0, block1, ...
 
   With `scan` the blocks after the first run in one `lax.scan` over their stacked variables, which
-  compiles one block instead of all. The variables themselves stay one subtree a block, so the
-  parameter tree, the weights files and the results are those of the unrolled stage.
+  compiles one block instead of all. It keeps `layers.KEPT` of each block for the gradients, or with
+  `remat` the block's input alone, and computes the rest again. The variables themselves stay one
+  subtree a block, so the parameter tree, the weights files and the results are those of the
+  unrolled stage.
 
   Attributes:
     block: constructor of the blocks.
@@ -137,8 +139,8 @@ class Stage(nn.Module):
       (x, _), updated = block.apply(variables, x, valid, train, mutable=['batch_stats'])
       return x, updated['batch_stats']
 
-    if self.remat:
-      body = jax.checkpoint(body, prevent_cse=False)
+    kept = None if self.remat else jax.checkpoint_policies.save_only_these_names(layers.KEPT)
+    body = jax.checkpoint(body, prevent_cse=False, policy=kept)
     per_block = [{c: tree[name] for c, tree in self.variables.items()} for name in names]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *per_block)
     x, stats = jax.lax.scan(body, x, stacked)

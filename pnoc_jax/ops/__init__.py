@@ -8,6 +8,7 @@ from pnoc_jax.ops import depthwise as depthwise
 from pnoc_jax.ops import erase as erase
 from pnoc_jax.ops import label_split as label_split
 from pnoc_jax.ops import lpcam as lpcam
+from pnoc_jax.ops import moments as moments
 from pnoc_jax.ops import normalize as normalize
 from pnoc_jax.ops import paths as paths
 from pnoc_jax.ops import pool as pool

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pnoc_jax import platforms
 from pnoc_jax.types import Array
 
 
@@ -22,7 +23,7 @@ class Radix(enum.Enum):
   Of depthwise convolutions, `ops.depthwise` says what these forms are and which is AUTO.
 
   Attributes:
-    AUTO: GROUPED on TPUs and SPLIT elsewhere, by the devices of the process that traces.
+    AUTO: GROUPED on TPUs and SPLIT elsewhere, by `platforms.kind`.
     GROUPED: one convolution with feature groups. On CPUs and GPUs the compiler cannot split its
       batch over devices: it gathers the whole batch on each of them.
     SPLIT: an ordinary convolution for each group, and the concatenation of the results. On TPUs it
@@ -58,10 +59,10 @@ class Window(NamedTuple):
 
 
 def form(radix: Radix) -> Radix:
-  """The form that AUTO means in this process; any other stands for itself."""
+  """The form that AUTO means for these devices; any other stands for itself."""
   if radix is not Radix.AUTO:
     return radix
-  return Radix.GROUPED if jax.default_backend() == 'tpu' else Radix.SPLIT
+  return Radix.GROUPED if platforms.kind() == 'tpu' else Radix.SPLIT
 
 
 def multiply(x: Array, kernel: Array) -> Array:

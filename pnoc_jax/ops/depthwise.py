@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
+from pnoc_jax import platforms
 from pnoc_jax.ops import convolution
 from pnoc_jax.types import Array
 
@@ -37,7 +38,7 @@ def convolve(
     grouped = functools.partial(_grouped, window=window)
     split = functools.partial(_split, window=window)
     return jax.lax.platform_dependent(x, kernel, cpu=split, default=grouped)
-  on_cpu = jax.default_backend() == 'cpu'
+  on_cpu = platforms.kind() == 'cpu'
   is_split = on_cpu if radix is Radix.AUTO else radix is Radix.SPLIT
   return _split(x, kernel, window) if is_split else _grouped(x, kernel, window)
 

@@ -252,3 +252,31 @@ def test_mistakes_are_named():
     networks.make_backbone('resnet38d', output_stride=16)
   with pytest.raises(errors.UserError, match='last_stage'):
     networks.make_backbone('resnest50', last_stage='layer5')
+
+
+@pytest.mark.parametrize('norm', list(layers.Norm))
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+def test_a_loop_over_blocks_keeps_its_products_alone(norm, dtype):
+  backbone = networks.make_backbone(
+    'resnest50', **(SMALL | ONE_STAGE), scan=True, dtype=dtype, norm=norm
+  )
+  image = jax.ShapeDtypeStruct((2, 32, 48, 3), jnp.float32)
+  variables = jax.eval_shape(backbone.init, jax.random.key(0), image)
+
+  def kept(variables, image):
+    def features(params):
+      changed = variables | {'params': params}
+      (found, _), _ = backbone.apply(changed, image, train=True, mutable=['batch_stats'])
+      return found['layer1']
+
+    # What the gradient's function holds.
+    return jax.vjp(features, variables['params'])[1]
+
+  maps = [
+    x
+    for x in jax.tree.leaves(jax.eval_shape(kept, variables, image))
+    if x.shape[:4] == (2, 2, 8, 12)
+  ]
+  # The block's input and the outputs of its three convolutions, in the type of the computation.
+  assert sorted(x.shape[-1] for x in maps) == [4, 8, 16, 16]
+  assert {x.dtype for x in maps} == {jnp.dtype(dtype)}

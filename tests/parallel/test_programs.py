@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoc_jax import states
+from pnoc_jax import platforms, states
 from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import cam, convolution
@@ -20,10 +20,10 @@ from tests import networks
 DEVICES, SIZE = 4, 16
 
 
-def _loss(radix=convolution.Radix.AUTO, dtype=jnp.float32):
+def _loss(dtype=jnp.float32):
   """A narrow ResNeSt's loss, and shapes of its variables."""
   backbone = networks.make_backbone(
-    'resnest_tiny', widths=(4, 4, 4, 4), last_stage='layer1', radix=radix, dtype=dtype
+    'resnest_tiny', widths=(4, 4, 4, 4), last_stage='layer1', dtype=dtype
   )
   model = classifier.Classifier(backbone, 3)
 
@@ -37,26 +37,25 @@ def _loss(radix=convolution.Radix.AUTO, dtype=jnp.float32):
   return loss, init
 
 
-@pytest.mark.parametrize(
-  ('radix', 'gathers'), [(convolution.Radix.SPLIT, False), (convolution.Radix.GROUPED, True)]
-)
-def test_no_device_gathers_the_batch_in_the_form_of_cpus_and_gpus(radix, gathers):
-  loss, init = _loss(radix)
-  variables = jax.eval_shape(init)
-  step = compiler.jit(
-    jax.value_and_grad(loss, has_aux=True),
-    meshes.make_mesh(jax.devices()[:DEVICES]),
-    ins=(REPLICATED, REPLICATED, BATCH, BATCH),
-  )
-  image = jax.ShapeDtypeStruct((DEVICES, SIZE, SIZE, 3), jnp.float32)
-  label = jax.ShapeDtypeStruct((DEVICES, 3), jnp.float32)
-  lowered = step.lower(variables['params'], variables['batch_stats'], image, label)
+@pytest.mark.parametrize(('kind', 'gathers'), [('gpu', False), ('tpu', True)])
+def test_no_device_gathers_the_batch_in_the_form_of_gpus(kind, gathers):
+  with platforms.traced_for(kind):
+    loss, init = _loss()
+    variables = jax.eval_shape(init)
+    step = compiler.jit(
+      jax.value_and_grad(loss, has_aux=True),
+      meshes.make_mesh(jax.devices()[:DEVICES]),
+      ins=(REPLICATED, REPLICATED, BATCH, BATCH),
+    )
+    image = jax.ShapeDtypeStruct((DEVICES, SIZE, SIZE, 3), jnp.float32)
+    label = jax.ShapeDtypeStruct((DEVICES, 3), jnp.float32)
+    lowered = step.lower(variables['params'], variables['batch_stats'], image, label)
   text = lowered.compile().as_text()
   kinds = r' (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\('
   found = collections.Counter(re.findall(kinds, text))
   # Gradients and the sums of the normalisation are added up in any case.
   assert found['all-reduce']
-  # The grouped form is why there are two: here the compiler gathers images for it.
+  # A TPU's form is why there are two: the compiler of CPUs and GPUs gathers images for it.
   assert bool(set(found) - {'all-reduce'}) is gathers
   assert convolution.form(convolution.Radix.AUTO) is convolution.Radix.SPLIT
 
