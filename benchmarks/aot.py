@@ -387,18 +387,18 @@ def look(
 def look_alone(config: 'PipelineConfig', target: targets.Target, name: str, file: Path) -> None:
   """Writes the facts of one program to a file, then compiles it; the dumps tell the rest."""
   _prepare(target)
+  from pnoc_jax import platforms
   from pnoc_jax.runs import forecast
 
-  stage_name = name.partition('/')[0]
-  found = programs(config, devices(target), stage_name)
-  entry, call = next(x for x in found if forecast.key(*x) == name)
-  facts = _facts(config, entry, call, target)
-  if target.kind != 'cpu' and call.compiled.mesh.devices.flat[0].platform == 'cpu':
-    facts['status'] = HOST
-  file.write_text(json.dumps(facts), encoding='utf-8')
-  if facts['status'] == HOST:
-    return
-  call.compiled.lower(*call.arguments).compile()
+  with platforms.traced_for(target.platform):
+    found = programs(config, devices(target), name.partition('/')[0])
+    entry, call = next(x for x in found if forecast.key(*x) == name)
+    facts = _facts(config, entry, call, target)
+    if target.kind != 'cpu' and call.compiled.mesh.devices.flat[0].platform == 'cpu':
+      facts['status'] = HOST
+    file.write_text(json.dumps(facts), encoding='utf-8')
+    if facts['status'] != HOST:
+      call.compiled.lower(*call.arguments).compile()
 
 
 def _facts(
@@ -407,7 +407,6 @@ def _facts(
   """What is known of a program without its compiler."""
   import jax
 
-  from pnoc_jax.engine import cost
   from pnoc_jax.runs import forecast
 
   # Loops trace sooner, and what remat computes again is no work of the mathematics.
@@ -415,7 +414,7 @@ def _facts(
   if any(entry.lookup(simple, x) != entry.lookup(config, x) for x in entry.declared(config)):
     found = programs(simple, devices(target, here=True), entry.name)
     plain = next(x for e, x in found if forecast.key(e, x) == forecast.key(entry, call))
-  traced = cost.estimate(plain.compiled.trace(*plain.arguments).jaxpr, target.device)
+  traced = forecast.estimate(plain, target)
   return {
     'status': 'ok',
     'images': call.images,

@@ -164,7 +164,7 @@ def traffic(text: str, target: targets.Target) -> Traffic:
   """Sums up what one device does."""
   computations, entry = read(text)
   found = Traffic()
-  measure = _Measure(computations, tpu=target.kind.startswith('v'))
+  measure = _Measure(computations, tpu=target.platform == 'tpu')
   for operation, scope, times in _top_level(computations, entry, found):
     moved = measure.bytes(operation, scope)
     flop, bits = measure.flop(operation, scope)

@@ -92,6 +92,11 @@ class Target:
     return math.prod(self.shape)
 
   @property
+  def platform(self) -> str:
+    """What `platforms.kind` calls it: 'cpu', 'gpu' or 'tpu'."""
+    return 'cpu' if self.kind == 'cpu' else 'tpu' if self.kind.startswith('v') else 'gpu'
+
+  @property
   def name(self) -> str:
     """The name that `parse` reads."""
     return f'{self.kind}:{"x".join(map(str, self.shape))}'

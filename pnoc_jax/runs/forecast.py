@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pnoc_jax import platforms
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.engine import cost, settings, targets
 from pnoc_jax.io import user_cache
@@ -71,7 +72,9 @@ def fingerprint(entry: stage.Stage, config: PipelineConfig) -> Any:
 
 def estimate(call: compiler.Call, target: targets.Target) -> cost.Cost:
   """What a call costs if one device of the target does all of it, from its trace."""
-  return cost.estimate(call.compiled.trace(*call.arguments).jaxpr, target.device)
+  with platforms.traced_for(target.platform):
+    traced = call.compiled.trace(*call.arguments)
+  return cost.estimate(traced.jaxpr, target.device)
 
 
 def sharing(call: compiler.Call, target: targets.Target) -> int:
