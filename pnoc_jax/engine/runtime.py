@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jax.sharding import Mesh
 
 from pnoc_jax.data import info, sources
+from pnoc_jax.parallel import mesh as mesh_lib
 
 if TYPE_CHECKING:
   from pnoc_jax.config import PipelineConfig
@@ -49,7 +50,7 @@ class Runtime:
 
   Attributes:
     workdir: the run's directory.
-    mesh: all devices of all processes, for training.
+    mesh: all devices of all processes; `training_mesh` tells which of them train.
     local_mesh: this process's devices, for inference.
     config: the run's `runtime` settings.
     quarantined: ids to leave out, a set a split.
@@ -63,6 +64,10 @@ class Runtime:
   quarantined: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
   should_stop: Callable[[], bool] = lambda: False
   _opened: dict[tuple, info.Source] = dataclasses.field(default_factory=dict, repr=False)
+
+  def training_mesh(self, batch_size: int) -> Mesh:
+    """The devices that train on batches of this size: all of them where the batch divides."""
+    return mesh_lib.for_batch(self.mesh, batch_size)
 
   def source(
     self, config: info.DatasetConfig, split: str, *, without: frozenset[str] = frozenset()

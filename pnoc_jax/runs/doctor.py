@@ -196,7 +196,8 @@ def _plan(
     if item.runs:
       with report.catch(about):
         item.stage.check(runner.context(item, config, there, runtime))
-        report.add(FACT, about, f'{item.status.value}: {item.stage.describe(config, source)}')
+        text = runner.describe(item, config, source, runtime)
+        report.add(FACT, about, f'{item.status.value}: {text}')
     else:
       report.add(FACT, about, f'{item.status.value}: {item.directory}')
   return plan
