@@ -1,6 +1,6 @@
 """How many training images does a core load in a second, and how many does PyTorch's loader?
 
-    python benchmarks/loader.py --images=VOCdevkit/VOC2012/JPEGImages    # or without: made-up JPEGs
+    python benchmarks/torch_loader.py --images=VOCdevkit/VOC2012/JPEGImages  # or with made-up ones
 
 One row for each recipe (`:journal` of VOC and COCO; CAM generator: long side drawn, flip, colour
 jitter, crop). Both loaders work in one process, turn by turn, and are measured in CPU seconds of
@@ -28,13 +28,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rows
-from configs import pnoc_coco, pnoc_voc
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.io import images
 
-RECIPES = {'voc': pnoc_voc.get_config, 'coco': pnoc_coco.get_config}
+_JITTER = transforms.Augment.COLORJITTER
+RECIPES = {
+  'voc': transforms.TransformConfig(min_size=320, max_size=640, crop=512, augment=_JITTER),
+  'coco': transforms.TransformConfig(min_size=400, max_size=800, crop=640, augment=_JITTER),
+}
 
 
 class Folder:
@@ -139,9 +142,7 @@ def measure(settings: argparse.Namespace, paths: list[Path]) -> list[dict[str, A
   """Measures all loaders with each recipe; see the columns above."""
   found = []
   for name in settings.recipe:
-    config = RECIPES[name]('journal').generator.transform
-    if config.resize is not transforms.Resize.LONG_SIDE:
-      raise SystemExit(f'{name} has another resize than PyTorch is given here')
+    config = RECIPES[name]
     arguments = paths, config, settings.batch
     streams = {'ours': ours(*arguments)}
     if _has_torch():
