@@ -152,7 +152,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
       {
         'what': f'{side}x{side}x{shape.channels}, grouped / split: forward, of input, of kernel',
         'ratios': ', '.join(f'{a / b:.2f}' for a, b in pairs),
-        **{'channels': shape.channels, 'side': side, 'grouped': grouped, 'split': split},
+        'channels': shape.channels,
+        'side': side,
+        'grouped': grouped,
+        'split': split,
       }
     )
     cells = [f'{1e3 * a:8.2f} /{1e3 * b:8.2f} ={a / b:5.1f}' for a, b in pairs]
