@@ -150,7 +150,7 @@ def train(
 def share(runtime: Runtime, batch_size: int) -> pipeline.Share:
   """This process's share of every batch."""
   sharing = meshes.spread_on(runtime.mesh, batch_size).processes
-  return pipeline.Share(hosts.process_index() % sharing, sharing, runtime.config.workers)
+  return pipeline.Share(hosts.process_index() % sharing, sharing, runtime.config.loaders)
 
 
 def _placed(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[Batch]:

@@ -293,11 +293,11 @@ def _shared_memory(
   config: PipelineConfig, plan: list[graph.Planned], looked: Looked, report: Report
 ) -> None:
   """Batches that processes have loaded pass through shared memory, which containers keep small."""
-  if not config.runtime.workers or not _SHARED.is_dir():
+  if not config.runtime.loaders or not _SHARED.is_dir():
     return
   largest = max((int(seen.sizes.prod(1).max(initial=0)) for _, seen in looked.values()), default=0)
   needs = [
-    config.runtime.workers * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
+    config.runtime.loaders * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
     for item in plan
     if item.runs
   ]
@@ -306,7 +306,7 @@ def _shared_memory(
     report.add(
       WARNING,
       'memory',
-      f'{config.runtime.workers} workers hand over batches of about {readable(need)} in {_SHARED}, '
+      f'{config.runtime.loaders} workers hand over batches of about {readable(need)} in {_SHARED}, '
       f'which has {readable(there)}: enlarge it (docker run --shm-size=8g), or lower '
       'config.runtime.workers',
     )
