@@ -13,6 +13,7 @@ above 1 says that the split form is faster. Layers choose by `convolution.Radix.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
   parser.add_argument('--batch', type=int, default=16)
   parser.add_argument('--precision', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--steps', type=int, default=10, help='timed runs of each')
+  parser.add_argument('--json', type=Path, help='also write the rows to this file')
   settings = parser.parse_args(argv)
   device = jax.devices()[0]
   print(f'{device.device_kind}, jax {jax.__version__}, {settings.precision}; ms grouped / split')
@@ -146,7 +148,16 @@ def main(argv: list[str] | None = None) -> list[dict]:
   for shape in KINDS[settings.kind]:
     side, pairs = max(settings.size // shape.map_stride, 1), seconds(shape, settings)
     grouped, split = ([pair[i] for pair in pairs] for i in range(2))
-    found.append({'channels': shape.channels, 'side': side, 'grouped': grouped, 'split': split})
+    found.append(
+      {
+        'what': f'{side}x{side}x{shape.channels}, grouped / split: forward, of input, of kernel',
+        'ratios': ', '.join(f'{a / b:.2f}' for a, b in pairs),
+        'channels': shape.channels,
+        'side': side,
+        'grouped': grouped,
+        'split': split,
+      }
+    )
     cells = [f'{1e3 * a:8.2f} /{1e3 * b:8.2f} ={a / b:5.1f}' for a, b in pairs]
     window = shape.window
     print(
@@ -154,6 +165,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
       f'{window.dilation:>8}  ' + '  '.join(f'{cell:>24}' for cell in cells),
       flush=True,
     )
+  if settings.json:
+    settings.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
   return found
 
 

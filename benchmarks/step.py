@@ -194,14 +194,15 @@ def _measure(settings) -> dict[str, Any]:
 
   analyses = [c.memory_analysis() for c in compiled]
   peak_bytes = (device.memory_stats() or {}).get('peak_bytes_in_use')
-  jax.clear_caches()
-  start = clock()
-  for fn, donate, shapes in programs:
-    jax.jit(fn, donate_argnums=donate).lower(*shapes).compile()
-  cached_s = clock() - start
-
-  plain = make_step(settings, remat=False, scan=False)
-  flop = [model_flop(f, p[2]) for f, p in zip((plain.generator, plain.noc), programs)]
+  cached_s, flop = None, [None]
+  if not settings.quick:
+    jax.clear_caches()
+    start = clock()
+    for fn, donate, shapes in programs:
+      jax.jit(fn, donate_argnums=donate).lower(*shapes).compile()
+    cached_s = clock() - start
+    plain = make_step(settings, remat=False, scan=False)
+    flop = [model_flop(f, p[2]) for f, p in zip((plain.generator, plain.noc), programs)]
   row = {
     'form': f'jax{" remat" if settings.remat else ""}{" scan" if settings.scan else ""}',
     'gflop': None if None in flop else sum(flop) / 1e9,
@@ -263,6 +264,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   """Reads the flags and prints the table; returns the rows."""
   parser = rows.make_parser(__doc__, pnoc.METHODS)
   parser.add_argument('--scan', action='store_true', help='compile identical blocks once')
+  parser.add_argument('--quick', action='store_true', help='no GFLOP, MFU and cached s')
   return rows.run(measure, parser.parse_args(argv))
 
 

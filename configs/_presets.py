@@ -75,6 +75,7 @@ def _set_dataset(config: PipelineConfig, data: _recipes.Data, scored: tuple[str,
   config.priors.splits = data.splits if 'pseudo_masks' in scored else data.scored or data.splits
   config.predictions.splits = data.predicted
   config.evaluation.of, config.evaluation.splits = scored, data.scored
+  config.runtime.workers = None  # As many as the cores suggest.
   for training in (config.classifier, config.generator, config.c2am, config.saliency):
     training.eval_split = data.measured
   for stage in (config.priors, config.saliency_priors, config.predictions):
@@ -157,6 +158,7 @@ def _set_backbones(config: PipelineConfig, numbers: _recipes.Numbers) -> None:
 
 def _shrink(config: PipelineConfig, *, backbone: str) -> None:
   """Makes everything as small as shows that it works."""
+  config.runtime.workers = 0
   for training in (*_base.networks(config), config.saliency):
     training.model = settings.ModelConfig(
       backbone=backbone,

@@ -118,7 +118,8 @@ def validate(config: PipelineConfig) -> None:
   faults = sources.faults(config.dataset)
   faults += [fault for entry in stage.stages(config) for fault in entry.faults(config)]
   for field, least in (('log_every', 1), ('save_every', 1), ('keep', 1), ('workers', 0)):
-    if getattr(config.runtime, field) < least:
-      faults.append(f'runtime.{field} is {getattr(config.runtime, field)}; it is at least {least}')
+    value = getattr(config.runtime, field)
+    if value is not None and value < least:
+      faults.append(f'runtime.{field} is {value}; it is at least {least}')
   if faults:
     raise UserError('the config cannot run:\n' + '\n'.join(f'  {fault}' for fault in faults))

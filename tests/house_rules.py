@@ -48,7 +48,13 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'chex', 'orbax'}
 # Package -> the only places that import it. A place is a room or a file without `.py`.
 HOMES = {
   # Pillow decodes files in io/images; the others are about Pillow's own operations on images.
-  'PIL': {'io.images', 'data.augment.randaugment', 'data.augment.colors', 'tools'},
+  'PIL': {
+    'io.images',
+    'data.augment.randaugment',
+    'data.augment.colors',
+    'tools',
+    'benchmarks.torch_*',
+  },
   'orbax': {'io.checkpoints'},
   'grain': {'data'},
   'safetensors': {'io.weights', 'tools'},
@@ -56,7 +62,7 @@ HOMES = {
   'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
   'torch': {'tools', 'benchmarks.torch_*', 'io.foreign'},
-  'torchvision': {'tools'},
+  'torchvision': {'tools', 'benchmarks.torch_*'},
   'timm': {'tools', 'benchmarks.torch_*'},
   'yaml': {'data.layouts.yolo'},
   'pycocotools': {'data.readers.regions'},

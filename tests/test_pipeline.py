@@ -118,7 +118,7 @@ def _lasting(workdir):
       continue
     if rest == records.DONE:
       done = records.read_done(workdir / stage)
-      clocks = {'seconds', 'images', 'images_per_second'}
+      clocks = {'seconds', 'images', 'images_per_second', 'programs', 'programs_late'}
       facts = {name: x for name, x in done.products.items() if name not in clocks}
       content = done.fingerprint, facts
     elif rest == 'metrics.jsonl':

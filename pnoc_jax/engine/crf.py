@@ -18,6 +18,7 @@ from pnoc_jax.engine import infer
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import crf
 from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.types import Array
 
@@ -93,14 +94,13 @@ class _Crf(abc.ABC):
       config: the CRF.
       runtime: of the run; its local devices are used.
       sizes: (H, W) of all images that may come.
-      devices: use these instead. By default all local ones; of CPU devices one, for they are the
-        same cores.
+      devices: use these instead. By default all local ones, and for the lattice on a TPU the host's
+        CPU; of CPU devices one, for they are the same cores.
       threads: images in work at once. By default the number of cores, on other devices two a
         device, so that one's transfers hide behind the other's work.
     """
     if devices is None:
-      devices = list(runtime.local_mesh.devices.flat)
-      devices = devices[:1] if devices[0].platform == 'cpu' else devices
+      devices = _devices(config, runtime)
     if threads is None:
       cpu = devices[0].platform == 'cpu'
       threads = min(os.cpu_count() or 1, _MOST_THREADS) if cpu else 2 * len(devices)
@@ -205,6 +205,24 @@ class _Crf(abc.ABC):
         # Nobody waits for what follows an error or the last image wanted.
         for _, result in ahead:
           result.cancel()
+
+
+def _devices(config: CrfConfig, runtime: Runtime) -> Sequence[Any]:
+  """The devices that refine images."""
+  devices = list(runtime.local_mesh.devices.flat)
+  if devices[0].platform == 'tpu' and config.filter is crf.Filter.LATTICE and config.steps:
+    # A TPU pads a vertex's few labels to 128, and adds to vertices one after the other.
+    try:
+      devices = jax.local_devices(backend='cpu')
+      said = f"the host's {os.cpu_count()} cores, which suit its lattice better than a TPU"
+    except RuntimeError:
+      said = (
+        "the TPU, slowly: JAX_PLATFORMS hides the host's CPU, which suits its lattice better; "
+        'leave it out, or set it to tpu,cpu'
+      )
+    if hosts.is_main():
+      print(f'  the dense CRF runs on {said}', flush=True)
+  return devices[:1] if devices[0].platform == 'cpu' else devices
 
 
 class LabelCrf(_Crf):

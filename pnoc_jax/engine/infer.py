@@ -82,7 +82,7 @@ class Inference:
       runtime: where to run.
       scales: in place of the config's; 1 where it has none.
     """
-    self._mesh, self._workers = runtime.local_mesh, runtime.config.workers
+    self._mesh, self._workers = runtime.local_mesh, runtime.config.loaders
     self._variables = arrays.replicate(network.variables, self._mesh)
     devices = self._mesh.size
     self._shapes = buckets.Shapes(
@@ -101,11 +101,17 @@ class Inference:
     self._traced = scale
     self._scale = compiler.jit(scale, self._mesh, ins=(REPLICATED, BATCH, BATCH), outs=BATCH)
     self._fuse, self._fused = network.fuse, {}
+    self._late, self._seen = 0, set()
 
   @property
   def traces(self) -> int:
     """How many programs were made."""
     return sum(program.traces for program in (self._scale, *self._fused.values()))
+
+  @property
+  def late(self) -> int:
+    """How many of them when the bucket of their images had been seen before."""
+    return self._late
 
   def __call__(
     self,
@@ -131,7 +137,10 @@ class Inference:
     batches = buckets.multi_scale_batches(source, indices, shapes, workers=self._workers)
     with batches:
       for batch in batches:
+        made, bucket = self.traces, tuple(batch['bucket'])
         started = batch, self._start(batch, context(batch))
+        self._late += self.traces - made if bucket in self._seen else 0
+        self._seen.add(bucket)
         if ahead is not None:
           yield from _rows(*ahead)
         ahead = started
@@ -232,6 +241,15 @@ def _rows(batch: Mapping[str, Any], found: PyTree) -> Iterator[tuple[int, tuple[
   for row in np.flatnonzero(batch['weight'] > 0):
     height, width = (int(n) for n in batch['size'][row])
     yield int(batch['index'][row]), (height, width), jax.tree.map(lambda x, row=row: x[row], found)
+
+
+def compilations(inferences: Iterable[Inference]) -> dict[str, int]:
+  """Counts programs for a stage's record: `programs`, and `programs_late` after the warm-up."""
+  inferences = list(inferences)
+  return {
+    'programs': sum(inference.traces for inference in inferences),
+    'programs_late': sum(inference.late for inference in inferences),
+  }
 
 
 def present_width(images: Images, count: int) -> int:

@@ -15,6 +15,7 @@ from pnoc_jax import trees
 from pnoc_jax.data import info
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.types import Array, PyTree, Variables
 
 _MOMENTS = {
@@ -122,7 +123,7 @@ def training_memory(
     held,
     trained * copies + (moved if optim.ema is not None else 0),
     trained,
-    an_image * math.ceil(config.batch_size / load.devices),
+    an_image * (config.batch_size // meshes.spread(config.batch_size, 1, load.devices).parts),
   )
 
 

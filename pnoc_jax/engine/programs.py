@@ -86,7 +86,8 @@ def make_program(
   tx, rate = make_optimizer(config.optim, variables['params'], total, groups=groups)
   update = updates.make_update(loss, tx, update_ema=make_update_ema(config.optim))
   prepare = prepare or make_prepare(networks.colours(config.model, examples.source.info))
-  root, mesh = keys.root_key(context.seed), context.runtime.mesh
+  root = keys.root_key(context.seed)
+  mesh = context.runtime.training_mesh(config.batch_size)
 
   def step(state: states.TrainState, batch: Batch) -> tuple[states.TrainState, Metrics]:
     key = keys.stream(root, f'{context.name}/dropout', state.step)

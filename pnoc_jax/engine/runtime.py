@@ -1,6 +1,8 @@
 """What all work of one run shares: devices, settings of running, opened data; one stage's place."""
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +10,14 @@ from typing import TYPE_CHECKING
 from jax.sharding import Mesh
 
 from pnoc_jax.data import info, sources
+from pnoc_jax.parallel import mesh as mesh_lib
 
 if TYPE_CHECKING:
   from pnoc_jax.config import PipelineConfig
+
+
+_MANY_CORES, _MOST_LOADERS = 8, 16
+_SHARED, _SHARED_BYTES = Path('/dev/shm'), 2**30
 
 
 @dataclasses.dataclass(slots=True)
@@ -18,7 +25,9 @@ class RuntimeConfig:
   """How a run runs; no product depends on any of it.
 
   Attributes:
-    workers: processes that load data; 0 loads in a thread.
+    workers: processes that load data; 0 loads in threads of this process. None takes half of the
+      cores that this process may use, at most 16, and threads where there are fewer than 8 cores or
+      less than 1 GiB of shared memory, by which processes hand batches over.
     log_every: micro-steps between two lines of `metrics.jsonl`.
     save_every: micro-steps between two checkpoints.
     keep: checkpoints kept.
@@ -31,7 +40,7 @@ class RuntimeConfig:
     process_id: which of them this is, from 0.
   """
 
-  workers: int = 0
+  workers: int | None = 0
   log_every: int = 20
   save_every: int = 500
   keep: int = 2
@@ -42,6 +51,16 @@ class RuntimeConfig:
   num_processes: int = 1
   process_id: int = 0
 
+  @property
+  def loaders(self) -> int:
+    """The number of processes that load data."""
+    if self.workers is not None:
+      return self.workers
+    affinity = getattr(os, 'sched_getaffinity', None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    narrow = _SHARED.is_dir() and shutil.disk_usage(_SHARED).total < _SHARED_BYTES
+    return 0 if cores < _MANY_CORES or narrow else min(cores // 2, _MOST_LOADERS)
+
 
 @dataclasses.dataclass
 class Runtime:
@@ -49,7 +68,7 @@ class Runtime:
 
   Attributes:
     workdir: the run's directory.
-    mesh: all devices of all processes, for training.
+    mesh: all devices of all processes; `training_mesh` tells which of them train.
     local_mesh: this process's devices, for inference.
     config: the run's `runtime` settings.
     quarantined: ids to leave out, a set a split.
@@ -63,6 +82,10 @@ class Runtime:
   quarantined: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
   should_stop: Callable[[], bool] = lambda: False
   _opened: dict[tuple, info.Source] = dataclasses.field(default_factory=dict, repr=False)
+
+  def training_mesh(self, batch_size: int) -> Mesh:
+    """The devices that train on batches of this size: all of them where the batch divides."""
+    return mesh_lib.for_batch(self.mesh, batch_size)
 
   def source(
     self, config: info.DatasetConfig, split: str, *, without: frozenset[str] = frozenset()

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 import tqdm
+from jax.sharding import Mesh
 
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import clock, log, loop, programs, settings
+from pnoc_jax.engine import batches, clock, log, loop, programs, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import checkpoints, weights
 from pnoc_jax.parallel import arrays, hosts
+from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.types import Batch, Metrics, Variables
 
 # Measures variables; for people: it chooses nothing.
@@ -27,14 +29,11 @@ def check(config: settings.TrainingConfig, context: Context, *, paired: bool = F
     context: the stage's.
     paired: images have a target.
   """
-  devices, name = context.runtime.mesh.size, context.name
+  name = context.name
   if config.eval_every and config.eval_split:
     context.source(config.eval_split)  # Refuses a split that the data set lacks.
-  if config.batch_size % devices:
-    raise UserError(
-      f'{name}.batch_size is {config.batch_size}, which does not divide by the '
-      f'{devices} devices; take a multiple of {devices}'
-    )
+  if fault := batches.fault(name, config, context.runtime.mesh):
+    raise UserError(fault)
   try:
     channels = len(context.train.info.mean)
     transforms.validate(config.transform, paired=paired, channels=channels)
@@ -109,13 +108,13 @@ def train(
     batch_size=config.batch_size,
     seed=context.seed,
     start_step=start,
-    share=share(runtime),
+    share=share(runtime, config.batch_size),
   )
   with store, writer, bar, stream:
     state = loop.fit(
       step,
       state,
-      _placed(stream, runtime),
+      _placed(stream, runtime.training_mesh(config.batch_size)),
       loop.Hooks(
         save=store.save,
         log=write,
@@ -133,6 +132,9 @@ def train(
       clock=clock.Clock(total_steps=horizon.total, batch_size=config.batch_size),
     )
   final = arrays.to_host(program.variables(state))
+  if meshes.spread_on(runtime.mesh, config.batch_size).copies > 1:
+    # Nothing has kept the copies alike to the last bit.
+    final = hosts.from_main(final)
   facts = meta(final) if meta else {}
   if hosts.is_main():
     common = {
@@ -145,11 +147,12 @@ def train(
   return final
 
 
-def share(runtime: Runtime) -> pipeline.Share:
+def share(runtime: Runtime, batch_size: int) -> pipeline.Share:
   """This process's share of every batch."""
-  return pipeline.Share(hosts.process_index(), hosts.process_count(), runtime.config.workers)
+  sharing = meshes.spread_on(runtime.mesh, batch_size).processes
+  return pipeline.Share(hosts.process_index() % sharing, sharing, runtime.config.loaders)
 
 
-def _placed(batches: Iterator[dict[str, np.ndarray]], runtime: Runtime) -> Iterator[Batch]:
+def _placed(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[Batch]:
   for batch in batches:
-    yield arrays.to_global(batch, runtime.mesh)
+    yield arrays.to_global(batch, mesh)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from pnoc_jax import errors
+from pnoc_jax.parallel import mesh as mesh_lib
 from pnoc_jax.parallel import sharding
 
 
@@ -20,14 +21,14 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     mesh: the mesh.
 
   Returns:
-    The global batch: arrays of shape `[B, ...]`, `B` the sum of `b` over processes; process 0's
-    rows come first.
+    The global batch: arrays of shape `[B, ...]`, `B` the sum of `b` over the processes that share
+    it; process 0's rows come first.
 
   Raises:
     UserError: `b` is not a multiple of the number of local devices.
   """
   layout = sharding.batch(mesh)
-  processes = len({device.process_index for device in mesh.devices.flat})
+  processes = mesh.shape[mesh_lib.DATA] // mesh.local_mesh.shape[mesh_lib.DATA]
   for name, x in batch.items():
     _check_divisible(name, x, mesh, processes)
   return {
@@ -37,7 +38,7 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
 
 
 def _check_divisible(name: str, x: np.ndarray, mesh: jax.sharding.Mesh, processes: int) -> None:
-  local, total = mesh.local_mesh.size, mesh.size
+  local, total = (part.shape[mesh_lib.DATA] for part in (mesh.local_mesh, mesh))
   if np.ndim(x) == 0 or len(x) % local:
     size = 'a scalar' if np.ndim(x) == 0 else f'{len(x) * processes} examples'
     raise errors.UserError(

@@ -2,6 +2,7 @@
 
 import enum
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -129,3 +130,10 @@ def any_host(flag: bool) -> bool:
   if jax.process_count() == 1:
     return bool(flag)
   return bool(np.any(multihost_utils.process_allgather(np.asarray(flag, np.uint8))))
+
+
+def from_main(tree: Any) -> Any:
+  """Returns process 0's values of host arrays in every process; all must call it together."""
+  if jax.process_count() == 1:
+    return tree
+  return multihost_utils.broadcast_one_to_all(tree)

@@ -205,7 +205,8 @@ def _plan(
     if item.runs:
       with report.catch(about):
         item.stage.check(runner.context(item, config, there, runtime))
-        report.add(FACT, about, f'{item.status.value}: {item.stage.describe(config, source)}')
+        text = runner.describe(item, config, source, runtime)
+        report.add(FACT, about, f'{item.status.value}: {text}')
     else:
       report.add(FACT, about, f'{item.status.value}: {item.directory}')
   return plan
@@ -369,11 +370,11 @@ def _shared_memory(
   config: PipelineConfig, plan: list[graph.Planned], looked: Looked, report: Report
 ) -> None:
   """Batches that processes have loaded pass through shared memory, which containers keep small."""
-  if not config.runtime.workers or not _SHARED.is_dir():
+  if not config.runtime.loaders or not _SHARED.is_dir():
     return
   largest = max((int(seen.sizes.prod(1).max(initial=0)) for _, seen in looked.values()), default=0)
   needs = [
-    config.runtime.workers * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
+    config.runtime.loaders * _HELD * _batch_bytes(getattr(config, item.stage.name), largest)
     for item in plan
     if item.runs
   ]
@@ -382,7 +383,7 @@ def _shared_memory(
     report.add(
       WARNING,
       'memory',
-      f'{config.runtime.workers} workers hand over batches of about {readable(need)} in {_SHARED}, '
+      f'{config.runtime.loaders} workers hand over batches of about {readable(need)} in {_SHARED}, '
       f'which has {readable(there)}: enlarge it (docker run --shm-size=8g), or lower '
       'config.runtime.workers',
     )

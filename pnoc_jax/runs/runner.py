@@ -11,7 +11,7 @@ import jax
 from pnoc_jax.config import PipelineConfig, validate
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks
-from pnoc_jax.engine import clock, log, loop, settings
+from pnoc_jax.engine import batches, clock, log, loop, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
@@ -86,10 +86,7 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
   plan = make_plan(config, sources, runtime)
-  there = {item.stage.name: item.directory for item in plan if not item.runs}
-  for item in plan:
-    if item.runs:
-      item.stage.check(context(item, config, there, runtime))
+  _check_stages(config, plan, runtime)
   states: changes.States = {}
   if hosts.is_main():
     _print_plan(config, workdir, plan, sources, runtime)
@@ -110,6 +107,21 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
       hosts.barrier(f'{item.stage.name}/score')
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir, stage.stages(config)))
+
+
+def _check_stages(config: PipelineConfig, plan: list[graph.Planned], runtime: Runtime) -> None:
+  """Raises UserError with what any stage that will run finds wrong, that of all stages at once."""
+  there = {item.stage.name: item.directory for item in plan if not item.runs}
+  faults = []
+  for item in plan:
+    if item.runs:
+      try:
+        item.stage.check(context(item, config, there, runtime))
+      except UserError as error:
+        faults.append(str(error))
+  if faults:
+    # Several stages may find the same.
+    raise UserError('\n'.join(dict.fromkeys(faults)))
 
 
 def make_plan(
@@ -182,6 +194,24 @@ def context(
   return Context(item.stage.name, item.stage.view(config), inputs, item.directory, runtime)
 
 
+def describe(
+  item: graph.Planned, config: PipelineConfig, train: info.Source, runtime: Runtime
+) -> str:
+  """Says what a stage will do and, where a training does not take all devices, on which ones.
+
+  Args:
+    item: the stage in the plan.
+    config: the run's.
+    train: the training split.
+    runtime: of the run.
+  """
+  text, ours = item.stage.describe(config, train), getattr(config, item.stage.name)
+  remark = ''
+  if isinstance(ours, settings.TrainingConfig):
+    remark = batches.remark(ours, runtime.mesh)
+  return f'{text}; {remark}' if remark else text
+
+
 def _print_plan(
   config: PipelineConfig,
   workdir: Path,
@@ -195,7 +225,7 @@ def _print_plan(
   print(f'{config.name}: {train.info.name}, {train.info.num_classes} classes; images: {sizes}')
   print(f'{runtime.mesh.size} x {kind}, {hosts.process_count()} process(es); {workdir}')
   for item in plan:
-    text = item.stage.describe(config, train) if item.runs else str(item.directory)
+    text = describe(item, config, train, runtime) if item.runs else str(item.directory)
     print(f'  {item.stage.name:<15} {item.status.value:<14} {text}')
 
 

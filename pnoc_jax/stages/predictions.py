@@ -57,7 +57,7 @@ def run(context: Context) -> dict[str, float]:
   segment = _make_segmenter(model, variables, sources, context)
   facts = per_image.make_all(
     (job(segment, source, context.out) for source in sources), context.runtime
-  )
+  ) | infer.compilations([segment.inference])
   if ours.voc_server and hosts.is_main():
     for source in sources:
       write_for_server(context.out, source)
@@ -100,7 +100,11 @@ def job(segment: 'Segmenter', source: info.Source, directory: Path) -> per_image
 
 
 class Segmenter:
-  """Compiled segmentation of any images; a new size compiles nothing in a bucket that was seen."""
+  """Compiled segmentation of any images; a new size compiles nothing in a bucket that was seen.
+
+  Attributes:
+    inference: of the network, before the CRF.
+  """
 
   def __init__(
     self,
@@ -134,11 +138,11 @@ class Segmenter:
       return jnp.argmax(logits, -1).astype(jnp.uint8)
 
     network = infer.Network(scale, fuse, variables, dataset)
-    self._infer = infer.Inference(network, config, runtime)
+    self.inference = infer.Inference(network, config, runtime)
 
   def calls(self, images: infer.Images) -> list[compiler.Call]:
     """The programs of one pass over images."""
-    found = self._infer.calls(images)
+    found = self.inference.calls(images)
     if self._refine is None:
       return found
     return found + self._refine.calls(images, labels=images[0][0].info.num_classes + 1)
@@ -147,7 +151,7 @@ class Segmenter:
     """Yields (index, labels of 0..K, int[H, W]) of the images of these indices, in any order."""
     found = (
       (index, result[:height, :width])
-      for index, (height, width), result in self._infer(source, indices)
+      for index, (height, width), result in self.inference(source, indices)
     )
     if self._refine is None:
       yield from found

@@ -84,7 +84,8 @@ def run(context: Context) -> dict[str, float]:
       suffix='.npz',
     )
 
-  return per_image.make_all((job(context.source(split)) for split in ours.splits), context.runtime)
+  jobs = (job(context.source(split)) for split in ours.splits)
+  return per_image.make_all(jobs, context.runtime) | infer.compilations([inference])
 
 
 def _programs(context: Context) -> list[compiler.Call]:

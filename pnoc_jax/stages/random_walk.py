@@ -50,7 +50,7 @@ def run(context: Context) -> dict[str, float]:
   inference = _make_inference(variables, context)
   splits = context.config.priors.splits
   jobs = (_job(inference, context.source(split), context) for split in splits)
-  return per_image.make_all(jobs, context.runtime)
+  return per_image.make_all(jobs, context.runtime) | infer.compilations([inference])
 
 
 def _programs(context: Context) -> list[compiler.Call]:

@@ -93,7 +93,7 @@ def run(context: Context) -> dict[str, Any]:
   inferences = _make_inferences(model, variables, context)
   splits = context.config.priors.splits
   jobs = (_job(inferences, context.source(split), context) for split in splits)
-  return per_image.make_all(jobs, context.runtime)
+  return per_image.make_all(jobs, context.runtime) | infer.compilations(inferences.values())
 
 
 def _train(model: poolnet.PoolNet, context: Context) -> Variables:

@@ -57,7 +57,7 @@ def run(context: Context) -> dict[str, float]:
       lambda source: _masks_job(refine, source, context),
     )
   )
-  return per_image.make_all(jobs, context.runtime)
+  return per_image.make_all(jobs, context.runtime) | infer.compilations([inference])
 
 
 def _refinement(context: Context) -> tuple[list[info.Source], crf_lib.LabelCrf]:

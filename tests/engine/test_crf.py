@@ -1,6 +1,8 @@
 """The CRF over many images: padded, in threads and on several devices, the same labels."""
 
 import functools
+import types
+from unittest import mock
 
 import jax
 import numpy as np
@@ -82,6 +84,22 @@ def test_labels_do_not_depend_on_threads_devices_or_company(runtime):
   for key, labels in spread([(n, *chosen[0][1:]) for n in range(9)]):
     np.testing.assert_array_equal(labels, expected[0], err_msg=str(key))
   assert spread.traces == 2
+
+
+@pytest.mark.parametrize('hidden', [False, True])
+def test_on_a_tpu_the_lattice_is_the_hosts_and_says_so(hidden, monkeypatch, capsys):
+  chip = types.SimpleNamespace(platform='tpu')
+  chips = types.SimpleNamespace(local_mesh=types.SimpleNamespace(devices=np.array([chip, chip])))
+  if hidden:
+    monkeypatch.setattr(crf.jax, 'local_devices', mock.Mock(side_effect=RuntimeError))
+  found = crf._devices(crf.CrfConfig(), chips)
+  said = capsys.readouterr().out
+  assert found == ([chip, chip] if hidden else jax.local_devices()[:1])
+  assert ('JAX_PLATFORMS' if hidden else "runs on the host's") in said
+  # All pairs are products of matrices, and no step is no work.
+  for config in (_CONFIG, crf.CrfConfig(steps=0)):
+    assert crf._devices(config, chips) == [chip, chip]
+  assert not capsys.readouterr().out
 
 
 def test_softmax_labels_equal_unbucketed_ones(runtime):

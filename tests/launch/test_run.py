@@ -66,19 +66,6 @@ def test_a_stopped_run_ends_as_a_shell_says_it(name, code):
   assert done.stdout == 'stopped: saved at step 3; the same command resumes.\n'
 
 
-@pytest.mark.parametrize(('code', 'requeued'), [(143, True), (130, False), (1, False), (0, False)])
-def test_slurm_requeues_what_sigterm_stopped(tmp_path, code, requeued):
-  for name, line in (('srun', f'exit {code}'), ('scontrol', f'echo "$@" > {tmp_path}/asked')):
-    (tmp_path / name).write_text(f'#!/bin/sh\n{line}\n')
-    (tmp_path / name).chmod(0o755)
-  path = f'{tmp_path}:{os.environ["PATH"]}'
-  env = os.environ | {'PATH': path, 'SLURM_JOB_ID': '17'}
-  done = subprocess.run(['bash', 'launch/slurm.sh'], cwd=ROOT, env=env, check=False)
-  assert done.returncode == code
-  asked = tmp_path / 'asked'
-  assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeued else '')
-
-
 _FULL = """
 import runpy, sys, atexit, errno
 sys.path.insert(0, '.')

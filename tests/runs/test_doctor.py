@@ -196,7 +196,7 @@ def test_broken_files_that_are_left_out_are_warnings(root, tmp_path):
 
 def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   config = _config(root)
-  config.generator.batch_size = 12  # Of 8 devices.
+  config.generator.batch_size = 22  # Of 8 devices.
   config.generator.transform.crop = 24
   monkeypatch.setattr(doctor, '_device_memory', lambda: 1 << 20)
   monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1 << 18))
@@ -204,7 +204,7 @@ def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   told = {x.about: x.what for x in report.of(FAULT)}
   assert set(told) == {'config', 'stage generator', 'disk'}
   assert 'puzzle tiles' in told['config'] and 'free are 256 KiB' in told['disk']
-  assert 'does not divide by the 8 devices' in told['stage generator']
+  assert 'which the 8 devices cannot share' in told['stage generator']
   assert {x.about for x in report.of(WARNING)} == {'memory of generator'}
   config.classifier.init = str(tmp_path / 'none.safetensors')
   assert 'none.safetensors' in _examine(config, tmp_path / 'run').text()

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from pnoc_jax import config as config_lib
+from pnoc_jax import trees
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
 from pnoc_jax.engine import loop, networks
@@ -18,7 +19,6 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.ops import crf as crf_ops
-from pnoc_jax.optim import optimizer
 from pnoc_jax.stages import c2am, saliency_priors
 from pnoc_jax.stages.common.polarity import polarity
 from tests.stages import contexts
@@ -46,8 +46,8 @@ def _config():
   ours = config.c2am
   ours.model.backbone, ours.model.output_stride = 'resnest_tiny', 8
   ours.model.last_stage, ours.features = 'layer1', ('layer1',)
-  ours.batch_size, ours.epochs, ours.eval_size, ours.eval_every = 8, 3, 32, 3
-  ours.optim.rule, ours.optim.lr, ours.optim.accumulate = optimizer.Rule.ADAM, 1e-2, 1
+  ours.batch_size, ours.epochs, ours.eval_size, ours.eval_every = 4, 2, 32, 2
+  ours.optim.lr, ours.optim.accumulate = 0.1, 1
   ours.transform = transforms.TransformConfig(
     min_size=32, max_size=32, crop=32, shift=2, augment=transforms.Augment.LIGHT
   )
@@ -113,16 +113,30 @@ def test_c2amh_learns_from_its_hints_and_says_so(run):
   _, root, facts = run
   rows = records.read_jsonl(root / 'c2am' / 'metrics.jsonl')
   losses = [row['loss/hint'] for row in rows if 'loss/hint' in row]
-  assert len(losses) == 6
+  assert len(losses) == 8
   assert losses[-1] < losses[0]
   assert 0.2 < rows[0]['share/hinted'] < 0.5
-  assert [row['step'] for row in rows if 'eval/miou' in row] == [6]
+  assert [row['step'] for row in rows if 'eval/miou' in row] == [8]
   meta = weights.load_meta(root / 'c2am')
   assert meta['inverted'] is False
   assert meta['arch'] == 'resnest_tiny'
   assert {name: meta[name] for name in facts} == facts
   assert 0 < facts['border_mean'] < 1
   assert 0 < facts['hint_mean'] < 1
+
+
+def test_four_of_eight_devices_learn_as_one(run, mesh, tmp_path, monkeypatch):
+  config, root, facts = run
+  monkeypatch.setattr(networks, 'first_variables', full_step.first_variables)
+  where = config, {'priors': root / 'priors'}, tmp_path, _runtime(tmp_path, mesh, config)
+  contexts.check(c2am.STAGE, *where)
+  assert contexts.run(c2am.STAGE, *where) == pytest.approx(facts, rel=1e-5)
+  found, expected = (
+    trees.flatten_names(weights.load(directory)[0]) for directory in (tmp_path, root / 'c2am')
+  )
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_masks_are_the_maps_above_the_threshold(run, one_device, tmp_path):

@@ -1,7 +1,5 @@
 """What stages will run on devices can be looked at without data, weights or devices' memory."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from pnoc_jax import config as config_lib
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import programs
-from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import sharding
 from pnoc_jax.stages.common import stage
@@ -37,10 +34,7 @@ EXPECTED = {
 @pytest.fixture
 def context(mesh):
   """Makes the context of a stage of which no directory is there."""
-  nowhere, config = Path('/nowhere'), tiny.get_config()
-  runtime = Runtime(nowhere, mesh, mesh, config.runtime)
-  inputs = {name: nowhere / name for name in STAGES}
-  return lambda name: contexts.make(STAGES[name], config, inputs, nowhere / name, runtime)
+  return lambda name: contexts.nowhere(STAGES[name], tiny.get_config(), mesh)
 
 
 def test_every_program_of_a_run_is_named_with_its_calls(context):

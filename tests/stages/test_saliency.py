@@ -52,7 +52,7 @@ class Few:
 
 
 class Runtime(Runtime):
-  """On one device; stops when it has been asked so many times."""
+  """Stops when it has been asked so many times."""
 
   stop_after = 10**6
   asked = 0
@@ -82,8 +82,8 @@ def config(monkeypatch):
   return result
 
 
-def make_runtime(workdir, *, stop_after=10**6):
-  mesh = mesh_lib.make_mesh(jax.devices()[:1])
+def make_runtime(workdir, *, devices=1, stop_after=10**6):
+  mesh = mesh_lib.make_mesh(jax.devices()[:devices])
   run = RuntimeConfig(log_every=1, save_every=1, tensorboard=False)
   runtime = Runtime(workdir, mesh, mesh, run)
 
@@ -134,6 +134,16 @@ def test_maps_of_every_image_are_those_of_the_trained_network(config, tmp_path):
   assert len(steps) == 32
   salient = source.target(0) > 0
   assert found['train', 'one'][salient].mean() > found['train', 'one'][~salient].mean() + 40
+
+
+def test_images_one_by_one_train_one_of_eight_devices_as_one_alone(config, tmp_path):
+  config.saliency.epochs, found = 1, []
+  for devices in (1, 8):
+    out = tmp_path / str(devices)
+    where = config, write_masks(out / 'masks'), out, make_runtime(tmp_path, devices=devices)
+    contexts.check(saliency.STAGE, *where)
+    found.append(saliency._train(Net(), contexts.make(saliency.STAGE, *where)))
+  jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_splits_share_their_programs(config, tmp_path, monkeypatch):

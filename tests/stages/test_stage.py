@@ -180,9 +180,14 @@ def test_a_toy_stage_is_known_to_what_looks_before_the_run(make_config, tmp_path
     config_lib.validate(config)
   assert 'evaluation.of names toys' in str(error.value)
   config = make_config()
-  config.toy.batch_size = 12
-  with pytest.raises(UserError, match=r'toy\.batch_size is 12, .* 8 devices'):
+  config.toy.batch_size = config.classifier.batch_size = 22
+  config.only = 'classifier,toy'
+  # All at once, in the order of the stages.
+  with pytest.raises(UserError) as error:
     runner.execute(config, tmp_path / 'run')
+  said = str(error.value).splitlines()
+  assert [line.split('.')[0] for line in said] == ['classifier', 'toy']
+  assert '11 images on 2 of them. Take 21 or 24; or 2 with toy.optim.accumulate=11' in said[1]
 
 
 def test_the_splits_of_a_stage_are_opened_where_the_run_has_it():

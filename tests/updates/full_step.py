@@ -12,7 +12,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import networks
 from pnoc_jax.engine.programs import Program
 from pnoc_jax.engine.runtime import Context, Runtime
-from pnoc_jax.parallel import arrays, hosts
+from pnoc_jax.parallel import arrays
 from pnoc_jax.stages.common import cam_program
 
 CLASSES, SIZE, BATCH, STEPS, TOTAL = 3, 32, 8, 2, 10
@@ -81,19 +81,16 @@ def make_program(mesh, settings: config_lib.PipelineConfig) -> Program:
 
 
 def batch(step: int) -> dict[str, np.ndarray]:
-  """Returns this process's rows of a global batch of noise."""
+  """Returns a batch of noise."""
   rng = np.random.default_rng(step)
   label = (rng.random((BATCH, CLASSES)) < 0.5).astype(np.float32)
   label[np.arange(BATCH), np.arange(BATCH) % CLASSES] = 1
-  whole = {
+  return {
     'image': rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
     'box': np.tile(np.array([0, 0, SIZE, SIZE - 4], np.int32), (BATCH, 1)),
     'label': label,
     'index': (np.arange(BATCH) + BATCH * step).astype(np.int32),
   }
-  rows = BATCH // hosts.process_count()
-  start = rows * hosts.process_index()
-  return {name: x[start : start + rows] for name, x in whole.items()}
 
 
 def take_steps(mesh, program: Program) -> dict[str, np.ndarray]:
@@ -103,10 +100,3 @@ def take_steps(mesh, program: Program) -> dict[str, np.ndarray]:
     state, metrics = program.step(state, arrays.to_global(batch(step), mesh), step)
     logged[f'metrics{step}'] = metrics
   return jax.device_get(trees.flatten_names(arrays.to_host({'state': state, **logged})))
-
-
-def in_two_processes(mesh, folder: str) -> dict[str, int]:
-  """What each process of the test does; process 0 writes the result."""
-  found = take_steps(mesh, make_program(mesh, config()))
-  np.savez(pathlib.Path(folder) / f'{hosts.process_index()}.npz', **found)
-  return {'devices': mesh.size}

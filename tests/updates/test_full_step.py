@@ -1,4 +1,4 @@
-"""The generator's program on one device, on eight, and in two processes: the same numbers."""
+"""The generator's program on one device and on eight: the same numbers."""
 
 from unittest import mock
 
@@ -7,7 +7,6 @@ import pytest
 
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
-from tests.parallel import two_processes
 from tests.updates import full_step
 
 
@@ -50,14 +49,6 @@ def _close(found, expected):
 
 def test_eight_devices_step_as_one(eight, one):
   _close(eight, one)
-
-
-def test_two_processes_step_as_one(one, tmp_path):
-  results = two_processes.run('tests.updates.full_step:in_two_processes', str(tmp_path), devices=1)
-  assert results == [{'devices': 2}] * 2
-  for number in (0, 1):
-    with np.load(tmp_path / f'{number}.npz') as found:
-      _close(dict(found), one)
 
 
 def test_a_step_moves_what_it_should(eight, program):

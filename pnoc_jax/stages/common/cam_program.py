@@ -68,7 +68,8 @@ def make_program(
     examples: what is seen.
     context: of the stage that trains.
   """
-  mesh, method, leaks = context.runtime.mesh, config.parts, config.leak_noc_grad
+  mesh = context.runtime.training_mesh(config.batch_size)
+  method, leaks = config.parts, config.leak_noc_grad
   total = programs.horizon(config, examples).total
   tx, rate = programs.make_optimizer(
     config.optim, variables['params'], total, groups=programs.field_groups(config)
@@ -212,7 +213,7 @@ def _make_noc(
     init=lambda variables: states.init_state(variables, tx),
     step=compiler.jit(
       lambda noc, erasure, batch: update(noc, erasure, prepare(batch)),
-      context.runtime.mesh,
+      context.runtime.training_mesh(config.batch_size),
       ins=(REPLICATED, layout, BATCH),
       donate=(0,),
     ),

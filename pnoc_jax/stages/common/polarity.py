@@ -78,7 +78,8 @@ def _sums(
   context: Context,
 ) -> tuple[dict[str, float], int]:
   """Sums of probabilities over the batches of an epoch, and how many batches these are."""
-  size, mesh = config.transform.crop, context.runtime.mesh
+  size = config.transform.crop
+  mesh = context.runtime.training_mesh(config.batch_size)
 
   def look(variables: Variables, batch: Batch) -> dict[str, Array]:
     batch = prepare(batch)
@@ -102,7 +103,7 @@ def _sums(
     whole,
     batch_size=config.batch_size,
     seed=context.seed,
-    share=trainer.share(context.runtime),
+    share=trainer.share(context.runtime, config.batch_size),
   )
   total: dict[str, float] = {}
   with stream:

@@ -1,0 +1,66 @@
+"""A run from labels to the random walk, by one process or several; it can be stopped on its way."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable
+from unittest import mock
+
+from pnoc_jax.config import PipelineConfig
+from pnoc_jax.engine import loop
+from pnoc_jax.optim import optimizer
+from pnoc_jax.parallel import hosts
+from pnoc_jax.runs import runner
+from pnoc_jax.stages.common import maps
+from tests.configs import tiny
+
+STAGES = ('classifier', 'generator', 'priors', 'affinity_labels', 'affinity', 'random_walk')
+STOPPED = 10
+"""Steps of the generator, of 12, after which several processes ask each other whether to stop."""
+
+
+def config() -> PipelineConfig:
+  """The tiny run, by SGD: Adam's steps are as long where gradients are nothing but rounding."""
+  result = tiny.get_config()
+  result.only, result.evaluation.of, result.runtime.save_every = ','.join(STAGES), (), 99
+  result.affinity_labels.saliency, result.affinity_labels.crf.steps = maps.Saliency.NONE, 0
+  for training in (result.classifier, result.generator, result.affinity):
+    training.optim.rule, training.optim.lr, training.eval_every = optimizer.Rule.SGD, 0.01, 0
+  # On two processes of two devices: three images on one device each; the one image in both.
+  result.classifier.batch_size, result.affinity.batch_size, result.affinity.epochs = 6, 1, 1
+  result.generator.epochs = 4
+  return result
+
+
+def execute(workdir: pathlib.Path, stop: Callable[[], bool] = lambda: False) -> bool:
+  """Runs or resumes until the end, or until `stop` says so; returns whether it came to the end."""
+
+  @contextlib.contextmanager
+  def signals():
+    yield stop
+
+  quiet = mock.patch.object(runner.compiler, 'setup_cache')
+  with quiet, mock.patch.object(runner.loop, 'stop_on_signals', signals):
+    try:
+      runner.execute(config(), workdir)
+    except loop.Interrupted:
+      return False
+  return True
+
+
+def in_two_processes(mesh, folder: str) -> list[bool]:
+  """Stops the generator's training, waits until another process has gone on, and goes on itself."""
+  del mesh
+  workdir = pathlib.Path(folder) / 'run'
+  logged = workdir / 'generator' / 'metrics.jsonl'
+
+  def stop():
+    # Told to one process alone.
+    return hosts.process_index() == 1 and logged.is_file() and logged.stat().st_size > 0
+
+  first = execute(workdir, stop)
+  if hosts.is_main():
+    (workdir.parent / 'stopped').touch()
+  while not (workdir.parent / 'continued').exists():
+    time.sleep(0.1)
+  return [first, execute(workdir)]
