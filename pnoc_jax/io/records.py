@@ -210,7 +210,8 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
 def fingerprint(value: Any) -> str:
   """Returns the sha256, in hex, of a value's canonical JSON: equal values, equal fingerprints."""
   text = json.dumps(plain(value), sort_keys=True, separators=(',', ':'), ensure_ascii=False)
-  return hashlib.sha256(text.encode('utf-8')).hexdigest()
+  # The path of a data set may have bytes that are no text.
+  return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
