@@ -1,6 +1,7 @@
 """Files of every kind that the project reads, and how a seeded generator changes them."""
 
 import dataclasses
+import functools
 import io
 import json
 import pathlib
@@ -19,6 +20,8 @@ from PIL import Image
 
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info, sources
+from pnoc_jax.data.layouts import found as layouts
+from pnoc_jax.data.layouts import rows
 from pnoc_jax.data.readers import tfds
 from pnoc_jax.io import foreign, images, mat, products, records, weights
 
@@ -46,7 +49,7 @@ class Kind:
 
 def kinds(root: pathlib.Path) -> list[Kind]:
   """Writes a sound file of each kind."""
-  return [*_images(root), *_arrays(root), *_tables(root), *_packed(root)]
+  return [*_images(root), *_arrays(root), *_tables(root), *_packed(root), *_layouts(root)]
 
 
 def _images(root: pathlib.Path) -> Iterator[Kind]:
@@ -190,6 +193,45 @@ def _packed(root: pathlib.Path) -> Iterator[Kind]:
     yield Kind(name, place / name, read, True, str(place), inside='json')
 
 
+def _layouts(root: pathlib.Path) -> Iterator[Kind]:
+  """What other tools write, of the same two images."""
+  place = root / 'layouts'
+  for name in 'ab':
+    miniatures.picture(place / f'{name}.jpg', (12, 16))
+  result = {'type': 'choices', 'value': {'choices': ['cat', 'wild boar']}}
+  task = {'id': 1, 'data': {'image': '/data/upload/1/0a1b2c3d-a.jpg'}}
+  export = [task | {'annotations': [{'result': [result], 'was_cancelled': False}]}]
+  outline = [0.0, 0.0, 4.0, 0.0, 4.0, 3.0]
+  coco = {
+    'categories': [{'id': 7, 'name': 'wild boar'}, {'id': 3, 'name': 'cat'}],
+    'images': [{'id': 1, 'file_name': 'a.jpg', 'height': 12, 'width': 16}],
+    'annotations': [{'id': 1, 'image_id': 1, 'category_id': 7, 'segmentation': [outline]}],
+  }
+  written = {
+    'table': ('labels.csv', 'name;tags;who\na.jpg;cat|wild boar;me\nb;;you\n', ''),
+    'label_studio': ('export.json', json.dumps(export), 'json'),
+    'coco': ('instances.json', json.dumps(coco), 'json'),
+    'cvat': (
+      'annotations.xml',
+      '<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta>'
+      '<image id="0" name="a.jpg"><tag label="cat"/></image><image name="b.jpg"/></annotations>',
+      '',
+    ),
+    'yolo': ('data.yaml', 'path: .\nnames: {0: cat, 1: wild boar}\n', ''),
+  }
+  for name, (file, text, inside) in written.items():
+    path = place / file
+    path.write_text(text)
+    given = place if name in ('yolo', 'cvat') else path
+    request = layouts.Request(given, masks=name == 'coco')
+    read = functools.partial(rows.TABLE[name].read, request)
+    yield Kind(f'{name} of others', path, read, True, str(place), inside)
+  path = place / 'a.txt'
+  path.write_text('0 .5 .5 .1 .1\n1 0 0 1 1\n')
+  read = functools.partial(rows.TABLE['yolo'].read, layouts.Request(place))
+  yield Kind('yolo boxes', path, read, True, str(place))
+
+
 INTERESTING = (
   0,
   1,
@@ -206,7 +248,8 @@ INTERESTING = (
 WORDS = (
   '', '-1', '0', '1e999', 'NaN', '9' * 5000, 'null', '""', '[]', '{}', '[' * 3000, '{"a":' * 3000,
   '<a>' * 3000, '\\ud800', '\x00', '\x1b[2J', '../../x', '/etc/passwd', '\u202e', 'é' * 300,
-  '"' * 7, ',' * 50, 'a' * 200_000, '&a;', '<!DOCTYPE a [<!ENTITY a "' + 'b' * 500 + '">]>', '=1+1',
+  '"' * 7, ',' * 50, 'a' * 200_000, '&a;', '//[', '- ' * 3000, '&x [*x]',
+  '<!DOCTYPE a [<!ENTITY a "' + 'b' * 500 + '">]>', '=1+1',
 )  # fmt: skip
 
 
