@@ -75,6 +75,8 @@ def arrays(
     except OSError:
       user_cache.warn(user_cache.fault(base) or _FULL.format(base))
       return Arrays(None, made)
+  with contextlib.suppress(OSError):
+    os.utime(place)  # What is used stays longest.
   return Arrays(place, {})
 
 

@@ -115,7 +115,7 @@ class TrainingConfig:
     optim: its optimiser.
     transform: the training images' augmentation.
     init: pretrained weights: a directory or file, `hub:OWNER/NAME` (e.g. hub:timm/resnest101e.in1k)
-      for a download, or empty for random ones.
+      for a download, with `@COMMIT` to pin it, or empty for random ones.
     epochs: of `floor(images / batch_size)` micro-steps.
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements; 0 for none. Never used to choose weights.

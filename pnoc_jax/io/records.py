@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import errno
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pnoc_jax import errors
-from pnoc_jax.io import atomic
+from pnoc_jax.io import atomic, regular
 
 DONE = 'DONE'
 ABSENT = '<absent>'
@@ -57,20 +56,13 @@ def read_json(path: Path) -> Any:
     UserError: the file is absent, cannot be read, or is not JSON.
   """
   try:
-    return parse_json(_regular(path).read_text(encoding='utf-8'))
+    return parse_json(regular.require(path).read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     raise errors.UserError(f'{path} does not exist.') from error
   except OSError as error:
     raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
   except ValueError as error:
     raise errors.UserError(f'{path} is not JSON ({error}); delete it to go on.') from error
-
-
-def _regular(path: Path) -> pathlib.Path:
-  """The path; OSError where it is that of a directory, a pipe or a device, which may never end."""
-  if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
-    raise OSError(errno.EINVAL, 'it is no file')
-  return pathlib.Path(path)
 
 
 def parse_json(text: str, *, deepest: int = 64) -> Any:
@@ -172,7 +164,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   try:
-    text = _regular(path).read_text(encoding='utf-8', errors='replace')
+    text = regular.require(path).read_text(encoding='utf-8', errors='replace')
   except OSError as error:
     raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
   lines = text.splitlines(keepends=True)
@@ -210,7 +202,8 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
 def fingerprint(value: Any) -> str:
   """Returns the sha256, in hex, of a value's canonical JSON: equal values, equal fingerprints."""
   text = json.dumps(plain(value), sort_keys=True, separators=(',', ':'), ensure_ascii=False)
-  return hashlib.sha256(text.encode('utf-8')).hexdigest()
+  # The path of a data set may have bytes that are no text.
+  return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

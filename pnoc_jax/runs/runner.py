@@ -66,8 +66,12 @@ def _setup_cache(config: PipelineConfig) -> None:
       compiler.setup_cache(path)
     except OSError as error:
       said = f'{path} cannot be made ({error.strerror}), so compiled programs are not kept'
-  if said is not None and hosts.is_main():
+  if not hosts.is_main():
+    return
+  if said is not None:
     user_cache.warn(said)
+  for kind in user_cache.KEPT:
+    user_cache.trim(kind)
 
 
 def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool]) -> None:

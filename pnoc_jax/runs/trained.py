@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pnoc_jax.data import deep, info
+from pnoc_jax.data import deep, info, names
 from pnoc_jax.data.readers import loose
 from pnoc_jax.engine import log, networks, per_image, settings
 from pnoc_jax.engine.runtime import Runtime, RuntimeConfig
@@ -95,6 +95,7 @@ def load(run: str | Path) -> Trained:
     head = files.from_dict(segmentation.HeadConfig, meta['head'])
     known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
     dataset = files.from_dict(info.DatasetInfo, known)
+    _check_dataset(dataset)
     crop = int(meta['crop'])
     # How the run treats images is part of its config, not of the weights.
     inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
@@ -106,6 +107,18 @@ def load(run: str | Path) -> Trained:
   model = segmentation.build(built, dataset.num_classes)
   variables = networks.load(model, dataset, directory)
   return Trained(model, variables, dataset, crop, inference)
+
+
+def _check_dataset(dataset: info.DatasetInfo) -> None:
+  """Raises ValueError if a description cannot be that of a network's classes."""
+  faults = [names.text_fault(x) for x in (dataset.background, *dataset.classes)]
+  if any(faults):
+    raise ValueError(f'a class {next(filter(None, faults))}')
+  colors = np.array(dataset.palette)
+  if colors.shape != (dataset.num_classes + 1, 3) or colors.min() < 0 or colors.max() > 255:
+    raise ValueError('its palette has other colours than its classes')
+  if len(dataset.mean) != len(dataset.std) or min(dataset.std, default=0) <= 0:
+    raise ValueError('its normalisation is none')
 
 
 def _find(run: Path) -> tuple[dict, Path]:

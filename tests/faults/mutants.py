@@ -1,12 +1,16 @@
 """Files of every kind that the project reads, and how a seeded generator changes them."""
 
 import dataclasses
+import functools
+import io
 import json
 import pathlib
 import random
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -16,6 +20,8 @@ from PIL import Image
 
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info, sources
+from pnoc_jax.data.layouts import found as layouts
+from pnoc_jax.data.layouts import rows
 from pnoc_jax.data.readers import tfds
 from pnoc_jax.io import foreign, images, mat, products, records, weights
 
@@ -30,6 +36,7 @@ class Kind:
     read: reads it, and what it belongs to, as a run does.
     text: whether it is text, in which words are changed, too.
     named: what an error names: the file, or of packed data the directory.
+    inside: `json`, `zip` or `safetensors`, for changes that leave the outer form whole.
   """
 
   name: str
@@ -37,11 +44,12 @@ class Kind:
   read: Callable[[], object]
   text: bool = False
   named: str = ''
+  inside: str = ''
 
 
 def kinds(root: pathlib.Path) -> list[Kind]:
   """Writes a sound file of each kind."""
-  return [*_images(root), *_arrays(root), *_tables(root), *_packed(root)]
+  return [*_images(root), *_arrays(root), *_tables(root), *_packed(root), *_layouts(root)]
 
 
 def _images(root: pathlib.Path) -> Iterator[Kind]:
@@ -89,29 +97,39 @@ def _arrays(root: pathlib.Path) -> Iterator[Kind]:
   high = rng.uniform(size=(2, 13, 18)).astype(np.float16)
   low = rng.uniform(size=(2, 4, 5)).astype(np.float32)
   products.write_prior(path, np.array([0, 1, 3], np.int32), low, high, np.zeros(4, np.float32))
-  yield Kind('npz', path, lambda path=path: _prior(path))
+  yield Kind('npz', path, lambda path=path: _prior(path), inside='zip')
   path = root / 'walk.npz'
   products.write_walk(path, np.array([0, 1, 3], np.int32), high)
-  yield Kind('walk', path, lambda path=path: products.read_walk(path, size=(13, 18)))
+  yield Kind('walk', path, lambda path=path: _walk(path), inside='zip')
   path = root / 'variables.npz'
   arrays = {f'params/{x}': rng.normal(size=(3, 5)).astype(np.float32) for x in 'ab'}
   np.savez(path, **arrays, __meta__=np.array(json.dumps({'arch': 'x'})))
-  yield Kind('old weights', path, lambda path=path: foreign.read_old(path))
+  yield Kind('old weights', path, lambda path=path: foreign.read_old(path), inside='zip')
   path = root / 'kept' / 'labels.npy'
   path.parent.mkdir()
   np.save(path, rng.normal(size=(9, 4)))
   yield Kind('npy', path, lambda path=path: cache.Arrays(path.parent, {})['labels'].sum())
   variables = {'params': {x: {'kernel': rng.normal(size=(3, 5))} for x in 'ab'}}
   path = weights.save(root / 'weights.safetensors', variables, meta={'arch': 'x'})
-  yield Kind('safetensors', path, lambda path=path: (weights.load_meta(path), weights.load(path)))
+  yield Kind('safetensors', path, lambda path=path: _ours(path), inside='safetensors')
   path = root / 'foreign.safetensors'
   path.write_bytes(safetensors.numpy.save({'conv1.weight': np.ones((2, 3, 1, 1), np.float32)}))
-  yield Kind('their safetensors', path, lambda path=path: _theirs(path))
+  yield Kind('their safetensors', path, lambda path=path: _theirs(path), inside='safetensors')
 
 
 def _prior(path: pathlib.Path) -> None:
   products.exists_complete(path)
   products.read_prior(path, size=(13, 18), num_classes=4)
+
+
+def _walk(path: pathlib.Path) -> None:
+  products.exists_walk(path)
+  products.read_walk(path, size=(13, 18))
+
+
+def _ours(path: pathlib.Path) -> None:
+  weights.load_meta(path)
+  weights.load(path)
 
 
 def _theirs(path: pathlib.Path) -> None:
@@ -135,10 +153,10 @@ def _tables(root: pathlib.Path) -> Iterator[Kind]:
   # Most of the file is names of categories, which are the same or refused.
   content = json.loads(path.read_text())
   path.write_text(json.dumps({x: content[x] for x in ('annotations', 'images', 'categories')}))
-  yield Kind('coco json', path, _opener('coco14', coco, 'train2014'), text=True)
+  yield Kind('coco json', path, _opener('coco14', coco, 'train2014'), True, inside='json')
   run = root / 'run'
   records.write_done(run, {'a': [1, {'b': 'c'}]}, {'priors': 'x'}, {'seconds': 1.5})
-  yield Kind('record', run / records.DONE, lambda: records.read_done(run), text=True)
+  yield Kind('record', run / records.DONE, lambda: records.read_done(run), True, inside='json')
   path = run / 'metrics.jsonl'
   with records.JsonLines(path) as lines:
     for step in range(4):
@@ -172,7 +190,46 @@ def _packed(root: pathlib.Path) -> Iterator[Kind]:
   (path,) = place.glob('*.array_record*')
   yield Kind('array record', path, read, named=str(place))
   for name in ('metadata.json', 'features.json', 'dataset_info.json'):
-    yield Kind(name, place / name, read, text=True, named=str(place))
+    yield Kind(name, place / name, read, True, str(place), inside='json')
+
+
+def _layouts(root: pathlib.Path) -> Iterator[Kind]:
+  """What other tools write, of the same two images."""
+  place = root / 'layouts'
+  for name in 'ab':
+    miniatures.picture(place / f'{name}.jpg', (12, 16))
+  result = {'type': 'choices', 'value': {'choices': ['cat', 'wild boar']}}
+  task = {'id': 1, 'data': {'image': '/data/upload/1/0a1b2c3d-a.jpg'}}
+  export = [task | {'annotations': [{'result': [result], 'was_cancelled': False}]}]
+  outline = [0.0, 0.0, 4.0, 0.0, 4.0, 3.0]
+  coco = {
+    'categories': [{'id': 7, 'name': 'wild boar'}, {'id': 3, 'name': 'cat'}],
+    'images': [{'id': 1, 'file_name': 'a.jpg', 'height': 12, 'width': 16}],
+    'annotations': [{'id': 1, 'image_id': 1, 'category_id': 7, 'segmentation': [outline]}],
+  }
+  written = {
+    'table': ('labels.csv', 'name;tags;who\na.jpg;cat|wild boar;me\nb;;you\n', ''),
+    'label_studio': ('export.json', json.dumps(export), 'json'),
+    'coco': ('instances.json', json.dumps(coco), 'json'),
+    'cvat': (
+      'annotations.xml',
+      '<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta>'
+      '<image id="0" name="a.jpg"><tag label="cat"/></image><image name="b.jpg"/></annotations>',
+      '',
+    ),
+    'yolo': ('data.yaml', 'path: .\nnames: {0: cat, 1: wild boar}\n', ''),
+  }
+  for name, (file, text, inside) in written.items():
+    path = place / file
+    path.write_text(text)
+    given = place if name in ('yolo', 'cvat') else path
+    request = layouts.Request(given, masks=name == 'coco')
+    read = functools.partial(rows.TABLE[name].read, request)
+    yield Kind(f'{name} of others', path, read, True, str(place), inside)
+  path = place / 'a.txt'
+  path.write_text('0 .5 .5 .1 .1\n1 0 0 1 1\n')
+  read = functools.partial(rows.TABLE['yolo'].read, layouts.Request(place))
+  yield Kind('yolo boxes', path, read, True, str(place))
 
 
 INTERESTING = (
@@ -191,19 +248,79 @@ INTERESTING = (
 WORDS = (
   '', '-1', '0', '1e999', 'NaN', '9' * 5000, 'null', '""', '[]', '{}', '[' * 3000, '{"a":' * 3000,
   '<a>' * 3000, '\\ud800', '\x00', '\x1b[2J', '../../x', '/etc/passwd', '\u202e', 'é' * 300,
-  '"' * 7, ',' * 50, 'a' * 200_000, '&a;', '<!DOCTYPE a [<!ENTITY a "' + 'b' * 500 + '">]>', '=1+1',
+  '"' * 7, ',' * 50, 'a' * 200_000, '&a;', '//[', '- ' * 3000, '&x [*x]',
+  '<!DOCTYPE a [<!ENTITY a "' + 'b' * 500 + '">]>', '=1+1',
 )  # fmt: skip
 
 
-def mutate(data: bytes, text: bool, rng: random.Random) -> bytes:
-  """The bytes of a file with one to four changes."""
+VALUES = (
+  None, True, -1, 0, 1.5, 10**30, 1 << 40, '', 'x', 'x' * 300, '../x', '\x1b', '\ud800', [], {},
+  [[]], [None], {'a': 1}, [1, 2, 3, 4], ['F32'], [0, 1 << 62],
+)  # fmt: skip
+
+
+def mutate(data: bytes, kind: Kind, rng: random.Random) -> bytes:
+  """The bytes of a file with one to four changes, half of the time within its outer form."""
+  if kind.inside and rng.random() < 0.5:
+    return {'json': _in_json, 'zip': _in_zip, 'safetensors': _in_safetensors}[kind.inside](
+      data, rng
+    )
   found = bytearray(data)
   for _ in range(rng.choice((1, 1, 1, 2, 4))):
-    changes = [_flip, _flip, _number, _cut, _repeat, _drop, _noise] + [_word, _swap] * 2 * text
+    changes = [_flip, _flip, _number, _cut, _repeat, _drop, _noise] + [_word, _swap] * 2 * kind.text
     rng.choice(changes)(found, rng)
   if found.startswith(b'\x89PNG') and rng.random() < 0.7:
     _mend_png(found)  # Else nearly all would end at a checksum.
   return bytes(found)
+
+
+def _in_json(data: bytes, rng: random.Random) -> bytes:
+  """Another value, or none, in the place of one."""
+  content = json.loads(data)
+  places = list(_places(content))
+  for _ in range(rng.choice((1, 1, 2))):
+    holder, key = rng.choice(places)
+    if rng.random() < 0.2 and isinstance(holder, dict):
+      holder.pop(key, None)
+    else:
+      holder[key] = rng.choice(VALUES)
+  return json.dumps(content).encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+  """(dict or list, key) of all that JSON holds."""
+  if isinstance(value, dict | list):
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+      yield value, key
+      yield from _places(inner)
+
+
+def _in_zip(data: bytes, rng: random.Random) -> bytes:
+  """An archive with right checksums, in which one member is changed, lost or has another name."""
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    members = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+  name = rng.choice(sorted(members))
+  change = rng.randrange(8)
+  if change == 0:
+    del members[name]
+  elif change == 1:
+    members[rng.choice(('../x.npy', 'a', 'x.npy.npy', 'keys.npy'))] = members.pop(name)
+  else:
+    rng.choice([_flip, _number, _cut, _repeat, _word])(members[name], rng)
+  written = io.BytesIO()
+  with zipfile.ZipFile(
+    written, 'w', rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
+  ) as archive:
+    for member, content in members.items():
+      archive.writestr(member, bytes(content))
+  return written.getvalue()
+
+
+def _in_safetensors(data: bytes, rng: random.Random) -> bytes:
+  """A header of the right length, in which values are changed."""
+  size = int.from_bytes(data[:8], 'little')
+  header = _in_json(data[8 : 8 + size], rng)
+  return len(header).to_bytes(8, 'little') + header + data[8 + size :]
 
 
 def _place(found: bytearray, rng: random.Random) -> int:

@@ -47,7 +47,7 @@ def check(root: pathlib.Path, count: int, seed: int) -> tuple[collections.Counte
   for number in range(count):
     kind = kinds[number % len(kinds)]
     sound = kind.path.read_bytes()
-    changed = mutants.mutate(sound, kind.text, random.Random(f'{seed} {number}'))
+    changed = mutants.mutate(sound, kind, random.Random(f'{seed} {number}'))
     kind.path.write_bytes(changed)
     try:
       counts[kind.name, _read(kind)] += 1

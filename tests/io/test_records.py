@@ -72,6 +72,7 @@ def test_fingerprints_are_of_the_value_and_not_of_its_form():
   same = {'shape': [1, 2], 'colour': 'red', 'rate': 0.1}
   assert records.fingerprint(Config()) == records.fingerprint(same)
   assert records.fingerprint(Config(rate=0.2)) != records.fingerprint(same)
+  assert len({records.fingerprint(x) for x in ('a', '\ud800', '\udcff')}) == 3
   with pytest.raises(TypeError, match='object'):
     records.fingerprint({'a': object()})
 

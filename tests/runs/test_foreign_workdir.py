@@ -5,14 +5,17 @@ import os
 import pathlib
 import re
 
+import numpy as np
 import pytest
 from report import toy_run
 
+from pnoc_jax.data import info
 from pnoc_jax.engine import log
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import atomic, records
+from pnoc_jax.io import atomic, records, weights
 from pnoc_jax.report import build, files
 from pnoc_jax.runs import lock, trained, written
+from pnoc_jax.stages.common import lpcam
 
 
 @pytest.fixture
@@ -143,3 +146,36 @@ def test_another_run_s_config_is_read_with_care(tmp_path):
       files.open_source({'dataset': wrong}, 'train')
   assert files.lookup({'a': {'b': 1}}, 'a.b', 'text') == 'text'
   assert pathlib.Path(tmp_path, 'config.json').exists()
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'classes': ('a', '\x1b[2J')},
+    {'palette': ((0, 0, 0),)},
+    {'palette': ((0, 0, 0), (0, 0, 999), (0, 0, 0))},
+    {'std': (0.0, 0.0, 0.0)},
+    {'mean': ()},
+  ],
+)
+def test_a_network_s_classes_are_looked_at(change):
+  known = {
+    'name': 'x',
+    'classes': ('a', 'b'),
+    'background': 'background',
+    'palette': ((0, 0, 0), (1, 1, 1), (2, 2, 2)),
+  }
+  trained._check_dataset(info.DatasetInfo(**known))
+  with pytest.raises(ValueError):
+    trained._check_dataset(info.DatasetInfo(**known | change))
+
+
+def test_prototypes_of_something_else_are_told(tmp_path):
+  for tree in (
+    {'0': {'x': {'chances': np.zeros(3)}}},
+    {'a': np.zeros(3)},
+    {'7': {'foreground': {'points': np.zeros(3)}}},
+  ):
+    file = weights.save(lpcam._share(tmp_path, 0), tree)
+    with pytest.raises(UserError, match=re.escape(f'{file} holds no prototypes')):
+      lpcam._join(tmp_path, 4, 2)

@@ -59,7 +59,7 @@ def _answers(task: Mapping[str, Any]) -> list[frozenset[str]]:
     return [
       frozenset(
         name
-        for result in x.get('result', [])
+        for result in _list(x.get('result'))
         if isinstance(result, dict) and isinstance(result.get('value'), dict)
         for name in _names(result['value'])
       )
@@ -68,6 +68,10 @@ def _answers(task: Mapping[str, Any]) -> list[frozenset[str]]:
   # JSON-MIN: the answers are fields of the task, as a name, a list, or {'choices': [...]}.
   given = {k: v for k, v in task.items() if k.lower() in (*_CHOICES, 'choice', 'label')}
   return [frozenset(x for v in given.values() for x in _texts(v))] if given else []
+
+
+def _list(value: Any) -> list[Any]:
+  return value if isinstance(value, list) else []
 
 
 def _names(value: Mapping[str, Any]) -> Iterator[str]:

@@ -104,7 +104,10 @@ class Images:
       UserError: several images may be meant.
     """
     reference = reference.strip().replace('\\', '/')
-    address = urllib.parse.urlsplit(reference)
+    try:
+      address = urllib.parse.urlsplit(reference)
+    except ValueError:  # `//[x` is no address, and perhaps a file's name.
+      address = urllib.parse.SplitResult('', '', reference, '', '')
     # Label Studio serves local files as `/data/local-files/?d=folder/name.jpg`.
     asked = urllib.parse.parse_qs(address.query).get('d')
     candidates = [asked[0] if asked else reference, urllib.parse.unquote(address.path)]

@@ -31,7 +31,9 @@ def write(source: info.Source, path: pathlib.Path, *, images: int = 6) -> None:
     ax.set_axis_off()
   for line, k in zip(axes, rows):
     there = np.flatnonzero(shown[:, k])
-    line[0].text(1, 0.5, f'{names[k]}\n{len(there)}', ha='right', va='center', fontsize=9)
+    # A name is no formula: `$` is a dollar.
+    how = {'ha': 'right', 'va': 'center', 'fontsize': 9, 'parse_math': False}
+    line[0].text(1, 0.5, f'{names[k]}\n{len(there)}', **how)
     for ax, i in zip(line[1:], there[:images]):
       ax.imshow(_reduced(source.example(int(i))['image']))
   figure.savefig(path)

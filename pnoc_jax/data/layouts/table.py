@@ -71,7 +71,10 @@ def _rows(path: pathlib.Path) -> tuple[list[str], list[Row]]:
   if len(lines) < 2:
     raise UserError(f'{path} has no rows below a header')
   delimiter = max(',;\t', key=lines[0].count)
-  table = list(csv.reader(lines, delimiter=delimiter))
+  try:
+    table = list(csv.reader(lines, delimiter=delimiter))
+  except csv.Error as error:
+    raise UserError(f'{path} cannot be read as a table: {error}') from error
   header = [x.strip() for x in table[0]]
   if len(set(header)) < len(header) or '' in header:
     raise UserError(

@@ -1,6 +1,7 @@
 """YOLO's text files: a line `class x y w h` for each object, and the classes' names in a list."""
 
 import pathlib
+import re
 
 import yaml
 
@@ -61,7 +62,7 @@ def _read_names(root: pathlib.Path) -> list[str]:
       names = [names[i] for i in range(len(names))]
     if isinstance(names, list) and names:
       return [str(x).strip() for x in names]
-  except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError) as error:
+  except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise UserError(f'{path} has no list `names` of classes ({error!r:.80})') from error
   raise UserError(f'{path} has no list `names` of classes')
 
@@ -72,7 +73,7 @@ def _read_labels(path: pathlib.Path, classes: list[str], problems: list[str]) ->
     words = line.split()
     if not words:
       continue
-    if not words[0].isdecimal() or int(words[0]) >= len(classes):
+    if not re.fullmatch('[0-9]{1,9}', words[0]) or int(words[0]) >= len(classes):
       problems.append(
         f'{path.name}, line {number}: begins with {words[0]!r:.20}, not with a number of a class '
         f'below {len(classes)}'

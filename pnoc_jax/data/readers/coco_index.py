@@ -18,6 +18,7 @@ from pnoc_jax.data import cache
 from pnoc_jax.data import names as naming
 from pnoc_jax.data.readers import lists, regions
 
+_LONGEST_PATH = 1024  # Bytes of the name of an image's file, perhaps with folders.
 _FORMAT = 4  # Of the arrays; part of the cache's key.
 
 
@@ -176,7 +177,7 @@ def _numbers(images: Sequence[dict[str, Any]], problems: list[str]) -> dict[int,
   names, numbers = {}, {}
   for place, image in enumerate(images):
     key, name = image['id'], image['file_name']
-    if fault := naming.text_fault(name, naming.LONGEST_ID + len('.jpg')):
+    if fault := naming.text_fault(name, _LONGEST_PATH):
       problems.append(f'images: the file name of the id {key!r:.40} {fault}')
     if name in names:
       problems.append(

@@ -219,7 +219,7 @@ def _builder(path: str) -> Any:
   import tensorflow_datasets as tfds
 
   try:
-    _check_features(json.loads((tfds.core.Path(path) / _FEATURES).read_text()))
+    _check_features(json.loads((tfds.core.Path(path) / _FEATURES).read_bytes()))
     builder = tfds.builder_from_directory(path)
     _ = builder.info.metadata  # It is read when it is asked for.
     return builder

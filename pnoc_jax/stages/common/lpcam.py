@@ -13,6 +13,7 @@ from pnoc_jax import keys
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import infer, log, loop, networks
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.ops import lpcam
 from pnoc_jax.parallel import arrays, hosts
@@ -145,7 +146,15 @@ def make_vectors(
       weights.save(file, _choose(samples, look))
     hosts.barrier('lpcam/prototypes')
     share.unlink(missing_ok=True)
-  return weights.load(file)[0]['vectors']
+  vectors = weights.load(file)[0].get('vectors')
+  kernel = inference.classifier_kernel(variables)
+  if np.shape(vectors) != np.shape(kernel):
+    raise _foreign(file)
+  return vectors
+
+
+def _foreign(file: Path) -> UserError:
+  return UserError(f'{file} holds no prototypes of this network: remove it, and it is made anew')
 
 
 def _share(out: Path, process: int) -> Path:
@@ -213,9 +222,12 @@ def _join(out: Path, positions: int, num_classes: int) -> list[list[Sample]]:
   samples = [[Sample(positions) for _ in _SIDES] for _ in range(num_classes)]
   for process in range(hosts.process_count()):
     part, _ = weights.load(_share(out, process))
-    for k, sides in part.items():
-      for side, found in sides.items():
-        samples[int(k)][_SIDES.index(side)].add(found['chances'], found['points'])
+    try:
+      for k, sides in part.items():
+        for side, found in sides.items():
+          samples[int(k)][_SIDES.index(side)].add(found['chances'], found['points'])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+      raise _foreign(_share(out, process)) from error
   return samples
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from launch import new_dataset
-from pnoc_jax.data.layouts import found, rows, splits, writer
+from pnoc_jax.data.layouts import found, rows, sheet, splits, writer
 from pnoc_jax.data.readers import folder
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images
@@ -246,3 +246,11 @@ def test_each_class_is_in_both_parts():
     shares = many[chosen].sum(axis=0) / counts
     assert np.abs(shares - 0.2)[counts > 20].max() < 0.12
   assert not (splits.draw(many, 0.2, 0) == splits.draw(many, 0.2, 1)).all()
+
+
+def test_the_contact_sheet_shows_any_name(tmp_path):
+  draw(tmp_path, 'in/$\\frac{$/1.jpg', 'in/_b/2.jpg')
+  layout = read('directories', tmp_path / 'in')
+  writer.write(layout, tmp_path / 'out', writer.Options())
+  sheet.write(folder.FolderSource(str(tmp_path / 'out'), 'train'), tmp_path / 'sheet.png')
+  assert images.read_image(tmp_path / 'sheet.png').ndim == 3
