@@ -21,6 +21,7 @@ from pnoc_jax import config_flags
 from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
@@ -35,15 +36,14 @@ flags.declare_key_flag('config')  # For `--help`.
 def main(argv: list[str]) -> None:
   """Reads the flags, looks, and prints the summary."""
   terminal.accept_all_text()
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.runs import doctor
 
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
-  workdir = Path(_WORKDIR.value or f'runs/{config.name}')
   try:
+    workdir = places.local(_WORKDIR.value or f'runs/{config.name}')
     target = targets.parse(_TARGET.value) if _TARGET.value else None
     report = doctor.examine(config, workdir, progress=_progress, target=target)
   except UserError as error:

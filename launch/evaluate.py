@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--dataset', required=True, help='its kind, or a config.json')
   parser.add_argument('--root', help="the data set's directory")
   parser.add_argument('--split', default='val', help='val by default')
-  parser.add_argument('--output', type=Path, help='where to write evaluation.json, confusion.png')
+  parser.add_argument(
+    '--output', type=places.written, help='where to write evaluation.json, confusion.png'
+  )
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax.data import sources

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
-  parser.add_argument('--output', required=True, type=Path, help='the directory to write')
+  parser.add_argument('--output', required=True, type=places.written, help='the directory to write')
   parser.add_argument(
     '--height', type=int, help="of the images, px; the training's crop by default"
   )

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     type=Path,
     help='a .safetensors, .pth or variables.npz, or hub:OWNER/NAME',
   )
-  parser.add_argument('--output', required=True, type=Path, help='the directory to write')
+  parser.add_argument('--output', required=True, type=places.written, help='the directory to write')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax import trees

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 if TYPE_CHECKING:
   from pnoc_jax.data.layouts import writer
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--from', required=True, choices=list(rows.TABLE), dest='layout')
   parser.add_argument('--input', required=True, type=Path, help='its directory or file')
-  parser.add_argument('--output', required=True, type=Path, help='the new directory')
+  parser.add_argument('--output', required=True, type=places.written, help='the new directory')
   parser.add_argument('--images', type=Path, help='where the images lie; by default in the input')
   parser.add_argument('--val', type=_share, default=0.2, help='share of images that validate')
   parser.add_argument('--seed', type=int, default=0, help='of the draw of these')

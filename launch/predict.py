@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
   parser.add_argument('--input', required=True, type=Path, help='an image, or a directory of them')
-  parser.add_argument('--output', required=True, type=Path, help='the directory to write')
+  parser.add_argument('--output', required=True, type=places.written, help='the directory to write')
   parser.add_argument('--crf', action='store_true', help="refine with the run's dense CRF")
   parser.add_argument('--overlay', action='store_true', help='also lay labels over the images')
   parser.add_argument('--scales', help="factors, separated by commas; the run's own by default")

@@ -3,54 +3,58 @@
 The pictures need the data set. Where it is not found, the page that is there stays.
 """
 
+import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
-
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
-_IMAGES = flags.DEFINE_integer(
-  'images', 12, 'Images shown with their maps, of each split.', lower_bound=0
-)
-_ROOT = flags.DEFINE_string(
-  'root', None, "The data set's directory, where it is not the one of the run."
-)
+from pnoc_jax.runs import places
 
 
-def main(argv: list[str]) -> None:
-  """Writes the page and prints the tables."""
+def main(argv: Sequence[str] | None = None) -> int:
+  """Writes the page and prints the tables; returns the exit code."""
   terminal.accept_all_text()
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
-  # Not before the flags are read: `--help` and wrong flags answer at once.
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--workdir', required=True, help="the run's directory")
+  parser.add_argument(
+    '--images', type=int, default=12, help='images shown with their maps, of each split'
+  )
+  parser.add_argument('--root', help="the data set's directory, where it is not the one of the run")
+  arguments = parser.parse_args(argv)
+  if arguments.images < 0:
+    parser.error('--images is a number of images, 0 or more')
+  # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax.config import PipelineConfig
   from pnoc_jax.data import info
   from pnoc_jax.io import records
   from pnoc_jax.report import build, files
   from pnoc_jax.stages.common import stage
 
-  stages, workdir = stage.stages(PipelineConfig), Path(_WORKDIR.value)
+  stages = stage.stages(PipelineConfig)
 
   def open_source(config: Mapping[str, Any], split: str) -> info.Source:
-    if _ROOT.value is not None:
-      config = {**config, 'dataset': {**config['dataset'], 'root': _ROOT.value}}
+    if arguments.root is not None:
+      config = {**config, 'dataset': {**config['dataset'], 'root': arguments.root}}
     return files.open_source(config, split)
 
   try:
-    if _IMAGES.value and (workdir / 'config.json').is_file():
+    workdir = places.local(arguments.workdir)
+    if arguments.images and (workdir / 'config.json').is_file():
       _check_pictures(records.read_object(workdir / 'config.json'), open_source)
-    path = build.build(workdir, stages, open_source=open_source, images=_IMAGES.value)
+    path = build.build(workdir, stages, open_source=open_source, images=arguments.images)
     tables = build.terminal_tables(workdir, stages)
   except UserError as error:
-    sys.exit(f'error: {error}')
+    print(f'error: {error}', file=sys.stderr)
+    return 2
   print('\n\n'.join(filter(None, (tables, str(path)))))
+  return 0
 
 
 def _check_pictures(config: Mapping[str, Any], open_source: Callable[..., Any]) -> None:
@@ -70,4 +74,4 @@ def _check_pictures(config: Mapping[str, Any], open_source: Callable[..., Any]) 
 
 
 if __name__ == '__main__':
-  app.run(main)
+  sys.exit(main())

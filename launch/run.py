@@ -7,6 +7,7 @@ A run that SIGTERM or SIGINT stopped has saved its state, and ends with 143 or 1
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 
@@ -15,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.runs import places
+
+if TYPE_CHECKING:
+  from pnoc_jax.config import PipelineConfig
 
 _CONFIG = config_flags.define_config('config')
 _WORKDIR = flags.DEFINE_string(
@@ -23,14 +28,22 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'Join the processes of the cluster.'
 )
+flags.DEFINE_string(
+  'fields', None, 'List the fields of the config, or those below one: --fields=generator.optim.'
+)
 flags.declare_key_flag('config')  # For `--help`.
+
+
+def _list_fields(config: 'PipelineConfig', prefix: str) -> str:
+  from pnoc_jax.runs import fields
+
+  return fields.table(config, prefix)
 
 
 def main(argv: list[str]) -> None:
   """Reads the flags and runs the config; prints what the user can mend without a traceback."""
   terminal.accept_all_text()
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown arguments: {" ".join(argv[1:])}')
+  del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop
   from pnoc_jax.parallel import hosts
@@ -38,8 +51,10 @@ def main(argv: list[str]) -> None:
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
   config = _CONFIG.value
-  runtime, workdir = config.runtime, Path(_WORKDIR.value or f'runs/{config.name}')
+  runtime, workdir = config.runtime, Path(f'runs/{config.name}')
   try:
+    if _WORKDIR.value:
+      workdir = places.local(_WORKDIR.value)
     if runtime.coordinator:
       hosts.initialize(
         coordinator=runtime.coordinator,
@@ -52,7 +67,8 @@ def main(argv: list[str]) -> None:
       hosts.initialize(hosts.Distributed(_DISTRIBUTED.value))
     runner.execute(config, workdir)
   except UserError as error:
-    sys.exit(f'error: {error}')
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
   except loop.Interrupted as stop:
     print(f'stopped: {stop}')
     sys.exit(128 + stop.signal)  # As a shell says it: the run is not done.
@@ -66,4 +82,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flags.make_parser('config'))
+  app.run(main, flags_parser=config_flags.make_parser('config', _list_fields))

@@ -49,7 +49,7 @@ def _inputs(config: type) -> type[InputsConfig]:
   """The class of the `inputs` of a class of configs."""
   # The last stage is left out: it gathers what is there, and no other one reads its product.
   fields = [(entry.name, str, '') for entry in stage.stages(config)[:-1]]
-  module = {'__module__': __name__}
+  module = {'__module__': __name__, '__doc__': InputsConfig.__doc__}
   return dataclasses.make_dataclass(
     'InputsConfig', fields, bases=(InputsConfig,), namespace=module, slots=True
   )

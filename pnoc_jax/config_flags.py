@@ -24,28 +24,56 @@ def define_config(name: str, default: str | None = None) -> flags.FlagHolder:
   )
 
 
-def make_parser(name: str) -> Callable[[list[str]], list[str]]:
+def make_parser(
+  name: str, listing: 'Callable[[PipelineConfig, str], str] | None' = None
+) -> Callable[[list[str]], list[str]]:
   """Makes the `flags_parser` of `absl.app.run` that explains what is wrong with `--name`.
 
   Args:
     name: of the flag that `define_config` defined.
+    listing: makes the text of `--fields`, of the config and the field below which it looks; None
+      where there is no such flag.
 
   Returns:
-    argv -> the arguments that are no flags. Exits with status 2 on a wrong file, field or value.
+    argv -> the name of the program. Exits with status 2 on a wrong flag, file, field or value; with
+    0 after `--help`, and after `--fields`, which lists the fields of the config.
   """
 
   def parse(argv: list[str]) -> list[str]:
+    if any(x.lstrip('-') in _HELP for x in argv[1:] if x.startswith('-')):
+      app.usage(shorthelp=True, writeto_stdout=True)
+      sys.exit(0)
     try:
-      given = _given(name, argv)
-      if not any(f in argv for f in ('--help', '--helpfull', '--helpshort', '-h')):
-        config = _check(name, given)
-        argv = [argv[0], *_spell_tuples(config, name, argv[1:])]
-      return app.parse_flags_with_usage(argv)
-    except UserError as error:
+      _check_flags(argv)
+      config = _check(name, _given(name, argv))
+      asked = [x.partition('=')[2] for x in argv[1:] if x.lstrip('-').partition('=')[0] == 'fields']
+      if asked and listing is not None:
+        print(listing(config, asked[-1].removeprefix(f'{name}.')))
+        sys.exit(0)
+      rest = flags.FLAGS([argv[0], *_spell_tuples(config, name, argv[1:])])
+      if len(rest) > 1:
+        raise UserError(f'unknown arguments: {" ".join(rest[1:])}; a flag begins with --')
+      return rest
+    except (UserError, flags.Error) as error:
       print(f'error: {error}', file=sys.stderr)
       sys.exit(2)
 
   return parse
+
+
+_HELP = ('help', 'helpfull', 'helpshort', 'h')
+
+
+def _check_flags(argv: list[str]) -> None:
+  """Raises UserError for a flag that there is not, as `--confg`, before `--config` is missed."""
+  known = [*flags.FLAGS]
+  known += [f'no{x}' for x in known]
+  for word in argv[1:]:
+    flag = word.lstrip('-').partition('=')[0].partition('.')[0]
+    if word.startswith('--') and flag and flag not in known:
+      near = difflib.get_close_matches(flag, [x for x in known if len(x) > 1], 1)
+      hint = f'; did you mean --{near[0]}?' if near else '; see --help'
+      raise UserError(f'there is no flag --{flag}{hint}')
 
 
 def _given(name: str, argv: list[str]) -> dict[str, str | None]:
@@ -103,10 +131,24 @@ def _check_field(config: 'PipelineConfig', flag: str, fields: list[str]) -> None
     known = [f.name for f in dataclasses.fields(holder)] if dataclasses.is_dataclass(holder) else []
     if field not in known:
       near = difflib.get_close_matches(field, known, 1)
-      hint = f'; did you mean {path}.{near[0]}?' if near else ''
+      meant = [f'{path}.{near[0]}'] if near else _elsewhere(holder, path, field)
+      meant = meant or _elsewhere(config, flag, field)
+      hint = f'; did you mean {" or ".join(meant[:3])}?' if meant else ''
       listed = f' It has {", ".join(known)}.' if known else ' It is a single value.'
       raise UserError(f'{path} has no field {field!r}{hint}{listed}')
     holder, path = getattr(holder, field), f'{path}.{field}'
+
+
+def _elsewhere(holder: object, path: str, name: str) -> list[str]:
+  """Paths of the fields of a name at any depth below."""
+  if not dataclasses.is_dataclass(holder):
+    return []
+  found = []
+  for field in dataclasses.fields(holder):
+    below = f'{path}.{field.name}'
+    found += [below] if field.name == name else []
+    found += _elsewhere(getattr(holder, field.name), below, name)
+  return found
 
 
 def _spell_tuples(config: 'PipelineConfig', name: str, words: list[str]) -> list[str]:

@@ -173,7 +173,7 @@ def test_a_stage_runs_again_with_all_that_follows(whole, config, tmp_path, monke
 def test_another_config_is_refused_and_nothing_is_lost(whole):
   before = _tree(whole[0])
   done = _run(whole[0], '--config.generator.optim.lr=0.5')
-  assert done.returncode == 1
+  assert done.returncode == 2
   assert 'generator.optim.lr is 0.001 there and 0.5 here' in done.stderr
   assert 'Traceback' not in done.stderr
   assert _tree(whole[0]) == before

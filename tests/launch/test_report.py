@@ -43,7 +43,7 @@ def test_a_page_with_pictures_is_not_replaced_by_one_without(workdir, tmp_path):
   page, elsewhere = workdir / 'report' / 'index.html', tmp_path / 'elsewhere'
   elsewhere.mkdir()
   done = _report(elsewhere, workdir)
-  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert 'the page would have no pictures' in done.stderr and '--root=DIR' in done.stderr
   assert "the run's is 'data'" in done.stderr
   assert page.read_text() == 'with pictures'

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from pnoc_jax.config import PipelineConfig
+from pnoc_jax.runs import fields
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -22,17 +25,59 @@ def _call(script, *arguments):
   )
 
 
-@pytest.mark.parametrize('script', ['run', 'doctor'])
-def test_the_help_names_the_config(script):
-  said = _call(script, '--help').stdout
-  assert '--config: ' in said and '--workdir: ' in said
+@pytest.mark.parametrize('script', sorted(x.stem for x in (ROOT / 'launch').glob('*.py')))
+def test_help_is_help_and_no_error(script):
+  done = _call(script, '--help')
+  assert done.returncode == 0 and not done.stderr
+  named = '--config: ' if script in ('run', 'doctor') else 'options:'
+  assert named in done.stdout
+
+
+@pytest.mark.parametrize(
+  ('words', 'said'),
+  [
+    (['--confg=configs/pnoc_shapes.py'], 'there is no flag --confg; did you mean --config?'),
+    (['--config=configs/pnoc_shapes.py', 'extra'], 'unknown arguments: extra'),
+    (
+      ['--config=configs/pnoc_shapes.py', '--config.generator.lr=1'],
+      'did you mean config.generator.optim.lr?',
+    ),
+    (
+      ['--config=configs/pnoc_shapes.py', '--config.method=pnoc'],
+      'did you mean config.generator.method or config.c2am.method?',
+    ),
+    (['--config=configs/pnoc_shapes.py', '--workdir=gs://bucket/run'], 'is an address'),
+    (['--config=configs/pnoc_shapes.py', '--fields=generater'], "no field 'generater'"),
+  ],
+)
+def test_what_is_wrong_on_the_command_line_ends_with_2(words, said):
+  done = _call('run', *words)
+  assert done.returncode == 2 and said in done.stderr and 'Traceback' not in done.stderr
+  assert not list(ROOT.glob('gs:*'))
+
+
+def test_addresses_are_refused_where_a_directory_is_written():
+  done = _call('export', '--run=x', '--output=gs://bucket/x')
+  assert done.returncode == 2 and 'mount the bucket' in done.stderr
+
+
+def test_fields_are_listed_with_type_value_and_meaning():
+  said = _call('run', '--config=configs/pnoc_shapes.py', '--fields=generator').stdout
+  assert "generator.method = 'pnoc'   (text)\n    the CAM method, one of" in said
+  assert 'generator.optim.rule = adam   (sgd | adam | adamw | lion | lamb)' in said
+  assert 'classifier.' not in said
+
+
+def test_every_field_has_a_meaning():
+  bare = [x.path for x in fields.walk(PipelineConfig()) if not x.meaning]
+  assert not bare
 
 
 def test_processes_without_a_coordinator_are_refused(tmp_path):
   # Each of them would do the whole run.
   arguments = ('--config=configs/pnoc_shapes.py', f'--workdir={tmp_path / "run"}')
   done = _call('run', *arguments, '--config.runtime.num_processes=2')
-  assert done.returncode == 1 and 'need a coordinator' in done.stderr
+  assert done.returncode == 2 and 'need a coordinator' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 
@@ -136,6 +181,6 @@ def test_to_join_without_a_whole_cluster_is_an_error_with_a_remedy(tmp_path, var
     check=False,
     timeout=100,
   )
-  assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
+  assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
   assert 'error: the processes cannot be joined' in done.stderr and said in done.stderr
   assert '--distributed=off' in done.stderr and not workdir.exists()
