@@ -148,7 +148,7 @@ def make_vectors(
     share.unlink(missing_ok=True)
   vectors = weights.load(file)[0].get('vectors')
   kernel = inference.classifier_kernel(variables)
-  if np.shape(vectors) != np.shape(kernel):
+  if not isinstance(vectors, np.ndarray) or vectors.shape != np.shape(kernel):
     raise _foreign(file)
   return vectors
 
