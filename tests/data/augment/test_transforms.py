@@ -37,6 +37,15 @@ def test_hue_turns_the_circle():
   np.testing.assert_array_equal(colors.hue(grey, 0.1), grey)
 
 
+def test_hues_of_photographs_are_looked_up_and_are_those_of_pillow():
+  image = np.random.default_rng(0).integers(0, 256, (256, 260, 3), np.uint8)
+  for turn in (-0.1, 0.0, 0.03, 0.5):
+    hsv = np.array(Image.fromarray(image).convert('HSV'))
+    hsv[..., 0] += np.uint8(int(turn * 255) % 256)
+    expected = np.asarray(Image.fromarray(hsv, 'HSV').convert('RGB'))
+    np.testing.assert_array_equal(colors.hue(image, turn), expected)
+
+
 def _crop(image, seed, *, crop, shift=0, target=None, fill=255):
   """The crop alone: an image whose short side is the size drawn keeps its shape."""
   config = transforms.TransformConfig(
