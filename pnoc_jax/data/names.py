@@ -34,9 +34,14 @@ def text_fault(name: Any, longest: int = LONGEST) -> str:
     return 'is no text in UTF-8'
   if size > longest:
     return f'has {size} bytes, more than {longest}'
-  if any(unicodedata.category(x) in ('Cc', 'Zl', 'Zp') or x in _TURNING for x in name):
+  # Joiners of letters are not printable, either, and belong to names in many scripts.
+  if not name.isprintable() and any(_controls(x) for x in name):
     return 'has a control character'
   return ''
+
+
+def _controls(letter: str) -> bool:
+  return unicodedata.category(letter) in ('Cc', 'Zl', 'Zp') or letter in _TURNING
 
 
 def path_fault(name: Any, longest: int = LONGEST) -> str:

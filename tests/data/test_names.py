@@ -66,7 +66,7 @@ def test_a_class_that_cannot_be_shown_is_refused(toy, classes, why):
 
 def test_names_that_are_only_unusual_are_taken(toy):
   row, source = toy
-  source.ids = ('名前 (1)', '-x=y')
+  source.ids = ('名前 (1)', '-x=y', 'क्\u200dष')
   source.info = dataclasses.replace(source.info, classes=('TV/monitor', "d'œuvre", '<b>'))
   assert sources.open_source(info.DatasetConfig(name=row), 'train') is source
 

@@ -147,8 +147,8 @@ def make_vectors(
     hosts.barrier('lpcam/prototypes')
     share.unlink(missing_ok=True)
   vectors = weights.load(file)[0].get('vectors')
-  kernel = inference.classifier_kernel(variables)
-  if not isinstance(vectors, np.ndarray) or vectors.shape != np.shape(kernel):
+  shape = inference.classifier_kernel(variables).shape
+  if not isinstance(vectors, np.ndarray) or vectors.shape != shape:
     raise _foreign(file)
   return vectors
 
