@@ -49,7 +49,7 @@ class SplitAttention(nn.Module):
     planes: number of input and output channels.
     dilation: dilation of the convolution.
     radix: form of the grouped convolution.
-    dtype: type of the convolution and of the result; the attention is computed in float32.
+    dtype: type of the computation; the attention is computed in float32.
   """
 
   planes: int
@@ -71,16 +71,15 @@ class SplitAttention(nn.Module):
       name='conv',
     )
     u = nn.relu(layers.BatchNorm(dtype, name='bn0')(conv(x, valid), valid, train))
-    # Sums over branches and pixels are taken in float32, as are those of the gradients.
-    branches = [branch.astype(jnp.float32) for branch in jnp.split(u, RADIX, axis=-1)]
+    branches = jnp.split(u, RADIX, axis=-1)
     gap = layers.global_mean(functools.reduce(operator.add, branches), valid)
     inner = max(planes * RADIX // 4, 32)
     a = layers.Conv(inner, use_bias=True, name='fc1')(gap)
     a = nn.relu(layers.BatchNorm(name='bn1')(a, None, train))
     a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
-    a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3)
+    a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
     weighted = [a[:, :, :, k] * branch for k, branch in enumerate(branches)]
-    return functools.reduce(operator.add, weighted).astype(dtype)
+    return functools.reduce(operator.add, weighted)
 
 
 class Block(trunk.Block):
