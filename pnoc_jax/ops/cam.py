@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from pnoc_jax import types
+from pnoc_jax import platforms, types
 
 
 def logits(cam: types.Array, valid: types.Array | None = None) -> types.Array:
@@ -55,14 +55,26 @@ def flip(x: types.Array, width: types.Array | None = None) -> types.Array:
     [B, h, w, c].
   """
   chex.assert_rank(x, 4)
-  mirrored = x[:, :, ::-1]
   if width is None:
-    return mirrored
+    return x[:, :, ::-1]
+  column, width = jnp.arange(x.shape[2])[:, None], width[:, None, None, None]
+  if platforms.kind() == 'cpu':
+    source = jnp.where(column < width, width - 1 - column, column)
+    return jnp.take_along_axis(x, source, axis=2)
+  return jnp.where(column < width, _mirror_left(x, width), x)
+
+
+def _mirror_left(x: types.Array, width: types.Array) -> types.Array:
+  """Mirrors x [B, h, w, c], so that column `width` i32[B, 1, 1, 1] - 1 becomes the first.
+
+  What lies beyond the width comes to lie anywhere. A step of its own for each example is a gather,
+  which accelerators run slowly; so the image moves in steps of powers of two.
+  """
   columns = x.shape[2]
-  width = width[:, None, None, None]
-  # The mirror image ends at the last column. It moves to the first one in steps of powers of two,
-  # because a step of its own for each example is a gather, which accelerators run slowly.
+  mirrored = x[:, :, ::-1]
   for bit in range((columns - 1).bit_length()):
     moved = jnp.roll(mirrored, -(2**bit), axis=2)
     mirrored = jnp.where((columns - width) >> bit & 1, moved, mirrored)
-  return jnp.where(jnp.arange(columns)[:, None] < width, mirrored, x)
+    # Fused with each other, the steps would double what each of them reads.
+    mirrored = jax.lax.optimization_barrier(mirrored)
+  return mirrored
