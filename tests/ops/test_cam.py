@@ -38,7 +38,7 @@ def test_flip_mirrors_within_the_width():
   np.testing.assert_array_equal(result[1], _X[1, :, ::-1])
 
 
-@pytest.mark.parametrize('kind', ['cpu', 'gpu'])
+@pytest.mark.parametrize('kind', ['cpu', 'tpu'])
 @pytest.mark.parametrize('columns', [1, 13, 16])
 def test_flip_of_any_width_is_a_copy(columns, kind):
   width = np.arange(columns + 1, dtype=np.int32)
