@@ -68,8 +68,8 @@ def _mirror_left(x: types.Array, width: types.Array) -> types.Array:
   """Mirrors x [B, h, w, c], so that column `width` i32[B, 1, 1, 1] - 1 becomes the first.
 
   What lies beyond the width comes to lie anywhere. A step of its own for each example is a gather,
-  which a TPU runs slowly; so the image moves in steps of powers of two. (A GPU fuses the gather with
-  what reads it: one pass instead of ten.)
+  which a TPU runs slowly; so the image moves in steps of powers of two. A GPU fuses the gather with
+  what reads it, which is one pass instead of ten.
   """
   columns = x.shape[2]
   mirrored = x[:, :, ::-1]
