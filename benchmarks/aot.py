@@ -9,8 +9,8 @@ scale, edges, walk, CRF) is compiled by the target's own compiler on this machin
 run, and nothing of the data set is read unless `--config.dataset.root` says where it is: without
 it, as many images as were published, of one typical size, stand for it.
 
-With `--estimate` nothing is compiled: the traffic is a guess at what a compiler fuses (of RS50's
-generator step on one H100, 145 GB, where 142 were compiled), and nothing is written.
+With `--estimate` nothing is compiled and nothing is written: the traffic is a guess at what a
+compiler fuses (of RS50's generator step on one H100 136 GB, where 150 were compiled).
 
 Targets are `h100:1`, `h100:8`, `v5e:4x4`, `v5p:2x2x1`, ... and `cpu:8`, which needs nothing more.
 The others need packages that stay out of the environment:
