@@ -9,8 +9,8 @@ scale, edges, walk, CRF) is compiled by the target's own compiler on this machin
 run, and nothing of the data set is read unless `--config.dataset.root` says where it is: without
 it, as many images as were published, of one typical size, stand for it.
 
-With `--estimate` nothing is compiled: the traffic is a guess at what a compiler fuses (of RS50's
-generator step on one H100, 145 GB, where 142 were compiled), and nothing is written.
+With `--estimate` nothing is compiled and nothing is written: the traffic is a guess at what a
+compiler fuses (of RS50's generator step on one H100 136 GB, where 150 were compiled).
 
 Targets are `h100:1`, `h100:8`, `v5e:4x4`, `v5p:2x2x1`, ... and `cpu:8`, which needs nothing more.
 The others need packages that stay out of the environment:
@@ -214,7 +214,9 @@ def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '
   from pnoc_jax.runs import forecast
 
   _print_titles()
-  hours, looped = 0.0, forecast.with_loops(config)
+  looped = forecast.with_loops(config)
+  others = [dataclasses.replace(target, shape=(n,)) for n in sorted({1, 8, 64, target.count})]
+  hours = dict.fromkeys((x.count for x in others), 0.0)
   for entry, call in programs(looped, devices(target, here=True), only):
     found, working = forecast.estimate(call, target), forecast.sharing(call, target)
     seconds = found.seconds / working
@@ -231,10 +233,13 @@ def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '
     }
     peak = target.device.flops(16 if _bfloat16(config, entry) else 32) * target.count
     row['mfu'] = 100 * row['flop'] / seconds / peak
-    hours += row['hours']
+    for other in others:
+      share = found.seconds / forecast.sharing(call, other)
+      hours[other.count] += call.calls * share / 3600
     print(_format(forecast.key(entry, call), row), flush=True)
-  print(f'{hours:.2f} hours in all, estimated from shapes')
-  return hours
+  text = ', '.join(f'{n} devices {x:.2f} hours' for n, x in hours.items())
+  print(f'in all, estimated from shapes: {text}')
+  return hours[target.count]
 
 
 def _bfloat16(config: 'PipelineConfig', entry: 'Stage') -> bool:

@@ -202,6 +202,8 @@ def _top_level(
   for operation in scope.values():
     if operation.kind in _FREE or operation.kind.endswith(('-done', '-update')):
       continue
+    if _title(operation) == 'AllocateBuffer':
+      continue
     inner = [x for x in _CALLED.findall(operation.rest) if x in computations]
     if operation.kind not in _OUTER or not inner:
       yield operation, scope, times

@@ -252,6 +252,9 @@ def _time(
       found[name] = one = forecast.forecast(item.stage, config, calls, target, rows)
       origin = 'of its compiled programs' if one.compiled else 'estimated from shapes'
       about = f'{duration(one.seconds)} on {target.name} at best, {origin}'
+      working = min(forecast.sharing(call, target) for call in calls)
+      if working < target.count:
+        about += f'; {working} of {target.count} devices share a batch'
       report.add(FACT, f'time of {name}', about)
   if found:
     total, compiled = (

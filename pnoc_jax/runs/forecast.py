@@ -15,6 +15,7 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.engine import cost, settings, targets
 from pnoc_jax.io import user_cache
 from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.stages.common import stage
 
 
@@ -81,7 +82,7 @@ def sharing(call: compiler.Call, target: targets.Target) -> int:
   """How many devices of the target work at a time: they share a call, or each has one."""
   if call.padded or call.together > 1:
     return target.count
-  return max(n for n in range(1, target.count + 1) if call.images % n == 0)
+  return meshes.spread(call.images, 1, target.count).parts
 
 
 def forecast(
