@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,15 @@ from pnoc_jax.ops import crf
 _BOUND = 1e-4
 
 
-def step_rows(settings: argparse.Namespace) -> list[dict[str, Any]]:
+def step_rows(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
   """Compares the two updates of P-NOC; see above."""
   cpu, device = jax.local_devices(backend='cpu')[0], jax.devices()[0]
-  expected = _step(settings, 'float32', 'highest', cpu)
-  exact = _step(settings, 'float32', 'highest', device)
-  default = _step(settings, 'float32', 'default', device)
-  low = _step(settings, 'bfloat16', 'default', device)
-  kind = device.device_kind
-  return [
-    _compare(f'float32, {kind} against CPU', exact, expected) | {'bound': _BOUND},
-    _compare(f'products by default against float32, {kind}', default, exact),
-    _compare(f'bfloat16 against float32, {kind}', low, exact),
-  ]
+  kind, expected = device.device_kind, _step(settings, 'float32', 'highest', cpu)
+  exact = expected if device == cpu else _step(settings, 'float32', 'highest', device)
+  yield _compare(f'float32, {kind} against CPU', exact, expected) | {'bound': _BOUND}
+  for what, dtype in (('bfloat16', 'bfloat16'), ('products by default', 'float32')):
+    found = _step(settings, dtype, 'default', device)
+    yield _compare(f'{what} against float32, {kind}', found, exact)
 
 
 def _step(settings, dtype: str, products: str, device) -> tuple[dict, dict]:
@@ -84,7 +80,7 @@ def _compare(what: str, found: tuple[dict, dict], expected: tuple[dict, dict]) -
   }
 
 
-def crf_rows(settings: argparse.Namespace) -> list[dict[str, Any]]:
+def crf_rows(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
   """Compares the dense CRF; see above."""
   cpu, device = jax.local_devices(backend='cpu')[0], jax.devices()[0]
   height, width = 3 * settings.side // 4, settings.side
@@ -93,35 +89,29 @@ def crf_rows(settings: argparse.Namespace) -> list[dict[str, Any]]:
   edges = ((x // 37 + y // 29) % 4)[..., None] * np.array([50, 20, 60])
   image = (edges + rng.integers(0, 40, (height, width, 3))).astype(np.uint8)
   labels = ((x // 40 + y // 31) % settings.labels).astype(np.int32)
-  found = []
-  for filter in crf.Filter:
+  on_cpu, expected = _infer(crf.Filter.LATTICE, (labels, image), cpu, settings)
+  # All pairs of a photograph's pixels are too many for a CPU.
+  filters = crf.Filter if device != cpu else (crf.Filter.LATTICE,)
+  for filter in filters:
+    ms, marginals = _infer(filter, (labels, image), device, settings)
+    yield {
+      'what': f'{filter.value}, {width} x {height} px, {settings.labels} labels, '
+      f'{device.device_kind} against the lattice on the CPU',
+      'device_ms': ms,
+      'cpu_ms': on_cpu,
+      'equal': 100 * float((marginals.argmax(-1) == expected.argmax(-1)).mean()),
+      'difference': float(np.abs(marginals - expected).max()),
+    }
 
-    def infer(labels, image, filter=filter):
-      unary = crf.label_unary(labels, settings.labels, 0.7)
-      return crf.dense_crf(unary, image, steps=10, filter=filter)
 
-    # All pairs of a photograph's pixels are too many for a CPU: there the lattice stands for them.
-    runs = {'cpu': cpu} if filter is crf.Filter.LATTICE else {}
-    ms, marginals = {}, {}
-    for name, where in {**runs, 'device': device}.items():
-      if name == 'device' and filter is crf.Filter.EXACT and device.platform == 'cpu':
-        continue
-      ms[name], marginals[name] = _time(jax.jit(infer), jax.device_put((labels, image), where))
-    if 'cpu' in marginals:
-      expected = marginals['cpu']
-    if 'device' not in marginals:
-      continue
-    found.append(
-      {
-        'what': f'{filter.value}, {width} x {height} px, {settings.labels} labels, '
-        f'{device.device_kind} against the lattice on the CPU',
-        'device_ms': ms['device'],
-        'cpu_ms': ms.get('cpu'),
-        'equal': float((marginals['device'].argmax(-1) == expected.argmax(-1)).mean()),
-        'difference': float(np.abs(marginals['device'] - expected).max()),
-      }
-    )
-  return found
+def _infer(filter: crf.Filter, scene: tuple, device, settings) -> tuple[float, np.ndarray]:
+  """Milliseconds and marginals of the dense CRF of (labels, image)."""
+
+  def infer(labels, image):
+    unary = crf.label_unary(labels, settings.labels, 0.7)
+    return crf.dense_crf(unary, image, steps=10, filter=filter)
+
+  return _time(jax.jit(infer), jax.device_put(scene, device))
 
 
 def _time(infer: Callable, arguments: tuple) -> tuple[float, np.ndarray]:
@@ -149,11 +139,13 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   add('--labels', type=int, default=4, help='crf')
   add('--json', type=Path, help='also write the rows to this file')
   settings = parser.parse_args(argv)
-  found = step_rows(settings) if settings.part == 'step' else crf_rows(settings)
-  for row in found:
-    print({name: x for name, x in row.items() if name != 'losses'})
-  if settings.json:
-    settings.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+  found = []
+  for row in step_rows(settings) if settings.part == 'step' else crf_rows(settings):
+    found.append(row)
+    print({name: x for name, x in row.items() if name != 'losses'}, flush=True)
+    if settings.json:
+      # After every row: what is measured is measured.
+      settings.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
   return found
 
 

@@ -2,12 +2,12 @@
 # Everything that one GPU can be asked, in under 8 minutes: benchmarks/gpu.sh, from the project's root.
 # Needs jax, flax, optax, chex, numpy; without torch and timm their rows say so. Leaves OUT/gpu.json,
 # OUT/gpu.md (the table) and OUT/log. Each part has a limit and the whole has one, so it always ends.
-# A dry run on a CPU: SIZE=64 BATCH=2 STEPS=1 STRIDE=32 PRECISION=float32 NETS=resnest14 benchmarks/gpu.sh
+# A dry run on a CPU: SIZE=64 SIDE=64 BATCH=2 STEPS=1 STRIDE=32 PRECISION=float32 NETS=resnest14 benchmarks/gpu.sh
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 out=${OUT:-gpu} python=${PYTHON:-python3} limit=${LIMIT:-470}
 size=${SIZE:-512} batch=${BATCH:-16} steps=${STEPS:-15} stride=${STRIDE:-16}
-precision=${PRECISION:-bfloat16}
+precision=${PRECISION:-bfloat16} side=${SIDE:-500}
 read -ra nets <<<"${NETS:-resnest50 resnest101 resnest269}"
 rm -rf "$out/parts"
 mkdir -p "$out/parts"
@@ -41,7 +41,7 @@ common=(--method pnoc --size "$size" --batch "$batch" --output_stride "$stride" 
   --precision "$precision")
 first=${nets[0]}
 # What matters most comes first.
-part agreement 90 benchmarks/agreement.py --part step
+part agreement 120 benchmarks/agreement.py --part step
 for net in "${nets[@]}"; do
   flags=(--quick)
   # So many blocks take minutes to compile one by one.
@@ -49,7 +49,7 @@ for net in "${nets[@]}"; do
   part "jax_$net" 120 benchmarks/step.py --backbone "$net" "${common[@]}" "${flags[@]}"
   part "torch_$net" 50 benchmarks/torch_step.py --backbone "$net" "${common[@]}"
 done
-part crf 40 benchmarks/agreement.py --part crf
+part crf 40 benchmarks/agreement.py --part crf --side "$side"
 part walk 30 benchmarks/random_walk.py --size 128 --method steps chebyshev --steps 3
 part convolutions 40 benchmarks/convolutions.py --kind radix --size "$size" --batch "$batch" --precision "$precision"
 part "jax_float32_$first" 60 benchmarks/step.py --backbone "$first" "${common[@]}" --quick --precision float32

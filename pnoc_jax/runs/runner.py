@@ -11,7 +11,8 @@ import jax
 from pnoc_jax.config import PipelineConfig, validate
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks
-from pnoc_jax.engine import batches, clock, log, loop, settings
+from pnoc_jax.engine import clock, log, loop, settings
+from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
@@ -212,7 +213,7 @@ def describe(
   text, ours = item.stage.describe(config, train), getattr(config, item.stage.name)
   remark = ''
   if isinstance(ours, settings.TrainingConfig):
-    remark = batches.remark(ours, runtime.mesh)
+    remark = trainer.on_devices(ours, runtime.mesh)
   return f'{text}; {remark}' if remark else text
 
 

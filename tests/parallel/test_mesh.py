@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from pnoc_jax.engine import batches, settings
+from pnoc_jax.engine import settings
+from pnoc_jax.engine import train as trainer
 from pnoc_jax.nn import layers
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import mesh as meshes
@@ -71,20 +72,20 @@ def _config(batch, *, norm=layers.Norm.BATCH, **optim):
 
 def test_what_would_leave_most_devices_idle_is_refused_with_what_fits(mesh):
   for batch in (1, 2, 4, 8, 12, 14, 16, 20, 32):
-    assert batches.fault('x', _config(batch), mesh) is None
-  said = batches.fault('x', _config(22), mesh)
+    assert trainer.batch_fault('x', _config(batch), mesh) is None
+  said = trainer.batch_fault('x', _config(22), mesh)
   assert said.startswith('x.batch_size is 22') and '11 images on 2 of them. Take 21 or 24' in said
   assert 'or 2 with x.optim.accumulate=11 and x.optim.grad_mean=true' in said
   assert 'BatchNorm' in said
-  said = batches.fault(
+  said = trainer.batch_fault(
     'x', _config(11, norm=layers.Norm.FROZEN, accumulate=2, grad_mean=True), mesh
   )
   assert '; or 2 with x.optim.accumulate=11, which' in said and 'BatchNorm' not in said
   # A sum of gradients cannot be had of another number of them.
-  assert 'accumulate' not in batches.fault('x', _config(22, accumulate=2), mesh)
+  assert 'accumulate' not in trainer.batch_fault('x', _config(22, accumulate=2), mesh)
 
 
 def test_the_plan_says_which_devices_train(mesh):
-  assert batches.remark(_config(16), mesh) == ''
-  assert batches.remark(_config(4), mesh) == 'on 4 of 8 devices, an image each'
-  assert batches.remark(_config(12), mesh) == 'on 6 of 8 devices, 2 images each'
+  assert trainer.on_devices(_config(16), mesh) == ''
+  assert trainer.on_devices(_config(4), mesh) == 'on 4 of 8 devices, an image each'
+  assert trainer.on_devices(_config(12), mesh) == 'on 6 of 8 devices, 2 images each'

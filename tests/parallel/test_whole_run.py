@@ -58,7 +58,7 @@ def test_weights_are_those_of_one_process(runs, name):
 )
 def test_every_image_has_the_product_that_one_process_makes(runs, name, read):
   paths = sorted((runs[0] / 'alone' / name).glob('*/*.npz'))
-  assert len(paths) == 32
+  assert len(paths) == 16
   for path in paths:
     theirs = runs[0] / 'run' / path.relative_to(runs[0] / 'alone')
     expected, found = (read(x)._asdict() for x in (path, theirs))

@@ -23,12 +23,13 @@ def config() -> PipelineConfig:
   """The tiny run, by SGD: Adam's steps are as long where gradients are nothing but rounding."""
   result = tiny.get_config()
   result.only, result.evaluation.of, result.runtime.save_every = ','.join(STAGES), (), 99
+  result.dataset.shapes.train, result.dataset.shapes.val = 12, 4
   result.affinity_labels.saliency, result.affinity_labels.crf.steps = maps.Saliency.NONE, 0
   for training in (result.classifier, result.generator, result.affinity):
     training.optim.rule, training.optim.lr, training.eval_every = optimizer.Rule.SGD, 0.01, 0
   # On two processes of two devices: three images on one device each; the one image in both.
   result.classifier.batch_size, result.affinity.batch_size, result.affinity.epochs = 6, 1, 1
-  result.generator.epochs = 4
+  result.generator.batch_size, result.generator.epochs = 4, 4
   return result
 
 
