@@ -166,7 +166,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     path: the file; an absent one reads as empty.
 
   Raises:
-    UserError: the file cannot be read, or a line is JSON and no object.
+    UserError: the file cannot be read, no line is JSON, or a line is JSON and no object.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -187,6 +187,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not isinstance(record, dict):
       raise errors.UserError(f'{path}, line {number} is not a JSON object.')
     records.append(record)
+  if torn and not records:
+    raise errors.UserError(f'{path}: no line is JSON, so it is no record; delete it to go on.')
   if torn:
     warnings.warn(
       f'{path}: {len(torn)} lines are no JSON and left out, the first is line {torn[0]}',

@@ -27,9 +27,7 @@ class Written:
     """
     self._folder, self._path = folder, folder / RECORD
     self._known: dict[str, dict[str, str]] = {}
-    lines = records.read_jsonl(self._path)
-    foreign = not lines and self._path.is_file() and self._path.read_bytes().count(b'\n') > 0
-    for line in lines or [{}] * foreign:
+    for line in records.read_jsonl(self._path):
       fits = line.keys() == {'file', 'made_of', 'sha256'}
       if not fits or not all(isinstance(x, str) for x in line.values()):
         raise UserError(
