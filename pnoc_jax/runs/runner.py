@@ -77,7 +77,10 @@ def _end(error: BaseException) -> tuple[str, int] | None:
 
 
 # What may differ between the processes of a run; ids and labels are compared in place of paths.
-_OWN = ('runtime.process_id', 'runtime.compilation_cache', 'runtime.workers', 'dataset.root')
+_OWN = (
+  *(f'runtime.{name}' for name in ('coordinator', 'process_id', 'compilation_cache', 'workers')),
+  *(f'dataset.{name}' for name in ('root', 'lists', 'labels', 'masks')),
+)
 
 
 def _flat(config: PipelineConfig) -> dict[str, str]:
