@@ -1,17 +1,12 @@
 """Runs a config: checks, plan, stages; and sweeps of several runs."""
 
-import contextlib
-import hashlib
 import itertools
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from pnoc_jax.config import PipelineConfig, validate
 from pnoc_jax.data import info
@@ -24,7 +19,7 @@ from pnoc_jax.parallel import company, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import changes, estimates, graph, lock, sweep, written
+from pnoc_jax.runs import changes, crews, estimates, graph, lock, sweep, written
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -41,13 +36,13 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
     Interrupted: a signal asked to stop; the state is saved.
   """
   # Outermost, so that whatever happens to one process is told to all.
-  with company.Company(_end) as crew, loop.stop_on_signals() as asked:
-    crew = Crew(crew, crew.should_stop(asked))
+  with company.Company(crews.end) as others, loop.stop_on_signals() as asked:
+    crew = crews.Crew(others, others.should_stop(asked))
     validate(config)
-    crew.others.compare({**_flat(config), **_versions()})
+    others.compare({**crews.flat(config), **crews.versions()})
     _check_outputs(workdir)
     _setup_cache(config)
-    with _held(workdir, crew):
+    with crews.held(workdir, crew):
       if config.sweep:
         sweep.execute(config, workdir, lambda run, path: _run_variant(run, path, crew))
       else:
@@ -57,72 +52,10 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
           graph.close_rerun(path)
 
 
-class Crew(NamedTuple):
-  """The processes of a run.
-
-  Attributes:
-    others: what they tell each other.
-    should_stop: whether one of them was asked to stop.
-  """
-
-  others: company.Company
-  should_stop: Callable[[], bool]
-
-
-def _end(error: BaseException) -> tuple[str, int] | None:
-  """What all processes say of an error, and the code that they end with."""
-  if isinstance(error, loop.Interrupted):
-    return f'stopped: {error}', 128 + error.signal
-  return (f'error: {error}', 1) if isinstance(error, UserError) else None
-
-
-# What may differ between the processes of a run; ids and labels are compared in place of paths.
-_OWN = (
-  *(f'runtime.{name}' for name in ('coordinator', 'process_id', 'compilation_cache', 'workers')),
-  *(f'dataset.{name}' for name in ('root', 'lists', 'labels', 'masks')),
-)
-
-
-def _flat(config: PipelineConfig) -> dict[str, str]:
-  """{field: its value}, of all fields that processes must have in common."""
-  found = {}
-
-  def visit(name: str, value: Any) -> None:
-    if isinstance(value, dict) and value:
-      for key, below in value.items():
-        visit(f'{name}.{key}' if name else key, below)
-    elif name not in _OWN:
-      found[name] = json.dumps(value)
-
-  visit('', records.plain(settings.as_dict(config)))
-  return found
-
-
-def _versions() -> dict[str, str]:
-  """The versions of the code, which must be the same for all processes."""
-  root, sha = Path(__file__).parents[1], hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
-    sha.update(path.read_bytes())
-  return {'the code of pnoc_jax': sha.hexdigest()[:12], 'the version of JAX': jax.__version__}
-
-
-@contextlib.contextmanager
-def _held(workdir: Path, crew: Crew) -> Iterator[None]:
-  """Keeps other runs out; one process does so for all, and the others see that it is there."""
-  with lock.hold(workdir) if hosts.is_main() else contextlib.nullcontext():
-    there = crew.others.share(lock.mark(workdir) if hosts.is_main() else '')[0]
-    if not hosts.is_main() and lock.mark(workdir) != there:
-      raise UserError(
-        f'--workdir is {workdir}, and it is not the directory that process 0 works in: all '
-        'processes must see the same one'
-      )
-    yield
-
-
-def _run_variant(config: PipelineConfig, workdir: Path, crew: Crew) -> None:
+def _run_variant(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
   """A run of a sweep, which somebody may have started alone as well."""
   workdir.mkdir(parents=True, exist_ok=True)
-  with _held(workdir, crew):
+  with crews.held(workdir, crew):
     _run(config, workdir, crew)
 
 
@@ -153,7 +86,7 @@ def _setup_cache(config: PipelineConfig) -> None:
     user_cache.trim(kind)
 
 
-def _run(config: PipelineConfig, workdir: Path, crew: Crew) -> None:
+def _run(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   runtime = Runtime(
     workdir=workdir,
@@ -168,7 +101,7 @@ def _run(config: PipelineConfig, workdir: Path, crew: Crew) -> None:
     written.check_beside(files, workdir, '--workdir')
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
-  crew.others.compare({f'ids and labels of {x}': _facts(y) for x, y in sources.items()})
+  crew.others.compare({f'ids and labels of {x}': crews.facts(y) for x, y in sources.items()})
   plan = make_plan(config, sources, runtime)
   crew.others.compare({x.stage.name: f'{x.status.value} {x.fingerprint[:12]}' for x in plan})
   _check_stages(config, plan, runtime)
@@ -189,13 +122,6 @@ def _run(config: PipelineConfig, workdir: Path, crew: Crew) -> None:
     _run_stages(config, plan, runtime, states)
   if hosts.is_main() and not any(item.runs for item in plan):
     print(build.terminal_tables(workdir, stage.stages(config)))
-
-
-def _facts(source: info.Source) -> str:
-  """What processes must have in common of a split."""
-  sha = hashlib.sha256('\n'.join(source.ids).encode(errors='surrogateescape'))
-  sha.update(np.ascontiguousarray(source.labels).tobytes())
-  return f'{len(source)} images, digest {sha.hexdigest()[:12]}'
 
 
 def _run_stages(

@@ -13,12 +13,12 @@ from pnoc_jax.engine import loop
 from pnoc_jax.errors import UserError
 from pnoc_jax.parallel import company
 from pnoc_jax.report import files
-from pnoc_jax.runs import lock, runner, trained
+from pnoc_jax.runs import crews, lock, runner, trained
 from pnoc_jax.stages.common import scores
 
 
 def test_a_variant_of_a_sweep_that_somebody_runs_alone_is_left_to_them(tmp_path):
-  crew = runner.Crew(company.Company(runner._end), lambda: False)
+  crew = crews.Crew(company.Company(crews.end), lambda: False)
   with (
     lock.hold(tmp_path),
     pytest.raises(UserError, match=r'another run is at work in .*process \d+ on'),
@@ -27,10 +27,10 @@ def test_a_variant_of_a_sweep_that_somebody_runs_alone_is_left_to_them(tmp_path)
 
 
 def test_what_processes_compare_are_the_fields_that_they_share():
-  found = runner._flat(config_lib.PipelineConfig())
+  found = crews.flat(config_lib.PipelineConfig())
   assert found['runtime.save_every'] == '500' and found['generator.method'] == '"pnoc"'
   assert not {'runtime.process_id', 'dataset.root'} & set(found)
-  assert set(runner._versions()) == {'the code of pnoc_jax', 'the version of JAX'}
+  assert set(crews.versions()) == {'the code of pnoc_jax', 'the version of JAX'}
 
 
 @pytest.mark.parametrize('stage', ['check', 'score'])
