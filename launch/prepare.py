@@ -67,7 +67,7 @@ def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, outp
 
   from pnoc_jax.data import sources
   from pnoc_jax.data.inspect import checks
-  from pnoc_jax.data.readers import lists, tfds
+  from pnoc_jax.data.readers import lists
 
   names = [x.strip() for x in splits.split(',') if x.strip()] or row.splits
   # A split that cannot be opened stops the call before hours of work on the others.
@@ -78,6 +78,29 @@ def _prepare(config: 'info.DatasetConfig', row: 'sources.Row', splits: str, outp
     if problems:
       lines = [f'{x.id}: {x.what}' for x in problems]
       raise UserError(lists.describe(source.info.name, lines) + '\nMend or remove these.')
+  with _locked(output):
+    _pack(opened, row, output)
+
+
+@contextlib.contextmanager
+def _locked(output: str) -> Iterator[None]:
+  """Keeps a second call out of the output, where it is a directory of this machine."""
+  from pnoc_jax.runs import lock
+
+  if '://' in output:
+    yield
+    return
+  try:
+    Path(output).expanduser().mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'--output={output} cannot be made: {error.strerror}') from error
+  with lock.hold(Path(output).expanduser(), 'launch/prepare.py'):
+    yield
+
+
+def _pack(opened: 'Sequence[info.Source]', row: 'sources.Row', output: str) -> None:
+  from pnoc_jax.data.readers import tfds
+
   for source in opened:
     with _progress('packing', source) as on_progress:
       packed = tfds.pack(source, row.name, output, upright=row.upright, on_progress=on_progress)

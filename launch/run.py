@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop
-  from pnoc_jax.parallel import hosts
+  from pnoc_jax.parallel import company, hosts
   from pnoc_jax.runs import disk, runner
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
@@ -66,6 +66,9 @@ def main(argv: list[str]) -> None:
     else:
       hosts.initialize(hosts.Distributed(_DISTRIBUTED.value))
     runner.execute(config, workdir)
+  except company.Ended as end:
+    print(end, file=sys.stderr, flush=True)
+    os._exit(end.code)  # The interpreter's end would wait for the other processes.
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

@@ -4,8 +4,11 @@ import abc
 import collections
 import concurrent.futures
 import dataclasses
+import functools
+import math
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pnoc_jax.data import info
 from pnoc_jax.data.streams import buckets
-from pnoc_jax.engine import infer
+from pnoc_jax.engine import infer, memory
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.ops import crf
 from pnoc_jax.parallel import compile as compiler
@@ -24,6 +28,10 @@ from pnoc_jax.types import Array
 
 # Images in work at once on a CPU: each holds its lattice, some 100 MB for a photograph.
 _MOST_THREADS = 16
+_AT_MOST = 1000
+"""Bytes to a pixel and label that no lattice needs: images that fit with it are not looked at."""
+_LATTICE = 1.6
+"""What a lattice needs more than `forward_bytes` says: measured, 175 for 110 MiB, 4 labels, CPU."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,6 +84,64 @@ def faults(name: str, config: CrfConfig) -> list[str]:
   return found
 
 
+def work(config: CrfConfig, images: memory.Images) -> memory.Work:
+  """Estimates what a CRF holds of each image in work; compiles nothing.
+
+  Args:
+    config: the CRF.
+    images: the largest one, and its classes beside the background.
+  """
+  (height, width), labels = images.largest, images.classes + 1
+  labels = 1 << max(labels - 1, 1).bit_length()
+  platform = jax.local_devices()[0].platform
+  # On a TPU the lattice runs on the host.
+  here = platform == 'cpu' or (platform == 'tpu' and config.filter is crf.Filter.LATTICE)
+  cores = min(os.cpu_count() or 1, _MOST_THREADS)
+  pixels, at_once = height * width, cores if here else 2 * len(jax.local_devices())
+  need = pixels * labels * _AT_MOST
+  if at_once * need > memory.SHARE * memory.host_bytes():
+    image = jax.ShapeDtypeStruct((height, width, 3), np.uint8)
+    unary = jax.ShapeDtypeStruct((height, width, labels), jnp.float32)
+    size = jax.ShapeDtypeStruct((2,), jnp.int32)
+    one = memory.forward_bytes(functools.partial(_most_probable, config), image, unary, size)
+    need = int(_LATTICE * one)
+  host = pixels * (3 + 4 * labels)
+  if here:
+    need, host = 0, need + host
+  return memory.Work('CRF', need, host, at_once, images)
+
+
+def works(config: CrfConfig, images: memory.Images) -> tuple[memory.Work, ...]:
+  """`work`, or nothing where there is no CRF."""
+  return (work(config, images),) if config.steps else ()
+
+
+def most_labels(source: info.Source) -> int:
+  """Most labels that an image of a split may have, the background among them."""
+  return int(source.labels.sum(axis=1).max(initial=0)) + 1
+
+
+def _threads(devices: Sequence[Any]) -> int:
+  if devices[0].platform == 'cpu':
+    return min(os.cpu_count() or 1, _MOST_THREADS)
+  return 2 * len(devices)
+
+
+def _most_probable(config: CrfConfig, image: Array, unary: Array, size: Array) -> Array:
+  """The most probable labels i32[Hb, Wb] of an image that fills `size` of its bucket."""
+  height, width = image.shape[:2]
+  valid = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
+  marginals = crf.dense_crf(
+    unary,
+    image,
+    valid,
+    steps=config.steps,
+    kernels=config.kernels,
+    filter=config.filter,
+  )
+  return jnp.argmax(marginals, -1).astype(jnp.int32)
+
+
 class _Crf(abc.ABC):
   """Runs an image a thread; a new size compiles nothing once its bucket has been seen."""
 
@@ -87,6 +153,7 @@ class _Crf(abc.ABC):
     *,
     devices: Sequence[Any] | None = None,
     threads: int | None = None,
+    labels: int = 8,
   ):
     """Plans the buckets; compiles nothing.
 
@@ -94,19 +161,26 @@ class _Crf(abc.ABC):
       config: the CRF.
       runtime: of the run; its local devices are used.
       sizes: (H, W) of all images that may come.
+      labels: most labels of an image, for the estimate of its memory.
       devices: use these instead. By default all local ones, and for the lattice on a TPU the host's
         CPU; of CPU devices one, for they are the same cores.
       threads: images in work at once. By default the number of cores, on other devices two a
-        device, so that one's transfers hide behind the other's work.
+        device, so that one's transfers hide behind the other's work; fewer, with a warning, where
+        the memory does not suffice.
     """
     if devices is None:
       devices = _devices(config, runtime)
-    if threads is None:
-      cpu = devices[0].platform == 'cpu'
-      threads = min(os.cpu_count() or 1, _MOST_THREADS) if cpu else 2 * len(devices)
     self._config = config
-    self._buckets = buckets.plan_buckets(list(sizes))
-    self._threads = max(threads, len(devices))
+    sizes = list(sizes)
+    self._buckets = buckets.plan_buckets(sizes)
+    self._threads = max(threads or _threads(devices), len(devices))
+    if threads is None and sizes and config.steps:
+      images = memory.Images(max(sizes, key=math.prod), labels - 1)
+      need = work(config, images)._replace(at_once=self._threads)
+      fitting = need.fitting(len(devices))
+      if fitting < self._threads:
+        warnings.warn(need.describe(fitting), stacklevel=1)
+        self._threads = max(fitting, 1)
     self._programs = [compiler.jit(self._refine, mesh_lib.make_mesh([x])) for x in devices]
     self._ready, self._compiling = set(), threading.Lock()
 
@@ -151,18 +225,7 @@ class _Crf(abc.ABC):
     """Energies of the labels, f32[H, W, n]."""
 
   def _refine(self, image: Array, evidence: Array, present: Array, size: Array) -> Array:
-    """The most probable labels i32[Hb, Wb] of an image that fills `size` of its bucket."""
-    height, width = image.shape[:2]
-    valid = (jnp.arange(height) < size[0])[:, None] & (jnp.arange(width) < size[1])
-    marginals = crf.dense_crf(
-      self._unary(evidence, present),
-      image,
-      valid,
-      steps=self._config.steps,
-      kernels=self._config.kernels,
-      filter=self._config.filter,
-    )
-    return jnp.argmax(marginals, -1).astype(jnp.int32)
+    return _most_probable(self._config, image, self._unary(evidence, present), size)
 
   def _infer(
     self, number: int, image: np.ndarray, evidence: np.ndarray, present: np.ndarray

@@ -20,10 +20,12 @@ from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel.compile import BATCH, REPLICATED
 from pnoc_jax.types import Array, PyTree, Variables
 
-_SHARE = 0.6
-"""Of a device's memory that a batch may take: the next one is there already, and the maps."""
 _AT_MOST = 2000
 """Bytes to a pixel that no network here needs: images that fit with it are not looked at."""
+_AHEAD = 5
+"""Batches that are on the host at once: read ahead, in reading, and the one that is placed."""
+_RESULTS = 3
+"""Copies of a batch's results on the host: fetched, of the next batch, and as they are written."""
 
 
 Images = Sequence[tuple[info.Source, Iterable[int]]]
@@ -55,12 +57,82 @@ class Network(NamedTuple):
     fuse: `(what each scale gave, grid)` -> arrays [B, ...].
     variables: the network's.
     dataset: mean and deviation of its images.
+    context: (most classes of an image, (H, W) of a bucket) -> shapes of `Grid.context` of one
+      image; for estimates.
   """
 
   scale: Callable[[Variables, Array, Array], PyTree]
   fuse: Callable[[list[Any], Grid], PyTree]
   variables: Variables
   dataset: info.DatasetInfo
+  context: Callable[[int, tuple[int, int]], Mapping[str, Any]] = lambda classes, shape: {}
+
+
+def work(
+  network: Network,
+  config: settings.InferenceConfig,
+  images: memory.Images,
+  *,
+  scales: Sequence[float] | None = None,
+) -> memory.Work:
+  """Estimates what an inference holds of each image in work; compiles nothing.
+
+  Args:
+    network: what is inferred with; shapes will do for its variables.
+    config: as of `Inference`.
+    images: the largest one, and its classes.
+    scales: as of `Inference`.
+  """
+  scales = tuple(scales or getattr(config, 'scales', (1.0,)))
+  square, height, width = getattr(config, 'resize_to', 0), *images.largest
+  shown = (square, square) if square else (height, width)
+  pixels = [math.prod(_bucket(shown, scale, config)) for scale in scales]
+  native, channels = _bucket((height, width), 1.0, config), len(network.dataset.mean)
+  # Where little is needed, nothing is traced: networks take seconds.
+  least = max(pixels) * _AT_MOST + math.prod(native) * 24 * images.classes
+  device, made = least, math.prod(native) * 4 * images.classes
+  read = _AHEAD * channels * sum(pixels)
+  room = memory.SHARE * min(memory.device_bytes(), memory.host_bytes())
+  if config.batch_size * (least + read + _RESULTS * made) > room:
+    shape = (1, *_bucket(shown, max(scales), config), channels)
+    image, box = jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct((1, 4), np.int32)
+    size, scale = jax.ShapeDtypeStruct((1, 2), np.int32), _at_scale(network)
+    found = jax.eval_shape(scale, network.variables, image, box)
+
+    def fuse(found: PyTree, size: Array, context: Mapping[str, Array]) -> PyTree:
+      count = len(scales)
+      return network.fuse([found] * count, Grid([size] * count, size, native, context))
+
+    context = network.context(images.classes, native)
+    result = memory.tree_bytes(jax.eval_shape(fuse, found, size, context))
+    forward = memory.forward_bytes(scale, network.variables, image, box)
+    device = max(forward, memory.forward_bytes(fuse, found, size, context)) + result
+    made = result
+  return memory.Work('inference', device, read + _RESULTS * made, config.batch_size, images)
+
+
+def _bucket(
+  size: tuple[int, int], scale: float, config: settings.InferenceConfig
+) -> tuple[int, int]:
+  return buckets.scaled_bucket(size, scale, multiple=config.multiple)
+
+
+def _at_scale(network: Network) -> Callable[[Variables, Array, Array], PyTree]:
+  """`Network.scale` of images as they are read: u8[B, H, W, C], and boxes i32[B, 4]."""
+
+  def scale(variables: Variables, image: Array, box: Array) -> PyTree:
+    mean, std = network.dataset.mean, network.dataset.std
+    image = normalize.normalize(image, box, mean=mean, std=std)
+    return network.scale(variables, image, box[:, 2:])
+
+  return scale
+
+
+def images_of(*sources: info.Source) -> memory.Images:
+  """The largest image of some splits, and the most classes of one."""
+  sizes = [source.size(i) for source in sources for i in range(len(source))]
+  classes = max(int(source.labels.sum(axis=1).max(initial=0)) for source in sources)
+  return memory.Images(max(sizes, key=math.prod), max(classes, 1))
 
 
 class Inference:
@@ -92,14 +164,10 @@ class Inference:
       multiple=config.multiple,
       max_buckets=config.max_buckets,
     )
-
-    def scale(variables: Variables, image: Array, box: Array) -> PyTree:
-      mean, std = network.dataset.mean, network.dataset.std
-      image = normalize.normalize(image, box, mean=mean, std=std)
-      return network.scale(variables, image, box[:, 2:])
-
-    self._traced = scale
-    self._scale = compiler.jit(scale, self._mesh, ins=(REPLICATED, BATCH, BATCH), outs=BATCH)
+    self._network, self._config, self._scales = network, config, scales
+    self._scale = compiler.jit(
+      _at_scale(network), self._mesh, ins=(REPLICATED, BATCH, BATCH), outs=BATCH
+    )
     self._fuse, self._fused = network.fuse, {}
     self._late, self._seen = 0, set()
 
@@ -148,26 +216,16 @@ class Inference:
       yield from _rows(*ahead)
 
   def _fitting(self, source: info.Source) -> buckets.Shapes:
-    """The shapes, with as many images at a time as a device has memory for, and a word on it."""
-    sizes, square = [source.size(i) for i in range(len(source))], self._shapes.resize_to
-    largest = (square, square) if square else max(sizes, key=math.prod)
-    shape = buckets.scaled_bucket(largest, max(self._shapes.scales), multiple=self._shapes.multiple)
-    devices, room = self._mesh.size, _SHARE * memory.device_bytes()
-    rows = self._shapes.batch_size // devices
-    if rows == 1 or rows * shape[0] * shape[1] * _AT_MOST <= room:
-      return self._shapes
-    image = jax.ShapeDtypeStruct((1, *shape, len(source.info.mean)), np.uint8)
-    box = jax.ShapeDtypeStruct((1, 4), np.int32)
-    need = memory.forward_bytes(self._traced, self._variables, image, box)
-    fitting = max(int(room // need), 1)
+    """The shapes, with as many images at a time as there is memory for, and a word on it."""
+    need = work(self._network, self._config, images_of(source), scales=self._scales)
+    devices, rows = self._mesh.size, self._shapes.batch_size
+    fitting = need.fitting(devices)
     if fitting >= rows:
       return self._shapes
-    warnings.warn(
-      f'{source.split} has images of up to {largest[1]}x{largest[0]} px, each of which needs about '
-      f'{need / 2**30:.1f} GiB on a device: inference takes {fitting} at a time in place of {rows}',
-      stacklevel=1,
-    )
-    return dataclasses.replace(self._shapes, batch_size=fitting * devices)
+    need = need._replace(at_once=rows)
+    warnings.warn(f'{source.split}: {need.describe(fitting)}', stacklevel=1)
+    count = max(fitting // devices, 1) * devices
+    return dataclasses.replace(self._shapes, batch_size=min(count, rows))
 
   def _start(self, batch: Mapping[str, Any], context: Mapping[str, np.ndarray]) -> PyTree:
     results, scaled = [], []
@@ -227,7 +285,7 @@ class Inference:
       shape = buckets.scaled_bucket(largest, scale, multiple=shapes.multiple)
       arguments = variables, array((*shape, channels), np.uint8), array((4,), np.int32)
       result.append(call(f'scale {scale:g}', self._scale, arguments))
-      parts.append(jax.eval_shape(self._traced, *arguments))
+      parts.append(jax.eval_shape(_at_scale(self._network), *arguments))
     known = {name: array(*what) for name, what in context(bucket).items()}
     arguments = parts, [size] * len(parts), size, known
     return [*result, call('join', self._fused_for(bucket), arguments)]
@@ -258,11 +316,21 @@ def present_width(images: Images, count: int) -> int:
   return present(labels[:count]).shape[1]
 
 
+def width(classes: int) -> int:
+  """The next power of two: images with about as many classes share a program."""
+  return 1 << (classes - 1).bit_length()
+
+
+def with_classes(classes: int, shape: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+  """`Network.context` of one that is told the classes of its images, as `present` makes them."""
+  del shape
+  return {'classes': jax.ShapeDtypeStruct((1, width(classes)), np.int32)}
+
+
 def present(labels: np.ndarray) -> np.ndarray:
   """i32[B, P]: the classes of each image's label, filled up with class 0 to a power of two."""
   most = max(int((labels > 0).sum(axis=1).max()), 1)
-  width = min(1 << (most - 1).bit_length(), labels.shape[1])
-  classes = np.zeros((len(labels), width), np.int32)
+  classes = np.zeros((len(labels), min(width(most), labels.shape[1])), np.int32)
   for row, label in enumerate(labels):
     found = np.flatnonzero(label)
     classes[row, : len(found)] = found

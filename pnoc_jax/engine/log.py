@@ -83,6 +83,11 @@ class MetricWriter:
     if self._console is not None:
       self._console(_line(record, self._total_steps))
 
+  def sync(self) -> None:
+    """Waits until all lines are on the disk: a checkpoint relies on those before it."""
+    if self._lines is not None:
+      self._lines.sync()
+
   def close(self) -> None:
     """Closes the files."""
     if self._lines is not None:

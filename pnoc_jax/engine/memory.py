@@ -1,9 +1,10 @@
-"""What a training will hold on a device, from shapes alone: nothing is compiled or computed."""
+"""What trainings and inferences will hold, from shapes alone: nothing is compiled or computed."""
 
 import dataclasses
 import functools
 import math
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,68 @@ _MOMENTS = {
   optimizer.Rule.LION: 1,
   optimizer.Rule.LAMB: 2,
 }
+
+
+SHARE = 0.6
+"""Of a memory that work may take: a compiler needs working space, and others are there."""
+_LIMITS = (  # Of the memory of a container: version 2 and 1 of control groups.
+  '/sys/fs/cgroup/memory.max',
+  '/sys/fs/cgroup/memory/memory.limit_in_bytes',
+)
+
+
+class Images(NamedTuple):
+  """The images of which a stage makes files.
+
+  Attributes:
+    largest: (H, W) of the one with the most pixels.
+    classes: most classes of an image.
+  """
+
+  largest: tuple[int, int]
+  classes: int
+
+
+class Work(NamedTuple):
+  """What each image in work holds, of a stage that makes a file of each.
+
+  Attributes:
+    what: is done: `inference`, or `CRF`.
+    device: bytes on a device.
+    host: bytes on the host.
+    at_once: images that the config, or the machine, would have in work at a time.
+    images: that are made.
+  """
+
+  what: str
+  device: int
+  host: int
+  at_once: int
+  images: Images
+
+  def fitting(self, devices: int) -> int:
+    """How many images can be in work at once, over all local devices; 0 if not even one."""
+    if jax.local_devices()[0].platform == 'cpu':  # Both are the same memory.
+      return int(SHARE * host_bytes() // (self.device + self.host))
+    on_devices = int(SHARE * device_bytes() // max(self.device, 1)) * devices
+    return min(on_devices, int(SHARE * host_bytes() // max(self.host, 1)))
+
+  def describe(self, fitting: int) -> str:
+    """What it needs, and what becomes of it where fewer images fit than are wanted."""
+    height, width = self.images.largest
+    text = (
+      f'{self.what} of images of up to {width}x{height} px: each in work needs about '
+      f'{self.device / 2**30:.1f} GiB on a device and {self.host / 2**30:.1f} GiB on the host'
+    )
+    if fitting >= self.at_once:
+      return f'{text}, {self.at_once} at a time'
+    room = f'{device_bytes() / 2**30:.1f} and {host_bytes() / 2**30:.1f} GiB'
+    if fitting:
+      return f'{text}; there are {room}, so {fitting} at a time in place of {self.at_once}'
+    return (
+      f'{text}, and there are {room}: not even one may fit. Take smaller scales, reduce the images '
+      'or set resize_to, or take a larger machine'
+    )
 
 
 class Load(NamedTuple):
@@ -107,13 +170,13 @@ def training_memory(
   crop = config.transform.crop or load.largest
   size = (crop, crop, len(dataset.mean))
   variables = networks.abstract_variables(model, dataset)
-  count, held = trees.count(variables['params']), _bytes(variables)
-  trained = moved = _bytes(variables['params'])
+  count, held = trees.count(variables['params']), tree_bytes(variables)
+  trained = moved = tree_bytes(variables['params'])
   an_image = kept_an_image(model, dataset, size) * passes
   for judge in judges:
     theirs = networks.abstract_variables(judge.model, dataset)
-    count, held = count + trees.count(theirs['params']), held + _bytes(theirs)
-    trained += _bytes(theirs['params']) if judge.trains else 0
+    count, held = count + trees.count(theirs['params']), held + tree_bytes(theirs)
+    trained += tree_bytes(theirs['params']) if judge.trains else 0
     an_image += kept_an_image(judge.model, dataset, size, by_image=True)
   optim = config.optim
   copies = _MOMENTS[optim.rule] + (optim.rule is optimizer.Rule.SGD and optim.momentum > 0)
@@ -161,7 +224,7 @@ def kept_an_image(
     return jax.vjp(lambda p: forward(p, image), variables['params'])[1]
 
   one, two = (
-    _bytes(jax.eval_shape(kept, variables, jax.ShapeDtypeStruct((n, *size), jnp.float32)))
+    tree_bytes(jax.eval_shape(kept, variables, jax.ShapeDtypeStruct((n, *size), jnp.float32)))
     for n in (1, 2)
   )
   return two - one
@@ -171,8 +234,18 @@ def device_bytes() -> int:
   """Bytes that a program can have on a device; the devices of a CPU share its memory."""
   devices = jax.local_devices()
   stats = devices[0].memory_stats() or {}
-  host = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  return stats.get('bytes_limit') or host // len(devices)
+  return stats.get('bytes_limit') or host_bytes() // len(devices)
+
+
+def host_bytes() -> int:
+  """Bytes of this machine's memory, or of those that its container may have."""
+  found = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  for limit in map(pathlib.Path, _LIMITS):
+    try:
+      found = min(found, int(limit.read_text()))
+    except (OSError, ValueError):
+      continue  # There is no such file, or it says `max`.
+  return found
 
 
 def forward_bytes(fn: Callable[..., PyTree], *arguments: PyTree) -> int:
@@ -195,11 +268,12 @@ def _largest(jaxpr: Any) -> int:
     for x in inner:
       found = max(found, _largest(getattr(x, 'jaxpr', x)))
     if not inner:
-      found = max(found, _bytes([x.aval for x in (*operation.invars, *operation.outvars)]))
+      found = max(found, tree_bytes([x.aval for x in (*operation.invars, *operation.outvars)]))
   return found
 
 
-def _bytes(tree: PyTree) -> int:
+def tree_bytes(tree: PyTree) -> int:
+  """Bytes of all arrays, or shapes of arrays, in a tree."""
   return sum(
     math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, 'dtype')
   )

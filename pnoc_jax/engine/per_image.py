@@ -1,14 +1,17 @@
 """Makes one file an image, in any number of calls: what is there is kept, the rest is made."""
 
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import log, loop
 from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import atomic
 from pnoc_jax.parallel import hosts
 
 # An image's index, and what writes its product to the path that it is given.
@@ -64,6 +67,9 @@ def make_all(jobs: Iterable[Job], runtime: Runtime) -> dict[str, float]:
 def make(job: Job, runtime: Runtime) -> int:
   """Makes the products that are not there yet, each process its share of them.
 
+  The shares are fixed before anything is looked up: what one process finds does not depend on what
+  another one has written meanwhile.
+
   Args:
     job: what is made.
     runtime: tells when to stop.
@@ -73,14 +79,16 @@ def make(job: Job, runtime: Runtime) -> int:
 
   Raises:
     Interrupted: a signal asked a process to stop; what was made is kept.
+    UserError: products are missing at the end.
   """
   among = [int(i) for i in job.among]
-  todo = [i for i in among if not job.exists(job.path(i))]
-  mine = todo[hosts.process_index() :: hosts.process_count()]
-  (job.directory / job.source.split).mkdir(parents=True, exist_ok=True)
+  mine = among[hosts.process_index() :: hosts.process_count()]
+  todo = [i for i in mine if not job.exists(job.path(i))]
+  folder = job.directory / job.source.split
+  folder.mkdir(parents=True, exist_ok=True)
   made, stopped = 0, False
-  with log.Progress(len(among), job.what, done=len(among) - len(mine)) as progress:
-    for index, write in job.results(mine) if mine else ():
+  with log.Progress(len(mine), job.what, done=len(mine) - len(todo)) as progress:
+    for index, write in job.results(todo) if todo else ():
       write(job.path(index))
       made += 1
       progress.advance()
@@ -90,4 +98,27 @@ def make(job: Job, runtime: Runtime) -> int:
   # Those that have made their share wait here for the others, and stop with them.
   if hosts.any_host(stopped):
     raise loop.Interrupted(made, f'{job.what}: every image so far is kept')
+  # Before the stage is called done; a power cut then takes none of them.
+  atomic.sync_folders([folder, *(job.path(i) for i in todo)])
+  _count(job, among, mine)
   return made
+
+
+def _count(job: Job, among: Sequence[int], mine: Sequence[int]) -> None:
+  """Raises UserError, in all processes, if one of a process's share is not there."""
+  names: dict[Path, set[str]] = {}
+  missing = []
+  for index in mine:
+    path = job.path(index)
+    if path.parent not in names:
+      names[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+    if path.name not in names[path.parent]:
+      missing.append(path)
+  if hosts.any_host(bool(missing)):
+    what = f'{len(missing)} of {len(mine)}' if missing else 'Some'
+    first = f', the first is {missing[0]}' if missing else ' at another process'
+    raise UserError(
+      f'{job.what}: {what} products that were made are not there{first}. Was anything removed, or '
+      f'is the disk not shared by all processes? The same command makes what is missing of the '
+      f'{len(among)}'
+    )

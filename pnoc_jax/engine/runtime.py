@@ -31,6 +31,8 @@ class RuntimeConfig:
     log_every: micro-steps between two lines of `metrics.jsonl`.
     save_every: micro-steps between two checkpoints.
     keep: checkpoints kept.
+    discard_unreadable: go on without checkpoints that cannot be read, from the one before or from
+      the beginning, though nothing proves that they are damaged.
     tensorboard: write TensorBoard files beside `metrics.jsonl`.
     check_dataset: decode every image once before work starts.
     compilation_cache: directory of compiled programs; empty for the user's cache directory.
@@ -44,6 +46,7 @@ class RuntimeConfig:
   log_every: int = 20
   save_every: int = 500
   keep: int = 2
+  discard_unreadable: bool = False
   tensorboard: bool = True
   check_dataset: bool = True
   compilation_cache: str = ''

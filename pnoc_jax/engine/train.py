@@ -139,7 +139,12 @@ def train(
   runtime, out = context.runtime, context.out
   horizon = programs.horizon(config, examples)
   start, state = 0, program.init()
-  store = checkpoints.Checkpoints(out / 'checkpoints', keep=runtime.config.keep)
+  store = checkpoints.Checkpoints(
+    out / 'checkpoints',
+    keep=runtime.config.keep,
+    agree=hosts.any_host,
+    discard_unreadable=runtime.config.discard_unreadable,
+  )
   restored = store.restore_latest(state)
   if restored is not None:
     start, state = restored.step, restored.state
@@ -171,6 +176,10 @@ def train(
       metrics = {**metrics, **rates}
     writer.write(number, metrics)
 
+  def save(number: int, state: Any) -> None:
+    writer.sync()
+    store.save(number, state)
+
   def evaluate(number: int, state: Any) -> dict[str, float] | None:
     del number
     return measure(program.variables(state)) if measure and hosts.is_main() else None
@@ -189,7 +198,7 @@ def train(
       state,
       _placed(stream, runtime.training_mesh(config.batch_size)),
       loop.Hooks(
-        save=store.save,
+        save=save,
         log=write,
         evaluate=evaluate if measure and config.eval_every else None,
         should_stop=runtime.should_stop,

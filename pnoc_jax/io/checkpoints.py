@@ -1,16 +1,23 @@
 """A training's checkpoints: the whole state of a step, for resuming the same training."""
 
+import contextlib
 import itertools
 import os
 import pathlib
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from pnoc_jax import errors, trees
+from pnoc_jax.io import atomic, records
+
+_FILES = 'files.json'
+"""Within a checkpoint: sizes and checksums of its files, noted when it was whole."""
 
 
 class Restored(NamedTuple):
@@ -41,6 +48,8 @@ class Checkpoints:
     keep: int = 2,
     async_save: bool = True,
     report: Callable[[str], None] = warnings.warn,
+    agree: Callable[[bool], bool] = lambda found: found,
+    discard_unreadable: bool = False,
   ):
     """Opens the directory, and makes it where it is absent.
 
@@ -49,7 +58,13 @@ class Checkpoints:
       keep: how many of the newest to keep. With 2, a damaged newest one costs little.
       async_save: whether files are written while the training goes on.
       report: receives a line about each checkpoint that could not be read.
+      agree: whether a fact was found by any process; all call it together.
+      discard_unreadable: set aside checkpoints that cannot be read though nothing proves that they
+        are damaged, and begin anew where none is left.
     """
+    self._discard, self._agree = discard_unreadable, agree
+    self._unnoted: set[int] = set()
+    self._noting: threading.Thread | None = None
     # orbax asks for an absolute path.
     self._directory = pathlib.Path(directory).absolute()
     self._report = report
@@ -74,6 +89,8 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
+    # Saving deletes old ones, and nobody must be at work in them.
+    self._join()
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -82,12 +99,17 @@ class Checkpoints:
       ),
       force=True,
     )
+    # Those before this one are whole now.
+    self._note()
+    self._unnoted.add(step)
 
   def restore_latest(self, abstract_state: Any) -> Restored | None:
     """Reads the newest checkpoint that can be read.
 
-    One that cannot (a disk that filled up, a copy that was cut) is reported and moved to
-    `<directory>_unreadable/`, and the one before it is read.
+    One that is damaged (a disk that filled up, a copy that was cut) is reported and moved to
+    `<directory>_unreadable/`, and the one before it is read. What proves the damage are the sizes
+    and checksums that were noted when it was whole; the main process compares them, for all. An
+    error without such a proof, e.g. of a network disk, stops the run and moves nothing.
 
     Args:
       abstract_state: the expected tree, of `jax.ShapeDtypeStruct`s with shardings or of arrays.
@@ -97,28 +119,48 @@ class Checkpoints:
       checkpoint was ever written.
 
     Raises:
-      UserError: names, shapes or dtypes differ from the expected ones, or no checkpoint is
-        readable.
+      UserError: names, shapes or dtypes differ from the expected ones; a checkpoint cannot be read
+        and nothing proves that it is damaged; or none is left beside those that were set aside.
     """
     self.wait()
-    steps = sorted(self._manager.all_steps(), reverse=True)
-    for step in steps:
-      try:
-        return self._restore(step, abstract_state)
-      except errors.UserError:
-        raise
-      except Exception as error:  # Damage shows as any of a dozen types.
-        moved = self._set_aside(step)
-        self._report(
-          f'the checkpoint of step {step} in {self._directory} cannot be read ({_short(error)}); '
-          f'moved it to {moved}.'
-        )
-    if steps:
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      damage = self._agreed_damage(step)
+      if not damage:
+        try:
+          return self._restore(step, abstract_state)
+        except errors.UserError:
+          raise
+        except Exception as error:
+          damage = _short(error)
+          if not self._discard:
+            raise errors.UserError(self._unproven(step, damage)) from error
+      moved = self._set_aside(step)
+      self._report(
+        f'the checkpoint of step {step} in {self._directory} cannot be read ({damage}); '
+        f'moved it to {moved}.'
+      )
+    if self._unreadable.is_dir() and any(self._unreadable.iterdir()) and not self._discard:
       raise errors.UserError(
-        f'none of the checkpoints {sorted(steps)} in {self._directory} can be read; they were '
-        f'moved to {self._unreadable}. Run the same command again to train from the beginning.'
+        f'no checkpoint in {self._directory} can be read; those that were damaged are in '
+        f'{self._unreadable}. To train from the beginning give the same command with '
+        '--config.runtime.discard_unreadable=True, or move that directory away'
       )
     return None
+
+  def _unproven(self, step: int, error: str) -> str:
+    noted = (self._directory / str(step) / _FILES).is_file()
+    why = 'its files are as they were written' if noted else 'nothing proves that it is damaged'
+    return (
+      f'the checkpoint of step {step} in {self._directory} cannot be read now ({error}), and '
+      f'{why}: it stays where it is. Give the same command again, perhaps when the disk or the '
+      'memory is free; or with --config.runtime.discard_unreadable=True to go on without it'
+    )
+
+  def _agreed_damage(self, step: int) -> str:
+    """What the main process finds wrong with a checkpoint's files, known to all; or nothing."""
+    main = ocp.multihost.is_primary_host(0)
+    found = _damage(self._directory / str(step)) if main else ''
+    return (found or 'the main process finds it damaged') if self._agree(bool(found)) else ''
 
   def _restore(self, step: int, abstract_state: Any) -> Restored:
     expected = trees.flatten_names(abstract_state)
@@ -137,6 +179,8 @@ class Checkpoints:
     )
     leaves = [restored['state'][name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+    if not (self._directory / str(step) / _FILES).is_file():
+      self._unnoted.add(step)
     return Restored(step, state, restored['extra'])
 
   def _set_aside(self, step: int) -> pathlib.Path:
@@ -149,6 +193,7 @@ class Checkpoints:
       while target.exists():
         target = target.with_name(f'{step}-{next(copies)}')
       source.rename(target)
+      atomic.sync_folders([source, target])
     ocp.multihost.sync_global_processes(f'checkpoint {step} set aside')
     self._manager.reload()
     return target
@@ -164,6 +209,22 @@ class Checkpoints:
   def wait(self) -> None:
     """Waits until the checkpoint that is being written is on the disk."""
     self._manager.wait_until_finished()
+    self._note()
+    self._join()
+
+  def _join(self) -> None:
+    if self._noting is not None:
+      self._noting.join()
+
+  def _note(self) -> None:
+    """Notes sizes and checksums of checkpoints that are known to be whole, beside the training."""
+    if not self._unnoted or not ocp.multihost.is_primary_host(0):
+      return
+    self._join()
+    folders = [self._directory / str(step) for step in sorted(self._unnoted)]
+    self._unnoted.clear()
+    self._noting = threading.Thread(target=_note_all, args=(folders,), daemon=True)
+    self._noting.start()
 
   def close(self) -> None:
     """Waits for the last save and lets go of the directory."""
@@ -175,6 +236,56 @@ class Checkpoints:
 
   def __exit__(self, *exception: Any) -> None:
     self.close()
+
+
+def _note_all(folders: Sequence[pathlib.Path]) -> None:
+  for folder in folders:
+    # It may be deleted meanwhile, as more than are kept; a note is never worth an error.
+    with contextlib.suppress(OSError):
+      records.write_json(folder / _FILES, _sums(folder))
+
+
+def _sums(folder: pathlib.Path) -> dict[str, list[int]]:
+  """{file below the folder: its size and checksum}."""
+  return {
+    str(path.relative_to(folder)): [path.stat().st_size, _checksum(path)]
+    for path in sorted(folder.rglob('*'))
+    if path.is_file() and path.name != _FILES and not path.name.startswith(f'.{_FILES}')
+  }
+
+
+def _checksum(path: pathlib.Path, block: int = 1 << 20) -> int:
+  found = 0
+  with path.open('rb') as file:
+    while data := file.read(block):
+      found = zlib.crc32(data, found)
+  return found
+
+
+def _damage(folder: pathlib.Path) -> str:
+  """How the files of a checkpoint differ from what was noted of them; nothing where they do not.
+
+  Raises:
+    UserError: a file cannot be read, which is no proof of a damage.
+  """
+  note = folder / _FILES
+  if not note.is_file():
+    return ''  # Written by a run that was killed right after, or before there were notes.
+  noted = records.read_json(note)
+  try:
+    for name, (size, checksum) in noted.items():
+      path = folder / name
+      if not path.is_file():
+        return f'{name} is missing'
+      if path.stat().st_size != size:
+        return f'{name} has {path.stat().st_size} bytes in place of {size}'
+      if _checksum(path) != checksum:
+        return f'{name} has other contents than were written'
+  except OSError as error:
+    raise errors.UserError(
+      f'{folder} cannot be read now ({error.strerror}); give the same command again'
+    ) from error
+  return ''
 
 
 def _check_equal(expected: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:

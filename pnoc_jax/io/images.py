@@ -196,7 +196,7 @@ def write_png(
     ValueError: the array has another dtype or rank.
   """
   data = encode_png(array, palette=palette)
-  atomic.write(path, lambda file: file.write(data))
+  atomic.write(path, lambda file: file.write(data), sync_folder=False)
 
 
 def encode_png(array: np.ndarray, *, palette: np.ndarray | None = None) -> bytes:

@@ -94,7 +94,7 @@ def _write(path: str | os.PathLike, product: Prior | Walk, fault: str | None) ->
   if fault:
     raise ValueError(f'not written to {path}: {fault}')
   # numpy dates every member 1980-01-01, so no clock enters the bytes.
-  atomic.write(path, lambda file: np.savez_compressed(file, **product._asdict()))
+  atomic.write(path, lambda file: np.savez_compressed(file, **product._asdict()), sync_folder=False)
 
 
 def _prior_fault(prior: Prior) -> str | None:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -132,6 +133,11 @@ class JsonLines:
     self._file.write(json.dumps(plain(value)) + '\n')
     self._file.flush()
 
+  def sync(self) -> None:
+    """Waits until all lines are on the disk, so that what follows them can rely on them."""
+    os.fsync(self._file.fileno())
+    atomic.sync_folders([self._path])
+
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
@@ -154,11 +160,13 @@ def _ends_a_line(path: pathlib.Path) -> bool:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
   """Reads a file of JSON lines; a last line that a killed run left unfinished is left out.
 
+  So are torn lines, which a power cut leaves anywhere near the end of a file, with a warning.
+
   Args:
     path: the file; an absent one reads as empty.
 
   Raises:
-    UserError: the file cannot be read, or a line before the last is not a JSON object.
+    UserError: the file cannot be read, no line is JSON, or a line is JSON and no object.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -168,16 +176,24 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
   except OSError as error:
     raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
   lines = text.splitlines(keepends=True)
-  records = []
+  records, torn = [], []
   for number, line in enumerate(lines, 1):
     try:
-      records.append(parse_json(line))
-    except ValueError as error:
-      if number == len(lines) and not line.endswith('\n'):
-        break
-      raise errors.UserError(f'{path}, line {number} is not JSON ({error}).') from error
-    if not isinstance(records[-1], dict):
+      record = parse_json(line)
+    except ValueError:
+      if number < len(lines) or line.endswith('\n'):
+        torn.append(number)
+      continue
+    if not isinstance(record, dict):
       raise errors.UserError(f'{path}, line {number} is not a JSON object.')
+    records.append(record)
+  if torn and not records:
+    raise errors.UserError(f'{path}: no line is JSON, so it is no record; delete it to go on.')
+  if torn:
+    warnings.warn(
+      f'{path}: {len(torn)} lines are no JSON and left out, the first is line {torn[0]}',
+      stacklevel=1,
+    )
   return records
 
 

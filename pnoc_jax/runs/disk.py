@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pnoc_jax.runs import doctor
+from pnoc_jax.runs import estimates
 
 SHARED = Path('/dev/shm')
 """Where the processes that load data hand over their batches."""
@@ -28,7 +28,7 @@ def full(error: BaseException, workdir: Path) -> str | None:
     return None
   places = dict.fromkeys((workdir, Path(tempfile.gettempdir()), SHARED))
   free = ', '.join(
-    f'{place} {doctor.readable(shutil.disk_usage(place).free)}'
+    f'{place} {estimates.readable(shutil.disk_usage(place).free)}'
     for place in places
     if place.exists()
   )

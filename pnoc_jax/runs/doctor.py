@@ -18,20 +18,17 @@ from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Report, Severity
 from pnoc_jax.engine import memory, settings, targets
-from pnoc_jax.engine.runtime import Runtime
+from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.runs import forecast, graph, lock, runner, sweep
+from pnoc_jax.runs import estimates, forecast, graph, lock, runner, sweep
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
 _SLOW_ON_CPU = 20_000_000
 """Parameters from which on a training on a CPU is remarked on."""
-_FULL = 0.9
-"""Share of a device's memory, or of the disk, that an estimate may fill without a remark."""
-
 _SHARED = Path('/dev/shm')
 _HELD = 3
 """Batches of a worker that are in shared memory at once: two ready, and one that is read."""
@@ -82,6 +79,8 @@ def examine(
   if train is not None:
     found = {} if target is None else _time(config, plan, target, runtime, report)
     needs = _memory(config, plan, train, _Room.of(target, runtime, found), report)
+    if target is None:
+      _works(config, plan, looked, runtime, report)
   _disk(config, workdir, plan, looked, needs, report)
   return report
 
@@ -97,11 +96,11 @@ def _installation(config: PipelineConfig, workdir: Path, report: Report) -> Runt
   except RuntimeError as error:
     raise UserError(f'JAX finds no device to work on: {error}') from error
   kinds = f'{len(devices)} x {devices[0].device_kind} ({devices[0].platform})'
-  room = readable(_device_memory())
+  room, host = (estimates.readable(f()) for f in (memory.device_bytes, memory.host_bytes))
   report.add(
     FACT,
     'installation',
-    f'{kinds} of {room} each; {os.cpu_count()} CPU cores, {readable(_host_memory())} of memory',
+    f'{kinds} of {room} each; {os.cpu_count()} CPU cores, {host} of memory',
   )
   chosen = config.runtime.compilation_cache
   for place in (
@@ -116,14 +115,6 @@ def _installation(config: PipelineConfig, workdir: Path, report: Report) -> Runt
     local_mesh=meshes.make_mesh(devices),
     config=config.runtime,
   )
-
-
-def _host_memory() -> int:
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-
-
-def _device_memory() -> int:
-  return memory.device_bytes()
 
 
 Looked = dict[str, tuple[info.Source, survey.Survey]]
@@ -292,7 +283,7 @@ class _Room(NamedTuple):
   ) -> '_Room':
     if target is None:
       slow = jax.local_devices()[0].platform == 'cpu'
-      return cls(runtime.mesh.size, _device_memory(), slow, {})
+      return cls(runtime.mesh.size, memory.device_bytes(), slow, {})
     compiled = {name: one.bytes for name, one in found.items() if one.bytes is not None}
     return cls(target.count, target.device.memory, target.kind == 'cpu', compiled)
 
@@ -307,35 +298,34 @@ def _memory(
   found = {}
   source, seen = train
   load = memory.Load(room.devices, int(seen.sizes.max(initial=0)))
-  for item in plan:
-    name, estimate, size = item.stage.name, item.stage.memory, readable
-    if not item.runs or estimate is None:
-      continue
-    found[name] = need = estimate(config, source.info, load)
-    text = (
-      f'about {size(need.total)} on a device at batch {getattr(config, name).batch_size}: '
-      f'variables {size(need.variables)}, optimiser {size(need.optimizer)}, '
-      f'gradients {size(need.gradients)}, activations at most {size(need.activations)}'
-    )
-    most = need.total
-    if name in room.compiled:
-      most = room.compiled[name]
-      text = (
-        f'{size(most)} on a device by the compiler, at batch {getattr(config, name).batch_size}'
-      )
-    if most > _FULL * room.bytes:
-      report.add(
-        WARNING,
-        f'memory of {name}',
-        f'{text}; there are {size(room.bytes)}. Lower {name}.batch_size and raise '
-        f'{name}.optim.accumulate, or set {name}.model.remat, or model.precision=bfloat16',
-      )
-    else:
-      report.add(FACT, f'memory of {name}', text)
-    if room.slow and need.count > _SLOW_ON_CPU:
+  fits = estimates.Room(room.bytes, room.compiled)
+  for estimate in estimates.trainings(config, plan, source.info, load, room=fits):
+    name, need = estimate.stage, estimate.training
+    report.add(FACT if estimate.fits else WARNING, f'memory of {name}', estimate.text)
+    if need is not None:
+      found[name] = need
+    if room.slow and need is not None and need.count > _SLOW_ON_CPU:
       what = f'{need.count:,} parameters, and there is no GPU or TPU: a step takes minutes'
       report.add(WARNING, f'stage {name}', what)
   return found
+
+
+def _works(
+  config: PipelineConfig,
+  plan: list[graph.Planned],
+  looked: Looked,
+  runtime: Runtime,
+  report: Report,
+) -> None:
+  """Inference, CRF and walk on the devices that are here."""
+  sources = {split: source for split, (source, _) in looked.items()}
+
+  def context(item: graph.Planned) -> Context:
+    return runner.context(item, config, {}, runtime)
+
+  for estimate in estimates.works(config, plan, sources, context):
+    level = FACT if estimate.fits else WARNING
+    report.add(level, f'memory of {estimate.stage}', estimate.text)
 
 
 def _disk(
@@ -361,11 +351,11 @@ def _disk(
   _shared_memory(config, plan, looked, report)
   free = shutil.disk_usage(_existing(workdir)).free
   total = sum(wanted.values())
-  parts = ', '.join(f'{k} {readable(x)}' for k, x in wanted.items() if x)
-  text = f'about {readable(total)} for products and checkpoints'
+  parts = ', '.join(f'{k} {estimates.readable(x)}' for k, x in wanted.items() if x)
+  text = f'about {estimates.readable(total)} for products and checkpoints'
   text += f' ({parts})' if parts else ''
-  text += f'; free are {readable(free)}'
-  level = FAULT if total > free else WARNING if total > _FULL * free else FACT
+  text += f'; free are {estimates.readable(free)}'
+  level = FAULT if total > free else WARNING if total > estimates.FULL * free else FACT
   report.add(level, 'disk', text)
 
 
@@ -382,13 +372,13 @@ def _shared_memory(
     if item.runs
   ]
   need, there = max(needs, default=0), shutil.disk_usage(_SHARED).total
-  if need > _FULL * there:
+  if need > estimates.FULL * there:
     report.add(
       WARNING,
       'memory',
-      f'{config.runtime.loaders} workers hand over batches of about {readable(need)} in {_SHARED}, '
-      f'which has {readable(there)}: enlarge it (docker run --shm-size=8g), or lower '
-      'config.runtime.workers',
+      f'{config.runtime.loaders} workers hand over batches of about {estimates.readable(need)} in '
+      f'{_SHARED}, which has {estimates.readable(there)}: enlarge it (docker run --shm-size=8g), '
+      'or lower config.runtime.workers',
     )
 
 
@@ -428,12 +418,3 @@ def duration(seconds: float) -> str:
     if seconds >= 2 * length:
       return f'{seconds / length:.1f} {unit}'
   return f'{seconds:.2g} s'
-
-
-def readable(count: float) -> str:
-  """Bytes for people: 1.5 GiB."""
-  for unit in ('bytes', 'KiB', 'MiB', 'GiB'):
-    if count < 1024:
-      return f'{count:.3g} {unit}' if count < 100 else f'{count:.0f} {unit}'
-    count /= 1024
-  return f'{count:.3g} TiB'

@@ -15,9 +15,12 @@ from pnoc_jax.data import sources as data_sources
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.io import atomic, records, weights
+from pnoc_jax.runs import lock
 from pnoc_jax.stages.common import stage
 
 _SETTINGS = 'config.json'
+_RERUN = 'rerun.json'
+"""In a run's directory while a rerun is not finished: what was asked for, and what has begun."""
 
 
 class Status(enum.Enum):
@@ -94,6 +97,7 @@ def make_plan(
       that is not to run is needed and not done.
   """
   rerun, wanted, present = _named(config, 'rerun'), _wanted(config), needed(config)
+  begun = _begun(config, workdir)
   # A split that only predictions read must not change what the other stages are known by.
   known = {config.dataset.train_split, *config.priors.splits}
   data = dataset_settings(config.dataset, {k: x for k, x in sources.items() if k in known})
@@ -115,6 +119,10 @@ def make_plan(
     if entry.name in rerun or again & set(needs):
       again.add(entry.name)
       item.status = Status.RERUN
+      if entry.name in begun:
+        # A rerun that was stopped goes on, unless the config has changed meanwhile.
+        status, other = _compare(item, config)
+        item.status = status if not other else Status.RERUN
     else:
       item.status, found = _compare(item, config)
       faults += found
@@ -306,6 +314,31 @@ def dataset_settings(config: info.DatasetConfig, sources: dict[str, info.Source]
   return known
 
 
+def open_rerun(config: PipelineConfig, workdir: Path) -> None:
+  """Notes that a rerun was asked for, unless the same one is not finished yet."""
+  if config.rerun and _asked(workdir).get('of') != _request(config):
+    records.write_json(workdir / _RERUN, {'of': _request(config), 'begun': []})
+
+
+def close_rerun(workdir: Path) -> None:
+  """Forgets a rerun that is finished: the same command is then another one."""
+  (workdir / _RERUN).unlink(missing_ok=True)
+
+
+def _begun(config: PipelineConfig, workdir: Path) -> set[str]:
+  """The stages that the same command has begun to run again."""
+  asked = _asked(workdir)
+  return set(asked.get('begun', ())) if asked.get('of') == _request(config) else set()
+
+
+def _asked(workdir: Path) -> dict[str, Any]:
+  return records.read_json(workdir / _RERUN) if (workdir / _RERUN).is_file() else {}
+
+
+def _request(config: PipelineConfig) -> list[str]:
+  return [config.rerun, config.only, config.until]
+
+
 def begin(item: Planned, images: Mapping[str, str] | None = None) -> None:
   """Makes the stage's directory and notes its settings, before any work; moves an old one aside.
 
@@ -319,6 +352,7 @@ def begin(item: Planned, images: Mapping[str, str] | None = None) -> None:
   if not (item.directory / _SETTINGS).is_file():
     begun = {'settings': item.settings, 'inputs': item.inputs, 'images': dict(images or {})}
     records.write_json(item.directory / _SETTINGS, begun)
+    atomic.sync_folders([item.directory])
 
 
 def set_aside(item: Planned) -> None:
@@ -329,7 +363,13 @@ def set_aside(item: Planned) -> None:
     number = 1
     while (old := item.directory.with_name(f'{item.directory.name}.old{number}')).exists():
       number += 1
-    item.directory.rename(old)
+    with lock.alone(item.directory):
+      item.directory.rename(old)
+    atomic.sync_folders([old])
+  workdir = item.directory.parent
+  if asked := _asked(workdir):
+    # After the old one was moved: who is killed before this begins anew, and loses nothing.
+    records.write_json(workdir / _RERUN, {**asked, 'begun': [*asked['begun'], item.stage.name]})
   item.status = Status.RUN
 
 

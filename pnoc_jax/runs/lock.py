@@ -1,62 +1,244 @@
-"""Keeps a second run out of a run's directory."""
+"""Keeps others out of a directory that somebody works in, and says who that is.
+
+A lock of the system goes with its process, even when that is killed. Where the file system has
+none, a file stands for it, whose time is renewed as long as the process lives.
+"""
 
 import contextlib
+import dataclasses
+import datetime
 import fcntl
+import json
 import os
-import warnings
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import atomic
+from pnoc_jax.io import atomic, records
 
 _FILE = '.lock'
+_HELD = '.lock.held'  # Stands for a lock where there are none.
+_READER = '.reader'
+_RENEWED, _STALE = 20.0, 120.0  # Seconds between renewals, and without one.
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+  """A process that works in a directory.
+
+  Attributes:
+    host: its machine.
+    pid: its number there.
+    since: when it began, for people.
+  """
+
+  host: str
+  pid: int
+  since: str
+
+  def __str__(self) -> str:
+    return f'process {self.pid} on {self.host}, since {self.since}'
+
+
+def _me() -> Holder:
+  now = datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M:%S %Z')
+  return Holder(socket.gethostname(), os.getpid(), now)
 
 
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
-  """Locks the directory; the lock goes with the process, even when killed.
+def hold(directory: Path, what: str = 'run') -> Iterator[None]:
+  """Locks a directory that is there.
 
-  Where the file system knows no locks, a warning says so and the run goes on.
+  Args:
+    directory: where this process will write.
+    what: it is, for the message to another one: `another run is at work in ...`.
 
   Raises:
-    UserError: another run is at work there, the directory cannot be written, or its lock is a link.
+    UserError: another process is at work there, the directory cannot be written, or its lock is a
+      link.
   """
-  try:
-    number = atomic.open_own(workdir / _FILE, os.O_WRONLY | os.O_CREAT)
-  except OSError as error:
-    raise UserError(f'{workdir} cannot be written: {error.strerror}') from error
-  try:
+  with contextlib.ExitStack() as stack:
+    try:
+      number = atomic.open_own(directory / _FILE, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+      raise UserError(f'{directory} cannot be written: {error.strerror}') from error
+    stack.callback(os.close, number)
     try:
       fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise UserError(f'another run is at work in {workdir}') from error
-    except OSError as error:
-      warnings.warn(_unknown(workdir, error), stacklevel=1)
+      raise UserError(_busy(directory, what, _parse(_content(number)))) from error
+    except OSError:
+      stack.enter_context(_hold_by_file(directory, what))
+    else:
+      os.ftruncate(number, 0)
+      os.pwrite(number, json.dumps(records.plain(_me())).encode(), 0)
+      os.fsync(number)  # Other machines shall read it.
+    yield
+
+
+def mark(directory: Path) -> str:
+  """What the holder of a directory left there: other processes of a run tell by it where it is."""
+  for name in (_HELD, _FILE):
+    with contextlib.suppress(OSError):
+      return (directory / name).read_text(encoding='utf-8', errors='replace')
+  return ''
+
+
+@contextlib.contextmanager
+def _hold_by_file(directory: Path, what: str) -> Iterator[None]:
+  path = directory / _HELD
+  if path.exists() and _is_stale(path):
+    path.unlink(missing_ok=True)
+  try:
+    with _mark(path):
+      yield
+  except FileExistsError as error:
+    raise UserError(_busy(directory, what, _holder(path))) from error
+
+
+@contextlib.contextmanager
+def _mark(path: Path) -> Iterator[None]:
+  """A file that says that this process is here, and is renewed until it leaves."""
+  number = os.open(path, os.O_WRONLY | os.O_EXCL | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+  with os.fdopen(number, 'w') as file:
+    json.dump(records.plain(_me()), file)
+  ended = threading.Event()
+
+  def renew() -> None:
+    while not ended.wait(_RENEWED):
+      with contextlib.suppress(OSError):
+        os.utime(path)
+
+  thread = threading.Thread(target=renew, daemon=True)
+  thread.start()
+  try:
     yield
   finally:
-    os.close(number)
+    ended.set()
+    thread.join()
+    path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+  """Whether the process of a mark is gone."""
+  found = _holder(path)
+  if found is not None and found.host == socket.gethostname():
+    try:
+      os.kill(found.pid, 0)
+    except ProcessLookupError:
+      return True
+    except PermissionError:
+      pass  # It is another user's.
+    return False
+  # Times are compared as the file system tells them: clocks of machines differ.
+  now = path.with_name(f'{path.name}.{socket.gethostname()}-{os.getpid()}')
+  try:
+    now.touch()
+    return now.stat().st_mtime - path.stat().st_mtime > _STALE
+  except OSError:
+    return False
+  finally:
+    now.unlink(missing_ok=True)
+
+
+def _holder(path: Path) -> Holder | None:
+  try:
+    return _parse(path.read_text(encoding='utf-8', errors='replace'))
+  except OSError:
+    return None
+
+
+def _content(number: int) -> str:
+  return os.pread(number, 1 << 12, 0).decode(errors='replace')
+
+
+def _parse(text: str) -> Holder | None:
+  try:
+    found = json.loads(text)
+    return Holder(str(found['host']), int(found['pid']), str(found['since']))
+  except (ValueError, KeyError, TypeError):
+    return None
+
+
+def _busy(directory: Path, what: str, holder: Holder | None) -> str:
+  who = f' ({holder})' if holder else ''
+  return f'another {what} is at work in {directory}{who}'
 
 
 def trouble(workdir: Path) -> str | None:
   """What speaks against a run in a directory that is there, in words; changes nothing."""
+  held = workdir / _HELD
   if (workdir / _FILE).is_symlink():
     return f'{workdir / _FILE} is a link, and a run writes through none: remove it'
-  place = workdir / _FILE if (workdir / _FILE).is_file() else workdir
-  number = os.open(place, os.O_RDONLY)
+  if held.is_file() and not _is_stale(held):
+    return _busy(workdir, 'run', _holder(held))
+  there = (workdir / _FILE).is_file()
+  number = os.open(workdir / _FILE if there else workdir, os.O_RDONLY)
   try:
     fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
   except BlockingIOError:
-    return f'another run is at work in {workdir}'
-  except OSError as error:
-    return _unknown(workdir, error)
+    return _busy(workdir, 'run', _parse(_content(number)) if there else None)
+  except OSError:
+    return None  # A file stands for the lock.
   finally:
     os.close(number)
   return None
 
 
-def _unknown(workdir: Path, error: OSError) -> str:
-  return (
-    f'the file system of {workdir} knows no locks ({error.strerror}): see to it that no second run '
-    'works in this directory'
-  )
+@contextlib.contextmanager
+def read(directories: Iterable[Path]) -> Iterator[None]:
+  """Sees to it that finished stages of other runs stay where they are while they are read.
+
+  Args:
+    directories: of the stages; those of others, where nothing can be written, are locked as well.
+
+  Raises:
+    UserError: one of them is just being made again.
+  """
+  with contextlib.ExitStack() as stack:
+    for directory in directories:
+      try:
+        number = os.open(directory / records.DONE, os.O_RDONLY)
+      except OSError:
+        continue  # The stage that reads it says so.
+      stack.callback(os.close, number)
+      try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        raise UserError(f'{directory} is just being made again: wait for that run') from error
+      except OSError:
+        pass  # The mark stands for the lock.
+      with contextlib.suppress(OSError):
+        me = _me()
+        stack.enter_context(_mark(directory / f'{_READER}.{me.host}.{me.pid}'))
+    yield
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+  """Sees to it that nobody reads a finished stage while it is moved away.
+
+  Raises:
+    UserError: another run reads it; nothing was changed.
+  """
+  with contextlib.ExitStack() as stack:
+    readers = [x for x in directory.glob(f'{_READER}.*') if not _is_stale(x)]
+    locked = False
+    with contextlib.suppress(FileNotFoundError):
+      number = os.open(directory / records.DONE, os.O_RDWR)
+      stack.callback(os.close, number)
+      try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        locked = True
+      except OSError:
+        locked = bool(readers)
+    if locked:
+      names = ', '.join(str(x) for x in map(_holder, readers) if x) or 'it is not known which'
+      raise UserError(
+        f'{directory} is being read by another run ({names}), so it cannot be made again now: wait '
+        'for that run, or take another --workdir'
+      )
+    yield

@@ -1,9 +1,9 @@
 """Runs a config: checks, plan, stages; and sweeps of several runs."""
 
-import contextlib
+import itertools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -11,16 +11,16 @@ import jax
 from pnoc_jax.config import PipelineConfig, validate
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks
-from pnoc_jax.engine import clock, log, loop, settings
+from pnoc_jax.engine import clock, infer, log, loop, memory, settings
 from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
+from pnoc_jax.parallel import company, hosts
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.parallel import hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import changes, graph, lock, sweep, written
+from pnoc_jax.runs import changes, crews, estimates, graph, lock, sweep, written
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -36,16 +36,28 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
     UserError: the config, the data or the directory is not fit to run; nothing was changed.
     Interrupted: a signal asked to stop; the state is saved.
   """
-  validate(config)
-  _check_outputs(workdir)
-  _setup_cache(config)
-  # One process of a run keeps other runs out for all of them.
-  locked = lock.hold(workdir) if hosts.is_main() else contextlib.nullcontext()
-  with locked, loop.stop_on_signals() as should_stop:
-    if config.sweep:
-      sweep.execute(config, workdir, lambda run, path: _run(run, path, should_stop))
-    else:
-      _run(config, workdir, should_stop)
+  # Outermost, so that whatever happens to one process is told to all.
+  with company.Company(crews.end) as others, loop.stop_on_signals() as asked:
+    crew = crews.Crew(others, others.should_stop(asked))
+    validate(config)
+    others.compare({**crews.flat(config), **crews.versions()})
+    _check_outputs(workdir)
+    _setup_cache(config)
+    with crews.held(workdir, crew):
+      if config.sweep:
+        sweep.execute(config, workdir, lambda run, path: _run_variant(run, path, crew))
+      else:
+        _run(config, workdir, crew)
+      if hosts.is_main():
+        for path in (workdir, *(workdir / variant.name for variant in config.sweep)):
+          graph.close_rerun(path)
+
+
+def _run_variant(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
+  """A run of a sweep, which somebody may have started alone as well."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  with crews.held(workdir, crew):
+    _run(config, workdir, crew)
 
 
 def _check_outputs(workdir: Path) -> None:
@@ -75,14 +87,14 @@ def _setup_cache(config: PipelineConfig) -> None:
     user_cache.trim(kind)
 
 
-def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool]) -> None:
+def _run(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   runtime = Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),
     local_mesh=meshes.make_mesh(jax.local_devices()),
     config=config.runtime,
-    should_stop=should_stop,
+    should_stop=crew.should_stop,
   )
   sources = _open(config, runtime)
   for source in sources.values():
@@ -90,7 +102,9 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
     written.check_beside(files, workdir, '--workdir')
   if config.runtime.check_dataset:
     sources = _check(config, runtime, sources)
+  crew.others.compare({f'ids and labels of {x}': crews.facts(y) for x, y in sources.items()})
   plan = make_plan(config, sources, runtime)
+  crew.others.compare({x.stage.name: f'{x.status.value} {x.fingerprint[:12]}' for x in plan})
   _check_stages(config, plan, runtime)
   states: changes.States = {}
   if hosts.is_main():
@@ -98,20 +112,32 @@ def _run(config: PipelineConfig, workdir: Path, should_stop: Callable[[], bool])
     states = changes.look(sources)
     changed = changes.find(workdir, plan, states)
     _remark(workdir, sources, changed)
+    _warn_of_memory(config, plan, sources, runtime)
     if not changed:
       changes.note(workdir, states)
     records.write_json(workdir / 'config.json', settings.as_dict(config))
+    graph.open_rerun(config, workdir)
   hosts.barrier('plan')
+  grafted = [x.directory for x in plan if x.status is graph.Status.GRAFTED and hosts.is_main()]
+  with lock.read(grafted):
+    _run_stages(config, plan, runtime, states)
+  if hosts.is_main() and not any(item.runs for item in plan):
+    print(build.terminal_tables(workdir, stage.stages(config)))
+
+
+def _run_stages(
+  config: PipelineConfig, plan: list[graph.Planned], runtime: Runtime, states: changes.States
+) -> None:
   directories = {item.stage.name: item.directory for item in plan}
   for item in plan:
+    if runtime.should_stop():
+      raise loop.Interrupted(0, f'before the stage {item.stage.name}')
     # The report gathers what is there, which may have grown.
     if item.runs or item.stage.name == 'report':
       _run_stage(config, item, directories, runtime, states)
       if hosts.is_main():
         _score(config, item.stage, plan, runtime)
       hosts.barrier(f'{item.stage.name}/score')
-  if hosts.is_main() and not any(item.runs for item in plan):
-    print(build.terminal_tables(workdir, stage.stages(config)))
 
 
 def _check_stages(config: PipelineConfig, plan: list[graph.Planned], runtime: Runtime) -> None:
@@ -165,6 +191,12 @@ def _check(
   for split, source in sources.items():
     if not len(source) or not source.files(0):
       continue  # It is computed, not read.
+
+    def advance(done: int, total: int, split: str = split) -> None:
+      progress.advance()
+      if runtime.should_stop():
+        raise loop.Interrupted(done, f'the check of {split}, {done} of {total}, begins again')
+
     path = runtime.workdir / f'quarantine_{split}.csv'
     with log.Progress(len(source), f'checking {split}') as progress:
       broken = checks.screen(
@@ -172,7 +204,7 @@ def _check(
         on_error=config.dataset.on_error,
         quarantine_path=path,
         stamp=runtime.workdir / f'.checked_{split}.json',
-        on_progress=lambda done, total: progress.advance(),
+        on_progress=advance,
       )
     runtime.quarantined[split] = broken
     if broken and hosts.is_main():
@@ -253,6 +285,25 @@ def _remark(
   path = workdir / files.REMARKS
   if not path.is_file() or records.read_json(path) != records.plain(found):
     records.write_json(path, found)
+
+
+def _warn_of_memory(
+  config: PipelineConfig,
+  plan: list[graph.Planned],
+  sources: Mapping[str, info.Source],
+  runtime: Runtime,
+) -> None:
+  """Says before any work what will not fit the memory, perhaps days later."""
+  train = sources[config.dataset.train_split]
+  seen = infer.images_of(train) if any(x.runs and x.stage.memory for x in plan) else None
+  load = memory.Load(runtime.mesh.size, max(seen.largest) if seen else 0)
+  found = itertools.chain(
+    estimates.trainings(config, plan, train.info, load, every=False),
+    estimates.works(config, plan, sources, lambda x: context(x, config, {}, runtime)),
+  )
+  for estimate in found:
+    if not estimate.fits:
+      print(f'warning: memory of {estimate.stage}: {estimate.text}', file=sys.stderr, flush=True)
 
 
 def _run_stage(

@@ -65,7 +65,12 @@ def run(context: Context) -> dict[str, float]:
 def _refinement(context: Context) -> crf_lib.LabelCrf:
   source = context.train
   sizes = [source.size(i) for i in pipeline.labelled(source)]
-  return crf_lib.LabelCrf(context.config.affinity_labels.crf, context.runtime, sizes)
+  return crf_lib.LabelCrf(
+    context.config.affinity_labels.crf,
+    context.runtime,
+    sizes,
+    labels=crf_lib.most_labels(source),
+  )
 
 
 def _programs(context: Context) -> list[compiler.Call]:
@@ -176,5 +181,6 @@ STAGE = stage.Stage(
   scores=(stage.Score('affinity_labels', 'Affinity labels', scores.score_affinity_labels),),
   figures=refinement.affinity_labels,
   programs=_programs,
+  work=lambda context, images: crf_lib.works(context.config.affinity_labels.crf, images),
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import infer, networks, per_image, settings
+from pnoc_jax.engine import infer, memory, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.io import archives, atomic
 from pnoc_jax.ops import crf as crf_ops
@@ -99,6 +99,30 @@ def job(segment: 'Segmenter', source: info.Source, directory: Path) -> per_image
   )
 
 
+def _network(
+  model: nn.Module, variables: Variables, dataset: info.DatasetInfo, config: PredictionsConfig
+) -> infer.Network:
+  def scale(variables: Variables, image: Array, size: Array) -> Array:
+    return predict.scale_logits(model, variables, image, size, flip=config.flip)
+
+  def fuse(parts: list[Array], grid: infer.Grid) -> Array:
+    logits = predict.fuse_logits(parts, grid.scaled, grid.native, shape=grid.shape)
+    if config.crf.steps:
+      return jax.nn.softmax(logits)
+    return jnp.argmax(logits, -1).astype(jnp.uint8)
+
+  return infer.Network(scale, fuse, variables, dataset)
+
+
+def _work(context: Context, images: memory.Images) -> tuple[memory.Work, ...]:
+  ours, theirs = context.config.predictions, context.config.segmentation
+  dataset = networks.colours(theirs.model, context.train.info)
+  model = segmentation.build(theirs, dataset.num_classes)
+  network = _network(model, networks.abstract_variables(model, dataset), dataset, ours)
+  every = images._replace(classes=dataset.num_classes)
+  return infer.work(network, ours, every), *crf_lib.works(ours.crf, every)
+
+
 class Segmenter:
   """Compiled segmentation of any images; a new size compiles nothing in a bucket that was seen.
 
@@ -126,19 +150,11 @@ class Segmenter:
       runtime: where to run.
       sizes: (H, W) of all images that may come.
     """
-    self._refine = crf_lib.SoftmaxCrf(config.crf, runtime, sizes) if config.crf.steps else None
-
-    def scale(variables: Variables, image: Array, size: Array) -> Array:
-      return predict.scale_logits(model, variables, image, size, flip=config.flip)
-
-    def fuse(parts: list[Array], grid: infer.Grid) -> Array:
-      logits = predict.fuse_logits(parts, grid.scaled, grid.native, shape=grid.shape)
-      if config.crf.steps:
-        return jax.nn.softmax(logits)
-      return jnp.argmax(logits, -1).astype(jnp.uint8)
-
-    network = infer.Network(scale, fuse, variables, dataset)
-    self.inference = infer.Inference(network, config, runtime)
+    self._refine = None
+    if config.crf.steps:
+      labels = dataset.num_classes + 1
+      self._refine = crf_lib.SoftmaxCrf(config.crf, runtime, sizes, labels=labels)
+    self.inference = infer.Inference(_network(model, variables, dataset, config), config, runtime)
 
   def calls(self, images: infer.Images) -> list[compiler.Call]:
     """The programs of one pass over images."""
@@ -206,6 +222,7 @@ STAGE = stage.Stage(
   check=_check,
   faults=lambda config: faults(config.predictions),
   splits=lambda config: config.predictions.splits,
+  work=_work,
   scores=(
     stage.Score(
       'predictions', 'Predictions', scores.score_predictions, headline=True, everything=True

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import infer, networks, per_image, settings
+from pnoc_jax.engine import infer, memory, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
@@ -88,7 +88,8 @@ def run(context: Context) -> dict[str, float]:
   return per_image.make_all(jobs, context.runtime) | infer.compilations([inference])
 
 
-def _programs(context: Context) -> list[compiler.Call]:
+def _abstract_network(context: Context) -> infer.Network:
+  """The inference of shapes in place of variables."""
   ours, model_config = context.config.priors, context.config.generator.model
   dataset = context.train.info
   model, stride = networks.build(model_config, dataset.num_classes), networks.stride(model_config)
@@ -97,7 +98,15 @@ def _programs(context: Context) -> list[compiler.Call]:
     channels = backbones.info(model_config.backbone).channels[model_config.last_stage]
     vectors = jax.ShapeDtypeStruct((channels, dataset.num_classes), np.float32)
     variables |= {'lpcam': {'vectors': vectors}}
-  network = _network(ours, model, variables, dataset, stride)
+  return _network(ours, model, variables, dataset, stride)
+
+
+def _work(context: Context, images: memory.Images) -> tuple[memory.Work, ...]:
+  return (infer.work(_abstract_network(context), context.config.priors, images),)
+
+
+def _programs(context: Context) -> list[compiler.Call]:
+  ours, network = context.config.priors, _abstract_network(context)
   images = [(x, pipeline.labelled(x)) for x in map(context.source, ours.splits)]
   classes = (infer.present_width(images, ours.batch_size),), np.int32
   inference = infer.Inference(network, ours, context.runtime)
@@ -130,7 +139,7 @@ def _network(
     )
     return low, high, logits[unscaled]
 
-  return infer.Network(scale, fuse, variables, dataset)
+  return infer.Network(scale, fuse, variables, dataset, infer.with_classes)
 
 
 def _prior(
@@ -187,6 +196,7 @@ STAGE = stage.Stage(
   check=_check,
   faults=_faults,
   splits=lambda config: config.priors.splits,
+  work=_work,
   scores=(
     stage.Score('priors', 'Priors', scores.score_priors, headline=True),
     stage.Score(

@@ -52,7 +52,8 @@ def run(context: Context) -> dict[str, float]:
 
 def _refinement(context: Context) -> crf_lib.LabelCrf:
   sizes = [source.size(i) for source, indices in _images(context) for i in indices]
-  return crf_lib.LabelCrf(context.config.pseudo_masks.crf, context.runtime, sizes)
+  labels = max(crf_lib.most_labels(source) for source, _ in _images(context))
+  return crf_lib.LabelCrf(context.config.pseudo_masks.crf, context.runtime, sizes, labels=labels)
 
 
 def _images(context: Context) -> infer.Images:
@@ -157,5 +158,6 @@ STAGE = stage.Stage(
   ),
   figures=label_maps.pseudo_masks,
   programs=_programs,
+  work=lambda context, images: crf_lib.works(context.config.pseudo_masks.crf, images),
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import infer, networks, per_image, settings
+from pnoc_jax.engine import infer, memory, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images, products
 from pnoc_jax.parallel import compile as compiler
@@ -92,7 +93,18 @@ def _network(variables: Variables, context: Context) -> infer.Network:
     )
     return found[0], walk
 
-  return infer.Network(scale, fuse, variables, dataset)
+  return infer.Network(scale, fuse, variables, dataset, _context)
+
+
+def _context(classes: int, shape: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+  cells = [-(-n // products.STRIDE) for n in shape]
+  return {'low': jax.ShapeDtypeStruct((1, *cells, infer.width(classes)), np.float32)}
+
+
+def _work(context: Context, images: memory.Images) -> tuple[memory.Work, ...]:
+  model = affinity.build(context.config.affinity)
+  variables = networks.abstract_variables(model, context.train.info)
+  return (infer.work(_network(variables, context), context.config.random_walk, images),)
 
 
 def _job(inference: infer.Inference, source: info.Source, context: Context) -> per_image.Job:
@@ -147,7 +159,7 @@ def _stack(found: list[np.ndarray], bucket: tuple[int, int]) -> np.ndarray:
   """f32[B, h, w, P]: maps in the top-left corner, classes filled up to a power of two."""
   most = max(map(len, found))
   stacked = np.zeros(
-    (len(found), *(-(-n // products.STRIDE) for n in bucket), 1 << (most - 1).bit_length()),
+    (len(found), *(-(-n // products.STRIDE) for n in bucket), infer.width(most)),
     np.float32,
   )
   for row, x in enumerate(found):
@@ -203,6 +215,7 @@ STAGE = stage.Stage(
   splits=lambda config: config.priors.splits,
   scores=(stage.Score('random_walk', 'Random walk', scores.score_walk),),
   programs=_programs,
+  work=_work,
   # float16, and the share that is left after packing.
   figures=refinement.random_walk,
   disk=lambda pixels, maps: maps * 2 * 0.67,

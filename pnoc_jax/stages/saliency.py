@@ -207,19 +207,29 @@ def _make_inferences(
   model: poolnet.PoolNet, variables: Variables, context: Context
 ) -> dict[float, infer.Inference]:
   """The inference at each scale: images are taken as they are, tiny ones at twice their size."""
-  ours = context.config.saliency
+  ours, network = context.config.saliency, _network(model, variables, context)
+  return {
+    factor: infer.Inference(network, ours.inference, context.runtime, scales=(factor,))
+    for factor in (1.0, 2.0)
+  }
 
+
+def _network(model: poolnet.PoolNet, variables: Variables, context: Context) -> infer.Network:
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return predict.scale_map(model, variables, image, size)
 
   def fuse(found: list[Array], grid: infer.Grid) -> Array:
     return predict.fuse_maps(found, grid.scaled, grid.native, shape=grid.shape)
 
-  network = infer.Network(scale, fuse, variables, networks.colours(ours.model, context.train.info))
-  return {
-    factor: infer.Inference(network, ours.inference, context.runtime, scales=(factor,))
-    for factor in (1.0, 2.0)
-  }
+  dataset = networks.colours(context.config.saliency.model, context.train.info)
+  return infer.Network(scale, fuse, variables, dataset)
+
+
+def _work(context: Context, images: memory.Images) -> tuple[memory.Work, ...]:
+  ours, model = context.config.saliency, build(context.config.saliency)
+  network = _network(model, networks.abstract_variables(model, context.train.info), context)
+  # Images that are doubled are tiny.
+  return (infer.work(network, ours.inference, images._replace(classes=1), scales=(1.0,)),)
 
 
 def _job(
@@ -307,6 +317,7 @@ STAGE = stage.Stage(
     build(config.saliency), config.saliency, dataset, load
   ),
   programs=_programs,
+  work=_work,
   figures=refinement.saliency,
   disk=lambda pixels, maps: pixels * stage.GREY_RATE,
 )

@@ -10,7 +10,7 @@ from flax import linen as nn
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import infer, networks, per_image, settings
+from pnoc_jax.engine import infer, memory, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images
 from pnoc_jax.parallel import compile as compiler
@@ -64,7 +64,8 @@ def _refinement(context: Context) -> tuple[list[info.Source], crf_lib.LabelCrf]:
   sources = [context.source(split) for split in context.config.priors.splits]
   # One for all splits: they share its programs.
   sizes = [source.size(i) for source in sources for i in range(len(source))]
-  return sources, crf_lib.LabelCrf(context.config.saliency_priors.crf, context.runtime, sizes)
+  ours = context.config.saliency_priors.crf
+  return sources, crf_lib.LabelCrf(ours, context.runtime, sizes, labels=2)
 
 
 def _programs(context: Context) -> list[compiler.Call]:
@@ -78,6 +79,21 @@ def _programs(context: Context) -> list[compiler.Call]:
 def _make_inference(
   model: nn.Module, variables: Variables, context: Context, *, inverted: bool
 ) -> infer.Inference:
+  network = _network(model, variables, context, inverted=inverted)
+  return infer.Inference(network, context.config.saliency_priors, context.runtime)
+
+
+def _work(context: Context, images: memory.Images) -> tuple[memory.Work, ...]:
+  ours, model = context.config.saliency_priors, c2am.build(context.config.c2am)
+  variables = networks.abstract_variables(model, context.train.info)
+  network = _network(model, variables, context, inverted=False)
+  binary = images._replace(classes=1)
+  return infer.work(network, ours, binary), *crf_lib.works(ours.crf, binary)
+
+
+def _network(
+  model: nn.Module, variables: Variables, context: Context, *, inverted: bool
+) -> infer.Network:
   ours = context.config.saliency_priors
   dataset = networks.colours(context.config.c2am.model, context.train.info)
   output_stride = c2am.stride(context.config.c2am)
@@ -99,8 +115,7 @@ def _make_inference(
       found, grid.scaled, grid.native, output_stride=output_stride, shape=grid.shape
     )
 
-  network = infer.Network(scale, fuse, variables, dataset)
-  return infer.Inference(network, ours, context.runtime)
+  return infer.Network(scale, fuse, variables, dataset)
 
 
 def _maps_job(inference: infer.Inference, source: info.Source, context: Context) -> per_image.Job:
@@ -198,5 +213,6 @@ STAGE = stage.Stage(
     ),
   ),
   programs=_programs,
+  work=_work,
   disk=lambda pixels, maps: pixels * (stage.GREY_RATE + stage.MASK_RATE),
 )

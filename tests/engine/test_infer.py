@@ -1,5 +1,6 @@
 """Inference of many images: whatever a network is, each image comes once, at its own size."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,7 +38,9 @@ def _inference(source, mesh, tmp_path, config, **options):
       'name': grid.context['name'],
     }
 
-  network = infer.Network(scale, fuse, {'gain': np.float32(2)}, source.info)
+  context = {'name': jax.ShapeDtypeStruct((1,), np.int32)}
+  gain = {'gain': np.float32(2)}
+  network = infer.Network(scale, fuse, gain, source.info, lambda classes, shape: context)
   runtime = Runtime(tmp_path, mesh, mesh, RuntimeConfig())
   return infer.Inference(network, config, runtime, **options)
 
@@ -120,14 +123,16 @@ def test_a_batch_is_as_large_as_the_memory_allows(source, one_device, tmp_path, 
     _inference(source, one_device, tmp_path, config)(source, range(COUNT), context=_name)
   )
   # An image is 40 x 32 px of 3 channels: 15 KiB in float32, which an operation reads and writes.
-  monkeypatch.setattr(infer.memory, 'device_bytes', lambda: 160 << 10)
+  monkeypatch.setattr(infer.memory, 'host_bytes', lambda: 420 << 10)
   rows, run = [], _inference(source, one_device, tmp_path, config)
 
   def name(batch):
     rows.append(len(batch['index']))
     return _name(batch)
 
-  with pytest.warns(UserWarning, match=r'up to 30x36 px, each of which needs about'):
+  with pytest.warns(
+    UserWarning, match=r'up to 30x36 px: each in work needs about .* at a time in place of 4'
+  ):
     found = list(run(source, range(COUNT), context=name))
   assert 1 <= max(rows) < 4
   for (index, size, row), (other, its, expected) in zip(found, whole, strict=True):

@@ -1,5 +1,7 @@
 """A file is written whole or not at all."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -22,3 +24,17 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
   assert [x.name for x in tmp_path.iterdir()] == ['a.json']
   with pytest.raises(ValueError, match='JSON'):
     records.write_json(path, {'miou': float('nan')})
+
+
+def test_folders_are_synced_after_the_rename(tmp_path, monkeypatch):
+  events, replace, fsync = [], os.replace, os.fsync
+  monkeypatch.setattr(os, 'replace', lambda *paths: (replace(*paths), events.append('rename')))
+  names = lambda number: os.path.basename(os.readlink(f'/proc/self/fd/{number}'))  # noqa: E731
+  monkeypatch.setattr(os, 'fsync', lambda number: (fsync(number), events.append(names(number))))
+  atomic.write(tmp_path / 'a', lambda file: file.write(b'1'))
+  assert events[0].startswith('.a.') and events[1:] == ['rename', tmp_path.name]
+  events.clear()
+  atomic.write(tmp_path / 'b', lambda file: file.write(b'1'), sync_folder=False)
+  assert events[0].startswith('.b.') and events[1:] == ['rename']
+  atomic.sync_folders([tmp_path / 'b', tmp_path / 'a', tmp_path / 'gone' / 'c'])
+  assert events[2:] == [tmp_path.name]

@@ -79,13 +79,56 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_read(mesh
   assert (tmp_path / 'checkpoints_unreadable' / '20').is_dir()
 
 
-def test_no_readable_checkpoint_is_an_error(mesh, tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'checkpoints', report=str) as saved:
+def test_a_run_does_not_begin_anew_beside_damaged_checkpoints(mesh, tmp_path):
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saved:
     saved.save(10, state_of(mesh))
-    saved.wait()
-    damage(tmp_path / 'checkpoints' / '10')
-    with pytest.raises(errors.UserError, match=r'none of the checkpoints \[10\]'):
+  damage(directory / '10')
+  for _ in range(2):  # The same command does not help: nobody has told it to.
+    with (
+      checkpoints.Checkpoints(directory, report=str) as saved,
+      pytest.raises(errors.UserError, match='discard_unreadable=True, or move that'),
+    ):
       saved.restore_latest(state_of(mesh))
+  with checkpoints.Checkpoints(directory, discard_unreadable=True) as saved:
+    assert saved.restore_latest(state_of(mesh)) is None
+
+
+def test_an_error_that_proves_no_damage_moves_nothing(mesh, tmp_path, monkeypatch):
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(1, state_of(mesh))
+    saved.save(2, state_of(mesh))
+
+  def fail(*_):
+    raise ValueError('UNAVAILABLE: Stale file handle')
+
+  with checkpoints.Checkpoints(directory, report=str) as saved:
+    with monkeypatch.context() as patched:
+      patched.setattr(checkpoints.Checkpoints, '_restore', fail)
+      with pytest.raises(errors.UserError, match=r'Stale .*its files are as they were written'):
+        saved.restore_latest(state_of(mesh))
+      (directory / '2' / 'files.json').unlink()
+      with pytest.raises(errors.UserError, match='nothing proves that it is damaged'):
+        saved.restore_latest(state_of(mesh))
+    assert saved.restore_latest(state_of(mesh)).step == 2
+  assert (directory / '2' / 'files.json').is_file()  # It could be read, so it is whole.
+  assert not (tmp_path / 'checkpoints_unreadable').exists()
+
+
+def test_a_single_bit_is_a_damage(mesh, tmp_path):
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(1, state_of(mesh, 1))
+    saved.save(2, state_of(mesh, 2))
+  path = max((directory / '2' / 'state').rglob('*'), key=lambda x: x.stat().st_size * x.is_file())
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  reports = []
+  with checkpoints.Checkpoints(directory, report=reports.append) as saved:
+    assert saved.restore_latest(state_of(mesh)).step == 1
+  assert f'{path.name} has other contents than were written' in reports[0]
 
 
 def test_another_state_is_refused_with_both_sides(mesh, tmp_path):

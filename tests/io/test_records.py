@@ -33,11 +33,11 @@ def test_a_torn_last_line_is_left_out_and_then_written_over(tmp_path):
   assert [line['step'] for line in records.read_jsonl(path)] == [1, 2]
 
 
-def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
+def test_a_torn_line_in_the_middle_is_left_out_with_a_warning(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-  with pytest.raises(errors.UserError, match='line 2'):
-    records.read_jsonl(path)
+  path.write_bytes(b'{"step": 1}\n{"st\n\0\0\n{"step": 3}\n')
+  with pytest.warns(UserWarning, match='2 lines are no JSON and left out, the first is line 2'):
+    assert records.read_jsonl(path) == [{'step': 1}, {'step': 3}]
   assert records.read_jsonl(tmp_path / 'absent') == []
 
 

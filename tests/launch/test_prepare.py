@@ -21,7 +21,7 @@ from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.readers import tfds
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.io import images
-from pnoc_jax.runs import graph
+from pnoc_jax.runs import graph, lock
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -308,6 +308,10 @@ def test_the_same_command_goes_on_and_another_data_set_is_refused(packed, capsys
   assert 'val: 2 images with masks, packed' in out
   assert [x.name for x in place.iterdir()] == ['1.0.0']
   assert _open(root, 'folder', 'val').ids == ('b', 'a')
+
+  with lock.hold(root / 'output', 'launch/prepare.py'):
+    assert prepare.main(calls[0]) == 2
+  assert 'another launch/prepare.py is at work in' in capsys.readouterr().err
 
   listed = sets['folder'][0] / 'splits' / 'val.txt'
   listed.write_text('a\nb\n')

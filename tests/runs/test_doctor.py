@@ -21,7 +21,7 @@ from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
 from pnoc_jax.engine import targets
 from pnoc_jax.io import images, records
-from pnoc_jax.runs import doctor, graph
+from pnoc_jax.runs import doctor, estimates, graph
 from pnoc_jax.stages.common import stage
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   config = _config(root)
   config.generator.batch_size = 22  # Of 8 devices.
   config.generator.transform.crop = 24
-  monkeypatch.setattr(doctor, '_device_memory', lambda: 1 << 20)
+  monkeypatch.setattr(doctor.memory, 'device_bytes', lambda: 1 << 20)
   monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1 << 18))
   report = _examine(config, tmp_path / 'run')
   told = {x.about: x.what for x in report.of(FAULT)}
@@ -271,13 +271,13 @@ def test_room_on_the_disk_counts_maps_of_the_splits_that_have_them(tmp_path):
   (finding,) = report.findings
   once = ('affinity_labels', 'predictions')
   rooms = {name: size * (1 if name in once else 2) for name, size in expected.items() if size}
-  parts = ', '.join(f'{name} {doctor.readable(size)}' for name, size in rooms.items())
-  assert f'about {doctor.readable(sum(rooms.values()))} for products' in finding.what
+  parts = ', '.join(f'{name} {estimates.readable(size)}' for name, size in rooms.items())
+  assert f'about {estimates.readable(sum(rooms.values()))} for products' in finding.what
   assert f'({parts})' in finding.what
 
 
 def test_bytes_are_written_for_people():
-  assert [doctor.readable(x) for x in (900, 1536, 5 << 30, 3e12)] == [
+  assert [estimates.readable(x) for x in (900, 1536, 5 << 30, 3e12)] == [
     '900 bytes', '1.5 KiB', '5 GiB', '2.73 TiB'
   ]  # fmt: skip
 

@@ -145,6 +145,28 @@ def test_rerun_repeats_what_follows_and_keeps_the_old(config, tmp_path):
   assert not (tmp_path / 'generator.old2').exists()
 
 
+def test_a_rerun_that_was_stopped_goes_on_by_the_same_command(config, tmp_path):
+  _run(config, tmp_path)
+  config.rerun = 'generator'
+  graph.open_rerun(config, tmp_path)
+  _run(config, tmp_path, cut='priors')
+  for _ in range(2):
+    graph.open_rerun(config, tmp_path)
+    assert list(_status(config, tmp_path).values()) == [
+      *[Status.DONE] * 2, Status.RESUME, *[Status.RERUN] * 2
+    ]  # fmt: skip
+  _run(config, tmp_path, cut='priors')
+  assert sorted(path.name for path in tmp_path.glob('*.old*')) == ['generator.old1', 'priors.old1']
+  config.priors.scales = (1.0,)  # Changed meanwhile.
+  assert _status(config, tmp_path)['priors'] is Status.RERUN
+  _run(config, tmp_path)
+  graph.close_rerun(tmp_path)
+  assert (tmp_path / 'priors.old2').is_dir() and not (tmp_path / 'generator.old2').exists()
+  # Finished: the same command asks for another one.
+  graph.open_rerun(config, tmp_path)
+  assert _status(config, tmp_path)['generator'] is Status.RERUN
+
+
 def test_only_and_until_choose(config, tmp_path):
   config.until = 'generator'
   assert list(_status(config, tmp_path)) == ALL[:2]

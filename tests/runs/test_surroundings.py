@@ -1,14 +1,16 @@
 """Machines that lack something which a run can do without: a home, a cache, locks."""
 
 import errno
+import os
 import pathlib
+import socket
 import warnings
 
 import pytest
 
 from pnoc_jax.data import cache
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import user_cache
+from pnoc_jax.io import records, user_cache
 from pnoc_jax.runs import doctor, lock, runner
 from tests.configs import tiny
 
@@ -59,22 +61,56 @@ def test_the_doctor_tells_that_nothing_can_be_kept(homeless, tmp_path):
   assert told == [user_cache.fault(user_cache.directory('xla'))]
 
 
-def test_a_file_system_without_locks_is_no_other_run(tmp_path, monkeypatch):
+@pytest.fixture(params=['locks', 'no locks'])
+def locks(request, monkeypatch):
+  """File systems with and without locks."""
+
   def refuse(*_):
     raise OSError(errno.ENOLCK, 'No locks available')
 
-  monkeypatch.setattr(lock.fcntl, 'flock', refuse)
-  told = pytest.warns(UserWarning, match=r'knows no locks \(No locks available\)')
-  with told, lock.hold(tmp_path):
-    assert 'knows no locks' in (lock.trouble(tmp_path) or '')
+  if request.param == 'no locks':
+    monkeypatch.setattr(lock.fcntl, 'flock', refuse)
 
 
-def test_a_lock_keeps_others_out_as_long_as_it_is_held(tmp_path):
+def test_a_lock_keeps_others_out_and_names_its_holder(locks, tmp_path):
   with lock.hold(tmp_path):
-    assert lock.trouble(tmp_path) == f'another run is at work in {tmp_path}'
-    with pytest.raises(UserError, match='another run is at work'), lock.hold(tmp_path):
+    told = lock.trouble(tmp_path) or ''
+    who = f'process {os.getpid()} on {socket.gethostname()}, since 20'
+    assert told.startswith(f'another run is at work in {tmp_path} ({who}')
+    with pytest.raises(UserError) as error, lock.hold(tmp_path):
       pass
+    assert str(error.value) == told
   assert lock.trouble(tmp_path) is None
+  with lock.hold(tmp_path):
+    pass
+
+
+@pytest.mark.parametrize('host', ['here', 'elsewhere'])
+def test_without_locks_a_killed_run_keeps_nobody_out(tmp_path, monkeypatch, host):
+  monkeypatch.setattr(lock.fcntl, 'flock', lambda *_: (_ for _ in ()).throw(OSError(37, '')))
+  held = tmp_path / '.lock.held'
+  left = {'host': socket.gethostname() if host == 'here' else host, 'pid': 2**22 + 1, 'since': '1'}
+  records.write_json(held, left)
+  if host == 'elsewhere':  # Nobody knows its processes: their mark is renewed or not.
+    with pytest.raises(UserError, match='process 4194305 on elsewhere'), lock.hold(tmp_path):
+      pass
+    os.utime(held, (1, 1))
+  with lock.hold(tmp_path):
+    assert records.read_json(held)['pid'] == os.getpid()
+  assert not held.exists()
+
+
+def test_a_stage_that_is_read_is_not_made_again(locks, tmp_path):
+  directory = tmp_path / 'classifier'
+  directory.mkdir()
+  records.write_done(directory, {}, {}, {})
+  with lock.read([directory, tmp_path / 'nowhere']):
+    who = f'being read by another run \\(process {os.getpid()} on'
+    with pytest.raises(UserError, match=who), lock.alone(directory):
+      pass
+  with lock.alone(directory):
+    pass
+  assert [path.name for path in directory.iterdir()] == ['DONE']
 
 
 def test_a_directory_that_takes_no_file_is_told(tmp_path):

@@ -20,6 +20,7 @@ from pnoc_jax.io import images, products, records, weights
 from pnoc_jax.nn import c2am as c2am_nn
 from pnoc_jax.ops import crf as crf_ops
 from pnoc_jax.stages import c2am, saliency_priors
+from pnoc_jax.stages.common import polarity as polarities
 from pnoc_jax.stages.common.polarity import polarity
 from tests.stages import contexts
 from tests.updates import full_step
@@ -238,6 +239,12 @@ def test_without_hints_the_borders_decide(run, one_device, sign):
   np.testing.assert_allclose(facts['border_mean'], 1 / (1 + np.exp(sign)), rtol=1e-5)
   assert facts['inverted'] == (sign < 0)
   json.dumps(facts)
+
+
+def test_a_signal_ends_the_look(run, one_device, monkeypatch):
+  monkeypatch.setattr(polarities.hosts, 'any_host', lambda asked: not asked)
+  with pytest.raises(loop.Interrupted, match='the look at c2am begins again'):
+    _polarity(run, one_device, 1, hinted=False)
 
 
 def test_hinted_cells_must_be_foreground(run, one_device):

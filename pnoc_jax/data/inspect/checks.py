@@ -42,7 +42,7 @@ def check_source(
 
   Args:
     source: the examples.
-    on_progress: called with (examples done, examples).
+    on_progress: called with (examples done, examples); what it raises ends the check at once.
     threads: how many threads decode.
     stamp: a file that remembers a check without problems. As long as the data set's files keep
       their names, sizes and times of change, later checks read none of them.
@@ -57,10 +57,13 @@ def check_source(
     return []
   problems = []
   with futures.ThreadPoolExecutor(threads) as pool:
-    for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], range(len(source)))):
-      problems += [Problem(source.ids[done], x) for x in what]
-      if on_progress is not None:
-        on_progress(done + 1, len(source))
+    try:
+      for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], range(len(source)))):
+        problems += [Problem(source.ids[done], x) for x in what]
+        if on_progress is not None:
+          on_progress(done + 1, len(source))
+    finally:
+      pool.shutdown(cancel_futures=True)  # Whoever stops listening waits for no other image.
   if digest is not None and not problems:
     _write(stamp, json.dumps({'format': _FORMAT, 'digest': digest}) + '\n')
   return problems

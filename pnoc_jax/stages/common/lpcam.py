@@ -204,7 +204,7 @@ def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
     return activation, jnp.minimum(features, 65504.0).astype(jnp.float16), grid.scaled[0]
 
   dataset = networks.colours(look.context.config.generator.model, source.info)
-  network = infer.Network(scale, fuse, look.variables, dataset)
+  network = infer.Network(scale, fuse, look.variables, dataset, infer.with_classes)
   inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
     source, indices, context=lambda x: {'classes': infer.present(source.labels[x['index']])}
   )

@@ -8,7 +8,7 @@ import numpy as np
 
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import programs
+from pnoc_jax.engine import loop, programs
 from pnoc_jax.engine import train as trainer
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
@@ -54,6 +54,7 @@ def polarity(
 
   Raises:
     UserError: no cell is hinted, or hinted cells are background to the network.
+    Interrupted: a signal asked a process to stop.
   """
   total, steps = _sums(model, variables, config, examples, prepare, context)
   facts = {'inverted': False, 'border_mean': total['border'] / steps}
@@ -108,6 +109,9 @@ def _sums(
   total: dict[str, float] = {}
   with stream:
     for _ in range(steps):
+      # All processes leave at the same batch, or those that go on wait for the others.
+      if hosts.any_host(context.runtime.should_stop()):
+        raise loop.Interrupted(0, f'the look at {context.name} begins again')
       part = arrays.to_host(compiled(placed, arrays.to_global(next(stream), mesh)))
       total = {name: total.get(name, 0) + float(x) for name, x in part.items()}
   return total, steps

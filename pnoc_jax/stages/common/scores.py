@@ -14,7 +14,7 @@ import numpy as np
 from pnoc_jax import types
 from pnoc_jax.data import info
 from pnoc_jax.engine import crf as crf_stage
-from pnoc_jax.engine import log, per_image
+from pnoc_jax.engine import log, loop, per_image
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, products
@@ -78,9 +78,11 @@ def paths(
       f'first is {missing[0]}: run the stage {name} (--config.rerun={name} if its images have '
       'changed)'
     )
-  return log.track(
-    zip(indices, paths, strict=True), f'scoring {name} of {source.split}', total=len(indices)
-  )
+  what = f'scoring {name} of {source.split}'
+  for pair in log.track(zip(indices, paths, strict=True), what, total=len(indices)):
+    if split.runtime is not None and split.runtime.should_stop():
+      raise loop.Interrupted(0, f'{what}: whole scores are kept')
+    yield pair
 
 
 def score_priors(split: Split, inputs: Inputs) -> dict[str, Any]:
@@ -107,7 +109,8 @@ def score_priors_crf(split: Split, inputs: Inputs) -> dict[str, Any]:
   threshold = score_priors(split, inputs)['threshold']
   if split.runtime is None:
     raise ValueError('the CRF runs on devices: give a runtime')
-  refine = crf_stage.LabelCrf(split.crf, split.runtime, [source.size(i) for i in split.labelled])
+  sizes, labels = [source.size(i) for i in split.labelled], crf_stage.most_labels(source)
+  refine = crf_stage.LabelCrf(split.crf, split.runtime, sizes, labels=labels)
 
   def items():
     for index, path in paths(split, inputs['priors'], 'priors', split.labelled, '.npz'):

@@ -81,6 +81,8 @@ class Stage:
     memory: (config, data set, load) -> what its training holds on a device, or None.
     programs: context -> what it will run on devices, with shapes. Nothing is computed, and of the
       directories in `context.inputs` nothing is read.
+    work: (context, images) -> what each image in work holds while it makes a file of each, of all
+      that it does; or None. Of the directories in `context.inputs` nothing is read.
     disk: (pixels, pixels times classes) of a split's images -> bytes of its product.
   """
 
@@ -100,6 +102,7 @@ class Stage:
   figures: Callable[[examples.Look, str], str] | None = None
   memory: 'Memory | None' = None
   programs: Callable[[Context], list[compiler.Call]] = lambda context: []
+  work: Callable[[Context, memory_lib.Images], tuple[memory_lib.Work, ...]] | None = None
   disk: Callable[[float, float], float] | None = None
 
   def declared(self, config: 'PipelineConfig') -> tuple[str, ...]:

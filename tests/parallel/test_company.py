@@ -1,0 +1,174 @@
+"""Processes that fail, stop or disagree: told to all at once, with one message."""
+
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pnoc_jax import errors
+from pnoc_jax.parallel import company
+from tests.parallel import two_processes
+
+QUICK = company.Patience(poll=0.01, error=0.05, stop=0.05, quiet=0.2, facts=5.0)
+
+
+class _Store:
+  """The coordinator's store, in memory."""
+
+  def __init__(self):
+    self.values, self.lock = {}, threading.Condition()
+
+  def key_value_set(self, key, value, allow_overwrite=False):
+    with self.lock:
+      if key in self.values and not allow_overwrite:
+        raise RuntimeError('ALREADY_EXISTS')
+      self.values[key] = value
+      self.lock.notify_all()
+
+  def key_value_try_get(self, key):
+    if key not in self.values:
+      raise RuntimeError('NOT_FOUND')
+    return self.values[key]
+
+  def blocking_key_value_get(self, key, milliseconds):
+    with self.lock:
+      assert self.lock.wait_for(lambda: key in self.values, milliseconds / 1000)
+      return self.values[key]
+
+  def key_value_dir_get(self, root):
+    return [(key, x) for key, x in self.values.items() if key.startswith(root)]
+
+
+@pytest.fixture
+def make(monkeypatch):
+  """Makes one of two processes; those that would end at once say so in `left`."""
+  store, left = _Store(), []
+  monkeypatch.setattr(company.distributed.global_state, 'client', store)
+  monkeypatch.setattr(company.jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(company, '_leave', lambda *end: left.append(end))
+
+  def make(process):
+    monkeypatch.setattr(company.jax, 'process_index', lambda: process)
+    return company.Company(
+      lambda error: (f'error: {error}', 1) if isinstance(error, errors.UserError) else None, QUICK
+    )
+
+  make.left = left
+  return make
+
+
+def _wait(condition, seconds=5.0):
+  limit = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < limit
+    time.sleep(0.01)
+
+
+def test_one_process_has_no_company():
+  with pytest.raises(KeyError), company.Company(lambda error: None) as alone:
+    alone.compare({'config': 'x'})
+    assert alone.share('x') == ['x'] and not alone.should_stop(lambda: False)()
+    raise KeyError
+
+
+def test_other_facts_are_an_error_in_all_processes(make):
+  crews, told = [make(0), make(1)], []
+
+  def compare(crew, facts):
+    try:
+      crew.compare(facts)
+      told.append('')
+    except errors.UserError as error:
+      told.append(str(error))
+
+  for ids in (('32 images', '32 images'), ('32 images', '31 images')):
+    threads = [
+      threading.Thread(target=compare, args=(crew, {'seed': '0', 'ids of train': x}))
+      for crew, x in zip(crews, ids, strict=True)
+    ]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+  assert told[:2] == ['', ''] and told[2] == told[3]
+  assert 'ids of train: 32 images at process 0, 31 images at process 1' in told[2]
+  assert 'seed' not in told[2]
+
+
+def test_an_error_ends_the_others_with_the_same_message(make):
+  with make(0):  # It waits in a computation.
+    with pytest.raises(company.Ended) as end, make(1):
+      raise errors.UserError('no disk')
+    _wait(lambda: make.left)
+  assert make.left[0] == (str(end.value), 1)
+  assert str(end.value).startswith('error: no disk (process 1 of 2, on ')
+
+
+def test_who_fails_later_tells_what_was_told_first(make):
+  with pytest.raises(company.Ended) as first, make(1):
+    raise errors.UserError('no disk')
+  with pytest.raises(company.Ended) as second, make(0):
+    raise RuntimeError('connection closed by peer')
+  assert str(first.value) == str(second.value)
+
+
+def test_a_wish_to_stop_reaches_the_others(make):
+  with make(0) as one, make(1) as other:
+    stops = one.should_stop(lambda: False)
+    assert not stops()
+    assert other.should_stop(lambda: True)()
+    _wait(stops)
+
+
+def test_a_process_without_a_sign_is_gone(make):
+  with make(0) as one:
+    one._store.key_value_set('pnoc_jax/alive/1', '7')
+    _wait(lambda: make.left)
+  assert make.left[0][0].startswith('error: process 1 has ended or hangs')
+  make.left.clear()
+
+
+_WORK = """
+import os, sys
+from pnoc_jax import errors
+from pnoc_jax.parallel import company, hosts
+process, port = int(sys.argv[1]), sys.argv[2]
+hosts.initialize(coordinator=f'localhost:{port}', num_processes=2, process_id=process)
+try:
+  with company.Company(lambda error: (f'error: {error}', 1)) as crew:
+    crew.compare({'config': 'the same'})
+    hosts.barrier('begin')
+    if process == 1:
+      raise errors.UserError('no disk')
+    hosts.barrier('never')
+except company.Ended as end:
+  print(end, file=sys.stderr, flush=True)
+  os._exit(end.code)
+"""
+
+
+def test_two_real_processes_end_within_seconds():
+  port, root = two_processes._free_port(), pathlib.Path(__file__).parents[2]
+  env = two_processes._environment(1)
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', _WORK, str(i), str(port)],
+      cwd=root, env=env, stderr=subprocess.PIPE, text=True,
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  try:
+    processes[1].wait(120)
+    begun = time.monotonic()
+    told = [process.communicate(timeout=60)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert time.monotonic() - begun < 20
+  assert [process.returncode for process in processes] == [1, 1]
+  last = [text.strip().splitlines()[-1] for text in told]
+  assert last[0] == last[1] and last[0].startswith('error: no disk (process 1 of 2, on ')
+  assert 'Traceback' not in told[0]
