@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and through no link that somebody else has put there."""
+"""Writes files whole or not at all, through no link; and opens no pipe in the place of a file."""
 
 import errno
 import hashlib
@@ -105,6 +105,18 @@ def open_own(path: str | os.PathLike, flags: int) -> int:
     os.close(number)
     raise errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
   return number
+
+
+def require_file(path: str | os.PathLike) -> pathlib.Path:
+  """Returns the path of a file that is to be read: the end of a pipe or a device may never come.
+
+  Raises:
+    FileNotFoundError: there is nothing at the path.
+    OSError: a directory, a pipe, a socket or a device is there.
+  """
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise OSError(errno.EINVAL, 'it is no file', os.fspath(path))
+  return pathlib.Path(path)
 
 
 def sweep(directory: str | os.PathLike) -> None:

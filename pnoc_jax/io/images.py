@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnoc_jax import errors
-from pnoc_jax.io import atomic, ranges, regular
+from pnoc_jax.io import atomic, ranges
 
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
@@ -256,7 +256,7 @@ def _resize(array: np.ndarray, size: tuple[int, int], resample: Image.Resampling
 def _open(file: str | os.PathLike | bytes, what: str) -> Iterator[Image.Image]:
   """Opens with Pillow, whose many kinds of errors become one that names the file."""
   try:
-    opened = io.BytesIO(file) if isinstance(file, bytes) else regular.require(file)
+    opened = io.BytesIO(file) if isinstance(file, bytes) else atomic.require_file(file)
     with Image.open(opened, formats=FORMATS) as image:
       _check_size(image, file, what)
       yield image

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.io import regular
+from pnoc_jax.io import atomic
 
 
 def read_segmentation(path: str | os.PathLike) -> np.ndarray:
@@ -23,7 +23,7 @@ def read_segmentation(path: str | os.PathLike) -> np.ndarray:
   from scipy import io  # It takes half a second, which only readers of SBD's own files wait.
 
   try:
-    with open(regular.require(path), 'rb') as file:
+    with open(atomic.require_file(path), 'rb') as file:
       found = io.loadmat(file, variable_names=['GTcls'])
   except FileNotFoundError as error:
     raise errors.UserError(f'{path}: no such mask.') from error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from pnoc_jax import errors
-from pnoc_jax.io import atomic, npz, regular
+from pnoc_jax.io import atomic, npz
 
 STRIDE = 4  # Of a prior's low maps.
 _MOST_KEYS = 256
@@ -268,7 +268,7 @@ def exists_walk(path: str | os.PathLike) -> bool:
 
 def _lists(path: str | os.PathLike, members: dict[str, type]) -> bool:
   try:
-    with zipfile.ZipFile(regular.require(path)) as file:
+    with zipfile.ZipFile(atomic.require_file(path)) as file:
       return {f'{name}.npy' for name in members} == set(file.namelist())
   except Exception:  # Damage shows as any of a dozen types.
     return False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pnoc_jax import errors
-from pnoc_jax.io import atomic, regular
+from pnoc_jax.io import atomic
 
 DONE = 'DONE'
 ABSENT = '<absent>'
@@ -57,7 +57,7 @@ def read_json(path: Path) -> Any:
     UserError: the file is absent, cannot be read, or is not JSON.
   """
   try:
-    return parse_json(regular.require(path).read_text(encoding='utf-8'))
+    return parse_json(atomic.require_file(path).read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     raise errors.UserError(f'{path} does not exist.') from error
   except OSError as error:
@@ -172,7 +172,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   try:
-    text = regular.require(path).read_text(encoding='utf-8', errors='replace')
+    text = atomic.require_file(path).read_text(encoding='utf-8', errors='replace')
   except OSError as error:
     raise errors.UserError(f'{path} cannot be read: {error.strerror}.') from error
   lines = text.splitlines(keepends=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pnoc_jax.data import info
-from pnoc_jax.io import regular
+from pnoc_jax.io import atomic
 
 _SHOWN = 20  # So many problems are listed in a message.
 
@@ -30,7 +30,7 @@ def read_lines(path: pathlib.Path, problems: list[str]) -> list[str]:
   Letters with accents are composed, as `files.composed` has the names of files.
   """
   try:
-    text = regular.require(path).read_text(encoding='utf-8-sig')
+    text = atomic.require_file(path).read_text(encoding='utf-8-sig')
     return unicodedata.normalize('NFC', text).splitlines()
   except UnicodeDecodeError as error:
     problems.append(f'{path.name}: not UTF-8 text ({error.reason} at byte {error.start})')

@@ -24,7 +24,7 @@ import numpy as np
 from pnoc_jax import types
 from pnoc_jax.data import cache, deep, info
 from pnoc_jax.data.readers import files, lists, remarks
-from pnoc_jax.io import mat, regular
+from pnoc_jax.io import atomic, mat
 
 CLASSES = (
   'aeroplane',
@@ -245,7 +245,7 @@ def read_annotation(path: pathlib.Path) -> tuple[list[str], int]:
     LookupError: the file names an encoding that there is not.
     ValueError: it is no annotation, a number in it is none, or a box ends before it begins.
   """
-  root = ElementTree.parse(regular.require(path)).getroot()
+  root = ElementTree.parse(atomic.require_file(path)).getroot()
   if root.tag != 'annotation':
     raise ValueError(f'its outermost element is <{root.tag}>, not <annotation>')
   size = [_number(root.find('size'), name, 0.0) for name in ('width', 'height')]
