@@ -16,6 +16,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.losses import puzzle
+from pnoc_jax.nn import backbones
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
 from pnoc_jax.parallel import compile as compiler
@@ -280,6 +281,14 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
       f'generator.transform.crop is {ours.transform.crop}: puzzle tiles need a multiple of '
       f'2 x output stride = {unit}, e.g. {lower or unit} or {lower + unit}'
     )
+  judge = config.classifier.model.backbone
+  known = {judge, ours.model.backbone} <= set(backbones.names())
+  if ours.parts.judge and known and len({_colours(x) for x in (judge, ours.model.backbone)}) > 1:
+    faults.append(
+      f'generator.model.backbone is {ours.model.backbone!r} and classifier.model.backbone, the '
+      f"judge's, is {judge!r}: they want images with their colours scaled in different ways, but "
+      'see the same images; take two of one family'
+    )
   if not 0 < ours.threshold < 1:
     faults.append(f'generator.threshold is {ours.threshold}; it lies in (0, 1)')
   if ours.noc_every < 1:
@@ -292,6 +301,11 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
       'not be used. Leave init out, or set --config.generator.start=pretrained'
     )
   return faults
+
+
+def _colours(backbone: str) -> tuple:
+  row = backbones.info(backbone)
+  return row.mean, row.std
 
 
 def _check(context: Context) -> None:

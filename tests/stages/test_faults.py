@@ -13,6 +13,7 @@ from pnoc_jax.runs import sweep
   ('field', 'value', 'message'),
   [
     ('generator.model.backbone', 'resnet50_caffe', 'name resnet50 here'),
+    ('generator.model.backbone', 'tf_efficientnet_lite0', "'resnest269': they want .* one family"),
     ('classifier.optim.nesterov', True, 'classifier.optim.momentum is 0'),
     ('priors.max_buckets', 0, 'it is at least 1'),
     ('predictions.multiple', 0, 'it is at least 1'),
