@@ -1,5 +1,6 @@
 """What a training is, as plain functions of its state, and how a network's program is made."""
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ import optax
 from pnoc_jax import keys, states
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import networks, settings
+from pnoc_jax.engine import health, networks, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import ema, optimizer, schedules
@@ -34,6 +35,7 @@ class Program(NamedTuple, Generic[State]):
     variables: of a state, what is measured and kept.
     rates: by name, numbers to log as functions of the micro-step: `schedule/<name>`.
     calls: what `step` calls, to be looked at without running it.
+    chance: what its losses are compared with while it runs; None for nothing.
   """
 
   init: Callable[[], State]
@@ -41,6 +43,7 @@ class Program(NamedTuple, Generic[State]):
   variables: Callable[[State], Variables]
   rates: Mapping[str, Callable[[int], Any]]
   calls: Callable[[], list[compiler.Call]]
+  chance: health.Chance | None = types.MappingProxyType({})
 
 
 class Horizon(NamedTuple):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import clock, log, loop, programs, settings
+from pnoc_jax.engine import clock, health, log, loop, programs, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import checkpoints, weights
@@ -165,6 +165,8 @@ def train(
     dynamic_ncols=True,
   )
 
+  losses = health.Losses(context.name, horizon.total, program.chance)
+
   def step(state: Any, batch: Batch, number: int) -> tuple[Any, Metrics]:
     state, metrics = program.step(state, batch, number)
     bar.update(config.batch_size)
@@ -175,6 +177,10 @@ def train(
       rates = {f'schedule/{key}': float(rate(number - 1)) for key, rate in program.rates.items()}
       metrics = {**metrics, **rates}
     writer.write(number, metrics)
+    said = losses.look(number, metrics) if hosts.is_main() else []
+    for text in said:
+      tqdm.tqdm.write(f'  warning: {text}')
+    health.keep(out, said)
 
   def save(number: int, state: Any) -> None:
     writer.sync()

@@ -17,6 +17,7 @@ from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
+HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
 """What `evaluation/<score>_<split>.json` holds."""
@@ -148,6 +149,10 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
     for split, remarks in (_json(workdir / REMARKS, notes) or {}).items():
       said = remarks if isinstance(remarks, list) else [remarks]
       notes += [f'Split {split}: {remark}' for remark in said]
+  for stage in stages:
+    if (workdir / stage.name / HEALTH).is_file():
+      said = _read(records.read_json, workdir / stage.name / HEALTH, notes)
+      notes += [str(x) for x in (said if isinstance(said, list) else [])]
   if not found:
     notes.append('No stage has left metrics yet.')
   scored = contract.scores(stages)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -10,12 +11,13 @@ from flax import linen as nn
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import infer, memory, networks, per_image, settings
+from pnoc_jax.engine import health, infer, memory, networks, per_image, settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import products
 from pnoc_jax.nn import backbones
 from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import hosts
 from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.report import sections
@@ -63,6 +65,7 @@ def run(context: Context) -> dict[str, float]:
     variables |= {'lpcam': {'vectors': vectors}}
   network = _network(ours, model, variables, dataset, stride)
   inference = infer.Inference(network, ours, context.runtime)
+  seen = health.Maps(dataset.classes)
 
   def job(source: info.Source) -> per_image.Job:
     def results(indices: list[int]) -> Iterator[per_image.Result]:
@@ -71,7 +74,9 @@ def run(context: Context) -> dict[str, float]:
         source, indices, context=lambda x: {'classes': infer.present(labels[x['index']])}
       )
       for index, size, arrays in found:
-        prior = _prior(np.flatnonzero(labels[index]), size, *arrays)
+        present = np.flatnonzero(labels[index])
+        prior = _prior(present, size, *arrays)
+        seen.add(present, prior['low'])
         yield index, lambda path, prior=prior: products.write_prior(path, **prior)
 
     return per_image.Job(
@@ -85,7 +90,13 @@ def run(context: Context) -> dict[str, float]:
     )
 
   jobs = (job(context.source(split)) for split in ours.splits)
-  return per_image.make_all(jobs, context.runtime) | infer.compilations([inference])
+  facts = per_image.make_all(jobs, context.runtime)
+  said = seen.told(context.name)
+  for text in said:
+    warnings.warn(text, stacklevel=1)
+  if hosts.is_main():
+    health.keep(context.out, said)
+  return facts | infer.compilations([inference])
 
 
 def _abstract_network(context: Context) -> infer.Network:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pnoc_jax import keys, states
-from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import networks, programs, settings
+from pnoc_jax.data.streams import pipeline, sampling
+from pnoc_jax.engine import health, networks, programs, settings
 from pnoc_jax.engine.programs import Program
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.losses import multilabel
 from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.nn import classifier, layers
 from pnoc_jax.ops import label_split
@@ -161,15 +163,38 @@ def make_program(
     variables=lambda state: state.generator.eval_variables,
     rates=rates | (noc.rates if noc else {}),
     calls=calls,
+    chance=_chance(config, examples, noc),
   )
 
 
+def _chance(
+  config: 'GeneratorConfig', examples: pipeline.Examples, noc: '_Noc | None'
+) -> health.Chance | None:
+  """What the losses of labels are without an image; None where classes have weights."""
+  if config.class_weight is not sampling.ClassWeight.NONE:
+    return None
+  labels = examples.source.labels[examples.indices]
+  value = health.chance(np.asarray(multilabel.smooth_label(jnp.asarray(labels), config.smoothing)))
+  found = {'loss/cls': lambda step: value}
+  if noc is not None:
+    found['loss/noc'] = lambda step: value * noc.factor(step)
+  return found
+
+
 class _Noc(NamedTuple):
-  """What makes the judge train."""
+  """What makes the judge train.
+
+  Attributes:
+    init: `variables -> state` of step 0.
+    step: `(state, erasure, batch) -> (state, metrics)`, compiled.
+    rates: as those of a program.
+    factor: on its loss, by the micro-step.
+  """
 
   init: Callable[[Variables], states.TrainState]
   step: compiler.Compiled
   rates: dict[str, Callable[[int], Any]]
+  factor: Callable[[int], float]
 
 
 def _make_noc(
@@ -222,4 +247,5 @@ def _make_noc(
       # With adaptive optimisers the update itself does not know the ramp.
       'lambda_noc': lambda step: ramp(step // every),
     },
+    factor=lambda step: 1.0 if adaptive else float(ramp(step // every)),
   )
