@@ -160,7 +160,7 @@ def _parse(monkeypatch, *words):
   """The config of a command line."""
   values = flags.FlagValues()
   holder = ml_flags.DEFINE_config_file('config', flag_values=values)
-  monkeypatch.setattr(config_flags.app, 'parse_flags_with_usage', values)
+  monkeypatch.setattr(config_flags.flags, 'FLAGS', values)
   # The flag reads there which fields are given.
   monkeypatch.setattr(sys, 'argv', ['run.py', f'--config={ROOT}/configs/pnoc_shapes.py', *words])
   config_flags.make_parser('config')(sys.argv)
