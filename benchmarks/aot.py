@@ -51,8 +51,8 @@ from absl import app, flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config_flags
-from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
+from pnoc_jax.parallel import targets
 
 if TYPE_CHECKING:
   from pnoc_jax.config import PipelineConfig

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
-from pnoc_jax.engine import cost, targets
+from pnoc_jax.engine import cost
+from pnoc_jax.parallel import targets
 
 _BITS = {
   **dict.fromkeys(('f64', 's64', 'u64', 'c64'), 64),

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
+from pnoc_jax.parallel import targets
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 

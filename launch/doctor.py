@@ -18,9 +18,9 @@ from absl import app, flags, logging
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config_flags
-from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
+from pnoc_jax.parallel import targets
 from pnoc_jax.runs import places
 
 _CONFIG = config_flags.define_config('config')

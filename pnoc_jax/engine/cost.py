@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pnoc_jax.engine import targets
+from pnoc_jax.parallel import targets
 
 # They read what was computed before them in one pass, and their results are small.
 _REDUCTIONS = ('reduce_', 'argmax', 'argmin')

@@ -17,11 +17,12 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import statistics, survey
 from pnoc_jax.data.inspect.findings import Report, Severity
-from pnoc_jax.engine import memory, settings, targets
+from pnoc_jax.engine import memory, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.parallel import targets
 from pnoc_jax.runs import estimates, forecast, graph, lock, runner, sweep
 from pnoc_jax.stages.common import stage
 

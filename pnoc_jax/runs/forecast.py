@@ -12,10 +12,11 @@ from typing import Any
 
 from pnoc_jax import platforms
 from pnoc_jax.config import PipelineConfig
-from pnoc_jax.engine import cost, settings, targets
+from pnoc_jax.engine import cost, settings
 from pnoc_jax.io import user_cache
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
+from pnoc_jax.parallel import targets
 from pnoc_jax.stages.common import stage
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import aot, hlo
 from pnoc_jax.data import info
-from pnoc_jax.engine import targets
 from pnoc_jax.errors import UserError
+from pnoc_jax.parallel import targets
 from pnoc_jax.runs import forecast
 from tests.configs import tiny
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pnoc_jax.engine import cost, targets
+from pnoc_jax.engine import cost
 from pnoc_jax.errors import UserError
+from pnoc_jax.parallel import targets
 
 DEVICE = targets.DEVICES['H100']
 

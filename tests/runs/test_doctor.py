@@ -19,8 +19,8 @@ from configs import tiny
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
-from pnoc_jax.engine import targets
 from pnoc_jax.io import images, records
+from pnoc_jax.parallel import targets
 from pnoc_jax.runs import doctor, estimates, graph
 from pnoc_jax.stages.common import stage
 
