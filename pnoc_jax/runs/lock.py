@@ -10,6 +10,7 @@ import datetime
 import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from pnoc_jax.io import atomic, records
 _FILE = '.lock'
 _HELD = '.lock.held'  # Stands for a lock where there are none.
 _READER = '.reader'
+_LONGEST = 1 << 12  # Bytes of a mark.
 _RENEWED, _STALE = 20.0, 120.0  # Seconds between renewals, and without one.
 
 
@@ -65,6 +67,10 @@ def hold(directory: Path, what: str = 'run') -> Iterator[None]:
     except OSError as error:
       raise UserError(f'{directory} cannot be written: {error.strerror}') from error
     stack.callback(os.close, number)
+    if os.fstat(number).st_nlink > 1:
+      raise UserError(
+        f'{directory / _FILE} is a file that has another name, too, and is written to: remove it'
+      )
     try:
       fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -82,8 +88,14 @@ def mark(directory: Path) -> str:
   """What the holder of a directory left there: other processes of a run tell by it where it is."""
   for name in (_HELD, _FILE):
     with contextlib.suppress(OSError):
-      return (directory / name).read_text(encoding='utf-8', errors='replace')
+      return _text(directory / name)
   return ''
+
+
+def _text(path: Path) -> str:
+  """The beginning of a mark, which is all of it."""
+  with open(atomic.require_file(path), 'rb') as file:
+    return file.read(_LONGEST).decode(errors='replace')
 
 
 @contextlib.contextmanager
@@ -133,32 +145,34 @@ def _is_stale(path: Path) -> bool:
       pass  # It is another user's.
     return False
   # Times are compared as the file system tells them: clocks of machines differ.
-  now = path.with_name(f'{path.name}.{socket.gethostname()}-{os.getpid()}')
+  now = path.with_name(f'{path.name}.{secrets.token_hex(8)}')
   try:
-    now.touch()
+    os.close(atomic.open_own(now, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     return now.stat().st_mtime - path.stat().st_mtime > _STALE
   except OSError:
     return False
   finally:
-    now.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      now.unlink()
 
 
 def _holder(path: Path) -> Holder | None:
   try:
-    return _parse(path.read_text(encoding='utf-8', errors='replace'))
+    return _parse(_text(path))
   except OSError:
     return None
 
 
 def _content(number: int) -> str:
-  return os.pread(number, 1 << 12, 0).decode(errors='replace')
+  return os.pread(number, _LONGEST, 0).decode(errors='replace')
 
 
 def _parse(text: str) -> Holder | None:
   try:
-    found = json.loads(text)
-    return Holder(str(found['host']), int(found['pid']), str(found['since']))
-  except (ValueError, KeyError, TypeError):
+    found = records.parse_json(text)
+    holder = Holder(str(found['host']), int(found['pid']), str(found['since']))
+    return holder if 0 < holder.pid < 1 << 31 else None
+  except (ValueError, KeyError, TypeError, OverflowError):
     return None
 
 

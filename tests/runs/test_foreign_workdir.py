@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 
 import numpy as np
 import pytest
@@ -37,9 +38,22 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path, mine):
     assert 'is a link' in lock.trouble(workdir)
     (workdir / '.lock').unlink()
   assert not (tmp_path / 'absent').exists()
+  os.link(mine, workdir / '.lock')
+  with pytest.raises(UserError, match='has another name'), lock.hold(workdir):
+    pass
+  (workdir / '.lock').unlink()
+  (workdir / '.lock.held').symlink_to('/dev/zero')
+  assert lock.mark(workdir) == ''
   os.mkfifo(workdir / '.lock')  # Opening it would wait for ever.
   with pytest.raises((UserError, OSError)), lock.hold(workdir):
     pass
+
+
+@pytest.mark.parametrize('pid', ['0', '1e999', '9' * 40, '-1', '"x"', '[' * 4000])
+def test_a_mark_of_another_form_has_no_holder(tmp_path, pid):
+  (tmp_path / 'mark').write_text(f'{{"host": "{socket.gethostname()}", "since": "", "pid": {pid}}}')
+  assert lock._holder(tmp_path / 'mark') is None
+  assert not lock._is_stale(tmp_path / 'mark')
 
 
 def test_a_log_that_is_a_link_is_not_followed(tmp_path, mine):

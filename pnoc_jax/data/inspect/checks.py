@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Callable
 from concurrent import futures
 
@@ -13,7 +12,7 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info
 from pnoc_jax.data.readers import lists
-from pnoc_jax.io import atomic, sheets
+from pnoc_jax.io import atomic, records, sheets
 
 _FORMAT = 1  # The stamp's format; a check that looks at more things gets a new number.
 
@@ -163,9 +162,9 @@ def _digest(source):
 def _read_stamp(path):
   """The digest of the last good check, or None if there is no such file in this format."""
   try:
-    stamp = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    stamp = records.parse_json(atomic.require_file(path).read_text(encoding='utf-8'))
     return stamp['digest'] if stamp['format'] == _FORMAT else None
-  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+  except (OSError, ValueError, KeyError, TypeError):
     return None
 
 
