@@ -35,7 +35,7 @@ class Kind:
     path: of a sound file, which is changed.
     read: reads it, and what it belongs to, as a run does.
     text: whether it is text, in which words are changed, too.
-    named: what an error names: the file, or of packed data the directory.
+    named: what an error names: the file, or the data set that it belongs to.
     inside: `json`, `zip` or `safetensors`, for changes that leave the outer form whole.
   """
 
@@ -188,9 +188,9 @@ def _packed(root: pathlib.Path) -> Iterator[Kind]:
       packed.example(index), packed.mask(index), packed.size(index)
 
   (path,) = place.glob('*.array_record*')
-  yield Kind('array record', path, read, named=str(place))
+  yield Kind('array record', path, read, named=str(output))
   for name in ('metadata.json', 'features.json', 'dataset_info.json'):
-    yield Kind(name, place / name, read, True, str(place), inside='json')
+    yield Kind(name, place / name, read, True, str(output), inside='json')
 
 
 def _layouts(root: pathlib.Path) -> Iterator[Kind]:
