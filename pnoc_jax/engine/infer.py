@@ -178,7 +178,7 @@ class Inference:
 
   @property
   def late(self) -> int:
-    """How many of them when the bucket of their images had been seen before."""
+    """How many of them when images of their bucket and number of classes had been seen before."""
     return self._late
 
   def __call__(
@@ -187,6 +187,7 @@ class Inference:
     indices: Iterable[int],
     *,
     context: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] = lambda batch: {},
+    by_classes: bool = False,
   ) -> Iterator[tuple[int, tuple[int, int], PyTree]]:
     """Infers images, in the order of their buckets.
 
@@ -195,6 +196,8 @@ class Inference:
       indices: those wanted, each once.
       context: what `fuse` needs to know of a batch, which has `index` i32[B] and `bucket` (H, W):
         arrays [B, ...].
+      by_classes: whether only images of about as many classes share a batch, as `present` fills
+        them up. Then an image's result does not depend on which others are wanted.
 
     Yields:
       The index, the image's (H, W), and its row of each array that `fuse` made, as numpy.
@@ -202,13 +205,16 @@ class Inference:
     # The device works on the next batch while this one is fetched and written.
     ahead = None
     shapes = self._fitting(source)
-    batches = buckets.multi_scale_batches(source, indices, shapes, workers=self._workers)
+    counts = np.maximum((source.labels > 0).sum(axis=1), 1) if by_classes else np.ones(len(source))
+    batches = buckets.multi_scale_batches(
+      source, indices, shapes, kind=lambda i: width(int(counts[i])), workers=self._workers
+    )
     with batches:
       for batch in batches:
-        made, bucket = self.traces, tuple(batch['bucket'])
+        made, kind = self.traces, (tuple(batch['bucket']), width(int(counts[batch['index'][0]])))
         started = batch, self._start(batch, context(batch))
-        self._late += self.traces - made if bucket in self._seen else 0
-        self._seen.add(bucket)
+        self._late += self.traces - made if kind in self._seen else 0
+        self._seen.add(kind)
         if ahead is not None:
           yield from _rows(*ahead)
         ahead = started

@@ -71,7 +71,10 @@ def run(context: Context) -> dict[str, float]:
     def results(indices: list[int]) -> Iterator[per_image.Result]:
       labels = source.labels
       found = inference(
-        source, indices, context=lambda x: {'classes': infer.present(labels[x['index']])}
+        source,
+        indices,
+        context=lambda x: {'classes': infer.present(labels[x['index']])},
+        by_classes=True,
       )
       for index, size, arrays in found:
         present = np.flatnonzero(labels[index])

@@ -121,7 +121,8 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
     return {'low': _stack([prior.low for prior in found], batch['bucket'])}
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
-    for index, (height, width), (edge, walk) in inference(source, indices, context=priors):
+    found_of = inference(source, indices, context=priors, by_classes=True)
+    for index, (height, width), (edge, walk) in found_of:
       known = keys.pop(index)
       grey = np.round(255 * edge[: -(-height // stride), : -(-width // stride)]).astype(np.uint8)
       found = np.moveaxis(walk[:height, :width, : len(known) - 1], -1, 0).astype(np.float16)

@@ -117,4 +117,4 @@ def test_a_prior_of_another_image_is_named_and_refused(run):
   with pytest.raises(errors.UserError, match=r'but the image is \(27, 27\)') as error:
     start('out')
   assert str(path) in str(error.value)
-  assert not list((root / 'out').rglob('*.npz'))
+  assert not list((root / 'out').rglob(f'{source.ids[1]}.*'))

@@ -6,7 +6,7 @@ then meets only as many shapes as there are buckets and scales.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -90,7 +90,12 @@ class Shapes:
 
 
 def multi_scale_batches(
-  source: info.Source, indices: Iterable[int], shapes: Shapes, *, workers: int = 0
+  source: info.Source,
+  indices: Iterable[int],
+  shapes: Shapes,
+  *,
+  kind: Callable[[int], int] = lambda index: 0,
+  workers: int = 0,
 ) -> pipeline.Batches:
   """One pass over some images, each at several scales; all images of a batch share its shapes.
 
@@ -102,6 +107,7 @@ def multi_scale_batches(
     source: the examples.
     indices: of the images to yield, each once.
     shapes: scales, and the shapes of the batches.
+    kind: of an image, by its index; images of different kinds share no batch.
     workers: processes that prepare batches; 0 for threads of this process.
 
   Returns:
@@ -111,11 +117,11 @@ def multi_scale_batches(
   """
   sizes = [source.size(i) for i in range(len(source))]
   buckets = plan_buckets(sizes, multiple=shapes.multiple, max_buckets=shapes.max_buckets)
-  groups: dict[Size, list[int]] = {}
-  for index in indices:
-    groups.setdefault(choose(sizes[index], buckets), []).append(int(index))
+  groups: dict[tuple[Size, int], list[int]] = {}
+  for index in map(int, indices):
+    groups.setdefault((choose(sizes[index], buckets), kind(index)), []).append(index)
   square, count, plan = shapes.resize_to, shapes.batch_size, []
-  for bucket, members in sorted(groups.items(), key=lambda x: _by_area(x[0])):
+  for (bucket, _), members in sorted(groups.items(), key=lambda x: (_by_area(x[0][0]), x[0][1])):
     largest = (square, square) if square else bucket
     scaled = [scaled_bucket(largest, scale, multiple=shapes.multiple) for scale in shapes.scales]
     for start in range(0, len(members), count):

@@ -206,7 +206,10 @@ def _cells(look: _Look, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, 
   dataset = networks.colours(look.context.config.generator.model, source.info)
   network = infer.Network(scale, fuse, look.variables, dataset, infer.with_classes)
   inferred = infer.Inference(network, look.config, look.context.runtime, scales=(1.0,))(
-    source, indices, context=lambda x: {'classes': infer.present(source.labels[x['index']])}
+    source,
+    indices,
+    context=lambda x: {'classes': infer.present(source.labels[x['index']])},
+    by_classes=True,
   )
   for index, _, (activation, features, size) in inferred:
     height, width = -(-size // stride)
