@@ -162,7 +162,7 @@ def test_the_crf_gets_the_probabilities(trained, one_device, tmp_path, monkeypat
   seen = []
 
   class Crf:
-    def __init__(self, config, runtime, sizes):
+    def __init__(self, config, runtime, sizes, labels):
       assert list(sizes) == list(label_maps.SIZES)
 
     def __call__(self, items):
