@@ -242,7 +242,7 @@ def host_bytes() -> int:
   found = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   for limit in map(pathlib.Path, _LIMITS):
     try:
-      found = min(found, int(limit.read_text()))
+      found = min(found, int(limit.read_text(encoding='utf-8')))
     except (OSError, ValueError):
       continue  # There is no such file, or it says `max`.
   return found
