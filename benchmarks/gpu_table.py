@@ -37,9 +37,14 @@ _SHOWN = (
 
 def collect(parts: Path) -> dict[str, list[dict[str, Any]]]:
   """The rows of each part; of a part that failed, one that says why."""
-  found = {path.stem: json.loads(path.read_text(encoding='utf-8')) for path in sorted(parts.glob('*.json'))}
+  found = {
+    path.stem: json.loads(path.read_text(encoding='utf-8')) for path in sorted(parts.glob('*.json'))
+  }
   for path in sorted(parts.glob('*.said')):
-    found[path.stem] = [*found.get(path.stem, []), {'status': path.read_text(encoding='utf-8').strip()}]
+    found[path.stem] = [
+      *found.get(path.stem, []),
+      {'status': path.read_text(encoding='utf-8').strip()},
+    ]
   return found
 
 
