@@ -1,6 +1,7 @@
 """Makes a stage's network and its first variables."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,13 @@ def frozen_patterns(
 
 def abstract_variables(model: nn.Module, dataset: info.DatasetInfo) -> Variables:
   """Shapes and dtypes of the network's variables, without computing them."""
-  shape = (64, 64, len(dataset.mean))
+  # A tree of one's own: callers add to it.
+  return jax.tree.map(lambda x: x, _abstract_variables(model, len(dataset.mean)))
+
+
+@functools.lru_cache(maxsize=64)  # Plan, check and training ask for the same networks.
+def _abstract_variables(model: nn.Module, channels: int) -> Variables:
+  shape = (64, 64, channels)
   return jax.eval_shape(lambda: states.init_variables(model, keys.root_key(0), shape))
 
 
