@@ -3,7 +3,7 @@
     ROOT/classes.txt             one class name a line, background first
     ROOT/image_labels.csv        id,labels      class names separated by spaces
     ROOT/splits/{train,val}.txt  one id a line
-    ROOT/images/<id>.jpg         or .jpeg, .png
+    ROOT/images/<id>.jpg         or .jpeg, .png, .bmp, .tif, .webp
     ROOT/masks/<id>.png          optional, for evaluation alone: class indices, 255 is ignored
 
     pip install -e '.[hub]'      # once: ImageNet weights are downloaded

@@ -55,10 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = parser.parse_args(argv)
   if arguments.masks and arguments.layout != 'coco':
     parser.error('--masks is for --from=coco: the other layouts have no outlines that are read')
+  if arguments.images and arguments.layout in ('directories', 'yolo'):
+    parser.error('--images is not for this layout, whose images lie in the input')
+  if arguments.layout != 'table' and (
+    arguments.file_column or arguments.label_columns or arguments.separator
+  ):
+    parser.error('--file_column, --label_columns and --separator are for --from=table')
   request = found.Request(
     input=arguments.input,
     images=arguments.images,
-    negative=tuple(arguments.negative),
     masks=arguments.masks,
     file_column=arguments.file_column,
     label_columns=tuple(x.strip() for x in arguments.label_columns.split(',') if x.strip()),
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   options = writer.Options(share=arguments.val, seed=arguments.seed, copy=arguments.copy)
   try:
-    layout = rows.TABLE[arguments.layout].read(request)
+    layout = found.without(rows.TABLE[arguments.layout].read(request), arguments.negative)
     written = writer.write(layout, arguments.output, options, _bar)
     _sheet(arguments.output)
   except UserError as error:

@@ -26,6 +26,7 @@ _ROOT = 'pnoc_jax'
 _END, _STOP, _ALIVE, _HEARD = (f'{_ROOT}/{name}' for name in ('end', 'stop', 'alive', 'heard'))
 _GONE = 'ended'
 _SHOWN = 20  # Differences that a message lists.
+_SIGNALLED = 128  # Codes of a process that a signal ended begin here.
 
 
 class Patience(NamedTuple):
@@ -180,7 +181,7 @@ class Company:
       text, code, by = found['text'], found['code'], found['by']
     if me == 0:
       # The store ends with this process: the others read it first.
-      wait = self._patience.stop if code != 1 else 2 * self._patience.error
+      wait = self._patience.stop if code >= _SIGNALLED else 2 * self._patience.error
       limit = time.monotonic() + wait + self._patience.error
       others = set(range(1, self._count)) - {by}
       while others and time.monotonic() < limit:
@@ -219,7 +220,7 @@ class Company:
         continue
       if told is not None and not self._ended.is_set():
         found = json.loads(told)
-        wait = self._patience.error if found['code'] == 1 else self._patience.stop
+        wait = self._patience.error if found['code'] < _SIGNALLED else self._patience.stop
         if not self._ended.wait(wait):
           self._heard()
           if self._me == 0:

@@ -41,7 +41,7 @@ def end(error: BaseException) -> tuple[str, int] | None:
   """What all processes say of an error, and the code that they end with."""
   if isinstance(error, loop.Interrupted):
     return f'stopped: {error}', 128 + error.signal
-  return (f'error: {error}', 1) if isinstance(error, UserError) else None
+  return (f'error: {error}', 2) if isinstance(error, UserError) else None
 
 
 def flat(config: PipelineConfig) -> dict[str, str]:

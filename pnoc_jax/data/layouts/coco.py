@@ -29,4 +29,4 @@ def read(request: found.Request) -> found.Found:
     named = frozenset(x for x, y in zip(classes, labels[number], strict=True) if y)
     examples.append(found.Example(file, named, mask=mask))
   found.refuse(path, problems)
-  return found.Found(examples, classes)
+  return found.Found(examples, classes, images.unlisted(examples))

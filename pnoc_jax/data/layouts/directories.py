@@ -7,7 +7,7 @@ from pnoc_jax.errors import UserError
 
 
 def read(request: found.Request) -> found.Found:
-  """Reads the layout; a name in `request.negative` is a directory of images of no class.
+  """Reads the layout.
 
   Raises:
     UserError: the input is no such layout; the message says where it is not.
@@ -25,7 +25,7 @@ def read(request: found.Request) -> found.Found:
     if not folders:
       problems.append(f'{file.relative_to(root)} lies in no directory of a class')
       continue
-    labels = frozenset() if folders[0] in request.negative else frozenset({folders[0]})
+    labels = frozenset({folders[0]})
     examples.append(found.Example(file, labels, found.split_of(parts[0]) if splits else ''))
   found.refuse(root, problems)
   return found.Found(examples, remarks=tuple(images.left_out() + _empty(root, names)))

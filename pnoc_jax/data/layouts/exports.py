@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from pnoc_jax.data.layouts import found, voc
+from pnoc_jax.data.layouts import found
 from pnoc_jax.errors import UserError
 
 _CHOICES = ('choices', 'taxonomy', 'labels')  # Of Label Studio, each beside `...labels` of regions.
@@ -43,7 +43,7 @@ def read_label_studio(request: found.Request) -> found.Found:
       texts = ' and '.join(sorted(', '.join(sorted(x)) or 'nothing' for x in set(answers)))
       problems.append(f'{about} was answered in different ways, {texts}: keep one annotation')
     else:
-      examples.append(found.Example(files.pop(), answers[0] - set(request.negative)))
+      examples.append(found.Example(files.pop(), answers[0]))
   found.refuse(path, problems)
   remarks = images.left_out()
   if bare:
@@ -117,8 +117,8 @@ def read_cvat(request: found.Request) -> found.Found:
       problems.append(f'there is no image {entry.get("name")!r} below {images.root}')
     else:
       split = found.split_of(entry.get('subset', ''))
-      examples.append(found.Example(file, frozenset(labels - set(request.negative)), split))
+      examples.append(found.Example(file, frozenset(labels), split))
   found.refuse(path, problems)
   names = [(x.text or '').strip() for x in root.findall('meta//labels/label/name')]
-  classes = tuple(dict.fromkeys(x for x in names if x and x not in request.negative))
-  return found.Found(examples, classes, voc.unlisted(images, examples))
+  classes = tuple(dict.fromkeys(x for x in names if x))
+  return found.Found(examples, classes, images.unlisted(examples))

@@ -25,7 +25,6 @@ class Request:
   Attributes:
     input: its directory or file.
     images: the directory of images, where the input does not say it.
-    negative: names that stand for no class at all, e.g. of a folder of other images.
     masks: whether masks are made of the layout's outlines.
     file_column: the column of a table that names the files; empty to find it.
     label_columns: its columns of labels; empty to find them.
@@ -34,7 +33,6 @@ class Request:
 
   input: pathlib.Path
   images: pathlib.Path | None = None
-  negative: tuple[str, ...] = ()
   masks: bool = False
   file_column: str = ''
   label_columns: tuple[str, ...] = ()
@@ -138,6 +136,31 @@ class Images:
       f'{count(len(self.others), "file")} of other formats left out, the first is '
       f'{self.others[0].name}: convert to {", ".join(folder.SUFFIXES)}'
     ]
+
+  def unlisted(self, examples: Iterable[Example]) -> tuple[str, ...]:
+    """Remarks on images that are left out: of other formats, or nobody knows what they show."""
+    bare, remarks = sorted(set(self.files) - {x.file for x in examples}), self.left_out()
+    if bare:
+      said = f'{count(len(bare), "image")} without annotations left out'
+      remarks.append(f'{said}, the first is {bare[0].relative_to(self.root)}')
+    return tuple(remarks)
+
+
+def without(layout: Found, negative: Iterable[str]) -> Found:
+  """The layout without names that stand for no class.
+
+  Raises:
+    UserError: no image has such a name.
+  """
+  names = frozenset(negative)
+  known = {x for y in layout.examples for x in y.labels} | set(layout.classes)
+  if unknown := names - known:
+    raise UserError(
+      f'--negative names {", ".join(sorted(unknown))}, which no image is labelled with; there are '
+      f'{", ".join(sorted(known))}'
+    )
+  examples = [dataclasses.replace(x, labels=x.labels - names) for x in layout.examples]
+  return Found(examples, tuple(x for x in layout.classes if x not in names), layout.remarks)
 
 
 def split_of(name: str) -> str:

@@ -55,12 +55,10 @@ def read(request: found.Request) -> found.Found:
     if splits.setdefault(file, split) != split:
       problems.append(f'line {number}: {file.name} has rows of two splits')
     # Several rows of one image add up: one row for each label is a common form.
-    labels[file] = labels.get(file, frozenset()) | (names - set(request.negative))
+    labels[file] = labels.get(file, frozenset()) | names
   found.refuse(path, problems)
   examples = [found.Example(file, names, splits[file]) for file, names in labels.items()]
-  bare = len(images.files) - len(examples)
-  said = [f'{found.count(bare, "image")} without a row left out'] if bare else []
-  return found.Found(examples, tuple(columns) if one_hot else (), tuple(said))
+  return found.Found(examples, tuple(columns) if one_hot else (), images.unlisted(examples))
 
 
 def _rows(path: pathlib.Path) -> tuple[list[str], list[Row]]:

@@ -35,17 +35,7 @@ def read(request: found.Request) -> found.Found:
       examples.append(found.Example(file, frozenset(names)))
       empty += beyond
   found.refuse(root, problems)
-  remarks = unlisted(images, examples)
+  remarks = images.unlisted(examples)
   if empty:
     remarks += (f'{found.count(empty, "object")} without area within the image left out',)
   return found.Found(examples, remarks=remarks)
-
-
-def unlisted(images: found.Images, examples: list[found.Example]) -> tuple[str, ...]:
-  """A remark on images that have no annotation: nobody knows what they show."""
-  bare = sorted(set(images.files) - {x.file for x in examples})
-  remarks = images.left_out()
-  if bare:
-    said = f'{found.count(len(bare), "image")} without annotations left out'
-    remarks.append(f'{said}, the first is {bare[0].relative_to(images.root)}')
-  return tuple(remarks)

@@ -254,3 +254,21 @@ def test_the_contact_sheet_shows_any_name(tmp_path):
   writer.write(layout, tmp_path / 'out', writer.Options())
   sheet.write(folder.FolderSource(str(tmp_path / 'out'), 'train'), tmp_path / 'sheet.png')
   assert images.read_image(tmp_path / 'sheet.png').ndim == 3
+
+
+def test_a_negative_name_holds_in_every_layout_and_must_be_there(tmp_path):
+  home = miniatures.write_voc(tmp_path / 'data') / 'VOCdevkit' / 'VOC2012'
+  layout = found.without(read('voc', home), ['dog'])
+  assert labels(layout)['2008_000003.jpg'] == {'tvmonitor'}
+  with pytest.raises(UserError, match='--negative names hound, which no image is labelled with'):
+    found.without(layout, ['hound'])
+
+
+@pytest.mark.parametrize(
+  'words',
+  [['--from=voc', '--separator=,'], ['--from=yolo', '--images=x'], ['--from=voc', '--masks']],
+)
+def test_flags_of_other_layouts_are_refused(words, capsys):
+  with pytest.raises(SystemExit) as end:
+    new_dataset.main([*words, '--input=x', '--output=y'])
+  assert end.value.code == 2 and 'error: --' in capsys.readouterr().err
