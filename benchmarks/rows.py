@@ -57,7 +57,19 @@ def make_parser(description: str, methods: Collection[str]) -> argparse.Argument
   add('--clock', choices=CLOCKS, default='wall', help='cpu: time of a CPU shared with others')
   add('--peak_tflops', type=float, help="of the device; default: from its sheet, or a matmul's")
   add('--json', type=Path, help='also write the rows to this file')
+  add('--turn', type=Path, help='a file: no step is taken before it exists; see `await_turn`')
   return parser
+
+
+def await_turn(settings: argparse.Namespace) -> None:
+  """Waits until `--turn` exists, so that several benchmarks compile at once and run in turn.
+
+  `TURN.ready` then says that this one waits.
+  """
+  if settings.turn:
+    settings.turn.with_name(f'{settings.turn.name}.ready').touch()
+    while not settings.turn.exists():
+      time.sleep(0.1)
 
 
 def make_batch(settings: argparse.Namespace) -> dict[str, np.ndarray]:

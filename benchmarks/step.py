@@ -178,6 +178,7 @@ def _measure(settings) -> dict[str, Any]:
     trace_s += middle - start
     compile_s += clock() - middle
 
+  rows.await_turn(settings)
   times, metrics = [], {}
   for i in range(settings.warmup + settings.steps if settings.steps else 0):
     start = clock()
@@ -191,6 +192,13 @@ def _measure(settings) -> dict[str, Any]:
       metrics = metrics | noc_metrics
     jax.block_until_ready((generator, noc, metrics))
     times.append(clock() - start)
+  if settings.trace:
+    with jax.profiler.trace(str(settings.trace)):
+      noc_variables = judge if noc is None else noc.variables
+      generator, split, erasure, _ = compiled[0](generator, noc_variables, split, batch, key)
+      if noc is not None:
+        noc, _ = compiled[1](noc, erasure, batch)
+      jax.block_until_ready((generator, noc))
 
   analyses = [c.memory_analysis() for c in compiled]
   peak_bytes = (device.memory_stats() or {}).get('peak_bytes_in_use')
@@ -265,6 +273,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
   parser = rows.make_parser(__doc__, pnoc.METHODS)
   parser.add_argument('--scan', action='store_true', help='compile identical blocks once')
   parser.add_argument('--quick', action='store_true', help='no GFLOP, MFU and cached s')
+  parser.add_argument('--trace', type=Path, help='directory for a profile of one step more')
   return rows.run(measure, parser.parse_args(argv))
 
 

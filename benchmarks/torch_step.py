@@ -249,7 +249,11 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
   step, batch = Step(settings, device), make_batch(settings, device)
 
   times, losses, clock = [], {}, rows.CLOCKS[settings.clock]
-  for _ in range(settings.warmup + max(settings.steps, 1)):
+  # Compiling is part of the first step; without it nothing is to be done before the turn.
+  await_before = settings.warmup if settings.compile else 0
+  for number in range(settings.warmup + max(settings.steps, 1)):
+    if number == await_before:
+      rows.await_turn(settings)
     start = clock()
     losses = step(batch)
     if device.type == 'cuda':
