@@ -395,7 +395,7 @@ def look_alone(config: 'PipelineConfig', target: targets.Target, name: str, file
   from pnoc_jax import platforms
   from pnoc_jax.runs import forecast
 
-  with platforms.traced_for(target.platform):
+  with platforms.traced_for(target.platform, target.count):
     found = programs(config, devices(target), name.partition('/')[0])
     entry, call = next(x for x in found if forecast.key(*x) == name)
     facts = _facts(config, entry, call, target)

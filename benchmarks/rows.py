@@ -139,7 +139,7 @@ def run(
       print(format_row(row), flush=True)
       if settings.json:
         # After every row: what is measured is measured.
-        settings.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+        settings.json.write_text(json.dumps(found, indent=1, default=str) + '\n', encoding='utf-8')
   for note in dict.fromkeys(row['note'] for row in found if 'note' in row):
     print(note)
   return found

@@ -2,8 +2,10 @@
 
 In a lower precision they have gradients of their own. These differ from those of automatic
 differentiation in one point: that of the kernel leaves its product in float32, so that devices add
-up their parts in float32. In bfloat16 the sum over 64 devices is off by 1 %. A kernel's function
-`_x` has its gradients in `_x_backward`.
+up their parts in float32. In bfloat16 the sum over 64 devices is off by 1 %. One GPU adds nothing
+up, and its library takes the operands in the type of the result: there the gradient of a
+convolution leaves the product in the lower precision, as in PyTorch, in half the bytes. A kernel's
+function `_x` has its gradients in `_x_backward`.
 """
 
 import enum
@@ -123,7 +125,9 @@ def _split(x: Array, kernel: Array, *, window: Window) -> Array:
 
 
 def _grouped(x: Array, kernel: Array, *, window: Window) -> Array:
-  return _raw(x, kernel.astype(x.dtype), window)
+  if x.dtype == kernel.dtype:
+    return _raw(x, kernel, window)
+  return _groups(x, kernel, window)
 
 
 def _raw(x: Array, kernel: Array, window: Window) -> Array:
@@ -154,13 +158,16 @@ def _convolve_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, t
   return _convolve(x, kernel, window), (x, kernel)
 
 
+def _for_image(x: Array, kernel: Array, window: Window, grad: Array) -> Array:
+  by_image = jax.linear_transpose(lambda x: _raw(x, kernel.astype(x.dtype), window), x)
+  return by_image(grad)[0]
+
+
 def _convolve_backward(
   window: Window, kept: tuple[Array, Array], grad: Array
 ) -> tuple[Array, Array]:
   x, kernel = kept
   size, stride, dilation = kernel.shape[0], window.stride, window.dilation
-  by_image = jax.linear_transpose(lambda x: _raw(x, kernel.astype(x.dtype), window), x)
-  (for_image,) = by_image(grad)
   # The images' channels are convolved with the gradients, examples in the place of channels.
   pad = window.padding(size)
   for_kernel = jax.lax.conv_general_dilated(
@@ -170,10 +177,39 @@ def _convolve_backward(
     padding=((pad, pad), (pad, pad)),
     rhs_dilation=(stride, stride),
     dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
-    preferred_element_type=jnp.float32,
+    preferred_element_type=_sum_type(x.dtype),
   )
   # Rows that no stride reaches would make it larger.
-  return for_image, for_kernel[:size, :size]
+  for_kernel = for_kernel[:size, :size].astype(kernel.dtype)
+  return _for_image(x, kernel, window, grad), for_kernel
+
+
+def _sum_type(dtype: jnp.dtype) -> jnp.dtype:
+  """The type in which the gradient of a convolution's kernel leaves its product."""
+  alone = platforms.kind() == 'gpu' and platforms.count() == 1
+  return dtype if alone else jnp.dtype(jnp.float32)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _groups(x: Array, kernel: Array, window: Window) -> Array:
+  return _raw(x, kernel.astype(x.dtype), window)
+
+
+def _groups_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+  return _groups(x, kernel, window), (x, kernel)
+
+
+def _groups_backward(window: Window, kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+  x, kernel = kept
+  # Numbers of bfloat16 lose nothing in the precision that matrix units have for float32.
+  wide = _sum_type(x.dtype)
+  shape = jax.ShapeDtypeStruct(kernel.shape, wide)
+  by_kernel = jax.linear_transpose(lambda kernel: _raw(x.astype(wide), kernel, window), shape)
+  (for_kernel,) = by_kernel(grad.astype(wide))
+  return _for_image(x, kernel, window, grad), for_kernel.astype(kernel.dtype)
+
+
+_groups.defvjp(_groups_forward, _groups_backward)

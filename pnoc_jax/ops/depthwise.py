@@ -28,7 +28,8 @@ def convolve(
     x: f[B, H, W, C].
     kernel: f32[k, k, 1, C], of odd k.
     window: how it moves; its groups are C.
-    radix: GROUPED, or SPLIT into the sum over the taps; AUTO is SPLIT on CPUs, GROUPED elsewhere.
+    radix: GROUPED, or SPLIT into the sum over the taps; AUTO is SPLIT on CPUs, on GPUs where the
+      kernel is dilated (their library has no fast form of that), and GROUPED elsewhere.
 
   Returns:
     f[B, h, w, C], in the type of x.
@@ -38,8 +39,10 @@ def convolve(
     grouped = functools.partial(_grouped, window=window)
     split = functools.partial(_split, window=window)
     return jax.lax.platform_dependent(x, kernel, cpu=split, default=grouped)
-  on_cpu = platforms.kind() == 'cpu'
-  is_split = on_cpu if radix is Radix.AUTO else radix is Radix.SPLIT
+  is_split = radix is Radix.SPLIT
+  if radix is Radix.AUTO:
+    kind = platforms.kind()
+    is_split = kind == 'cpu' or (kind == 'gpu' and window.dilation > 1)
   return _split(x, kernel, window) if is_split else _grouped(x, kernel, window)
 
 

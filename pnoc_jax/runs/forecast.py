@@ -74,7 +74,7 @@ def fingerprint(entry: stage.Stage, config: PipelineConfig) -> Any:
 
 def estimate(call: compiler.Call, target: targets.Target) -> cost.Cost:
   """What a call costs if one device of the target does all of it, from its trace."""
-  with platforms.traced_for(target.platform):
+  with platforms.traced_for(target.platform, target.count):
     traced = call.compiled.trace(*call.arguments)
   return cost.estimate(traced.jaxpr, target.device)
 

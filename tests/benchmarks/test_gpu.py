@@ -40,7 +40,7 @@ def test_the_script_ends_and_tells_of_every_part(tmp_path):
   assert found['torch_resnest14'] == [{'status': 'torch failed to import: none'}]
   assert found['crf'] == [{'status': 'ValueError: broken'}]
   assert 'stopped at' in found['walk'][0]['status']
-  assert 'are over' in found['depthwise'][0]['status']
+  assert 'are over' in found['depthwise'][0]['status'] and 'torch_compile_resnest14' in found
   table = (out / 'gpu.md').read_text()
   assert '| jax_resnest269 | step_ms 2.5 |' in table and '| crf | ValueError: broken |' in table
   assert 'jax_resnest269' in (out / 'log').read_text()

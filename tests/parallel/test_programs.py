@@ -11,7 +11,7 @@ import pytest
 from pnoc_jax import platforms, states
 from pnoc_jax.losses import forward, multilabel
 from pnoc_jax.nn import classifier, layers
-from pnoc_jax.ops import cam, convolution
+from pnoc_jax.ops import cam, convolution, depthwise
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel.compile import BATCH, REPLICATED
@@ -80,6 +80,36 @@ def test_gradients_of_kernels_leave_a_bfloat16_product_in_float32():
     assert grad.dtype == np.float32
     # A sum in bfloat16 would hold nothing but numbers of bfloat16.
     assert (grad != rounded).mean() > 0.5, name
+
+
+@pytest.mark.parametrize(
+  ('kind', 'count', 'rounded'),
+  [('cpu', 1, False), ('tpu', 1, False), ('tpu', 4, False), ('gpu', 4, False), ('gpu', 1, True)],
+)
+def test_every_form_keeps_the_sum_of_a_kernel_but_on_one_gpu(kind, count, rounded):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, 5, 6, 4)), jnp.bfloat16)
+  forms = {
+    'plain': (convolution.convolve, convolution.Window(), 4),
+    'radix': (convolution.convolve, convolution.Window(groups=2), 2),
+    'depthwise': (depthwise.convolve, convolution.Window(groups=4), 1),
+  }
+  for name, (convolve, window, inputs) in forms.items():
+    kernel = jnp.asarray(rng.normal(size=(3, 3, inputs, 4)), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(2, 5, 6, 4)), jnp.float32)
+
+    def loss(x, kernel, convolve=convolve, window=window, weight=weight):
+      return jnp.vdot(convolve(x, kernel, window).astype(jnp.float32), weight)
+
+    with platforms.traced_for(kind, count):
+      low = jax.grad(loss, (0, 1))(x, kernel)
+    exact = jax.grad(loss, (0, 1))(x.astype(jnp.float32), kernel)
+    assert low[0].dtype == jnp.bfloat16 and low[1].dtype == jnp.float32
+    is_rounded = low[1] == low[1].astype(jnp.bfloat16).astype(jnp.float32)
+    assert bool(is_rounded.mean() > 0.5) is rounded, name
+    for ours, expected in zip(low, exact, strict=True):
+      away = jnp.abs(ours.astype(jnp.float32) - expected).max()
+      assert away < 0.02 * jnp.abs(expected).max(), name
 
 
 @pytest.mark.parametrize('stride', [1, 2])

@@ -1,0 +1,32 @@
+"""benchmarks/photographs.py: its views are of the photographs, and its families are well formed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import photographs
+
+
+def test_a_view_holds_the_photograph_in_its_box():
+  # Red tells the row, green the column, so that a view says where each pixel is from.
+  y, x = np.indices((320, 320))
+  image = np.stack([y * 0.7, x * 0.7, np.full_like(y, 128)], -1).astype(np.uint8)
+  size = jnp.array([200, 300], jnp.int32)
+  key = jax.random.split(jax.random.key(0), 6)
+  view = jax.jit(jax.vmap(lambda k: photographs.augment(k, image, size, crop=64, sizes=(48, 96))))
+  views, boxes = jax.device_get(view(key))
+  assert views.shape == (6, 64, 64, 3) and views.min() >= 0 and views.max() <= 255
+  for view, (top, left, bottom, right) in zip(views, boxes, strict=True):
+    assert 0 <= top < bottom <= 64 and 0 <= left < right <= 64
+    content = view[top:bottom, left:right]
+    # Colours change, but red still grows downwards.
+    assert np.corrcoef(content.mean((1, 2)), np.arange(bottom - top))[0, 1] > 0.8
+  long = (boxes[:, 3] - boxes[:, 1]).max()
+  assert long <= 64 and len({tuple(box) for box in boxes.tolist()}) > 1
+
+
+def test_families_have_a_plain_one_to_judge_them():
+  for name, family in photographs.FAMILIES.items():
+    assert name.endswith(str(family.crop)) and family.recipes
+    if photographs.METHODS[family.method].judge:
+      assert f'vanilla{family.crop}' in photographs.FAMILIES
