@@ -29,12 +29,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import keys, states
-from pnoc_jax.io import weights
+from pnoc_jax.io import images, weights
 from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.metrics import classification, thresholds
 from pnoc_jax.nn import backbones, classifier, layers
@@ -164,8 +163,8 @@ def read(root: Path, split: str, *, most: int | None = None) -> tuple[Photograph
   names = (root / 'splits' / f'{split}.txt').read_text().split()[:most]
 
   def one(name: str):
-    image = np.asarray(Image.open(root / 'images' / f'{name}.jpg').convert('RGB'))
-    mask = np.asarray(Image.open(root / 'masks' / f'{name}.png'))
+    image = images.read_image(root / 'images' / f'{name}.jpg')
+    mask = images.read_mask(root / 'masks' / f'{name}.png')
     room = [(0, _SIDE - n) for n in image.shape[:2]]
     label = [float(c in labels[name].split()) for c in classes[1:]]
     return np.pad(image, (*room, (0, 0)), mode='edge'), image.shape[:2], label, mask
