@@ -1,0 +1,147 @@
+"""What `launch/paper.py` does: plan, run, and write tables and figures after each run."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from pnoc_jax.config import PipelineConfig
+from pnoc_jax.data import info, sources
+from pnoc_jax.errors import UserError, did_you_mean
+from pnoc_jax.paper import figures, plan, sheets
+from pnoc_jax.paper import rows as row_lib
+from pnoc_jax.paper import tables as table_lib
+from pnoc_jax.parallel import targets
+from pnoc_jax.report import files
+from pnoc_jax.runs import runner
+from pnoc_jax.stages.common import stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+  """What is wanted.
+
+  Attributes:
+    config: that was given.
+    make: words -> the config with them.
+    workdir: of the runs and of what is written.
+    tables: numbers of tables.
+    figures: numbers of figures.
+    rows: names of rows; all of the tables and figures by default.
+    seeds: runs of each row.
+  """
+
+  config: PipelineConfig
+  make: row_lib.Make
+  workdir: Path
+  tables: tuple[str, ...] = ()
+  figures: tuple[str, ...] = ()
+  rows: tuple[str, ...] = ()
+  seeds: int = 1
+
+  @property
+  def wanted(self) -> list[tuple[str, 'table_lib.Table | figures.Figure']]:
+    """(name of the files, table or figure) of each.
+
+    Raises:
+      UserError: nothing is wanted, or there is no such table or figure.
+    """
+    known = {f'table{n}': x for n, x in table_lib.TABLES.items()}
+    known |= {f'figure{n}': x for n, x in figures.FIGURES.items()}
+    names = [f'table{n}' for n in self.tables] + [f'figure{n}' for n in self.figures]
+    if not names:
+      raise UserError('say what is wanted: --table=1, or --figure=8')
+    for name in names:
+      if name not in known:
+        hint = did_you_mean(name, list(known))
+        raise UserError(f'there is no {name}; there are {", ".join(known)}{hint}')
+    return [(name, known[name]) for name in names]
+
+  def of(self, thing: 'table_lib.Table | figures.Figure') -> list[row_lib.Row]:
+    """The rows of a table or figure: those that were named, or all that the config can have."""
+    possible = row_lib.fitting(thing.rows, self.config)
+    named = [name for name in self.rows if name in {row.name for row in possible}]
+    return row_lib.chosen(possible, named) if named or not self.rows else []
+
+
+def plan_of(order: Order, open_source: plan.Open | None) -> list[plan.Run]:
+  """The runs of all that is wanted.
+
+  Raises:
+    UserError: something is named that there is not.
+  """
+  wanted = [thing for _, thing in order.wanted]
+  possible = {
+    row.name: row for thing in wanted for row in row_lib.fitting(thing.rows, order.config)
+  }
+  row_lib.chosen(list(possible.values()), order.rows)
+  rows = {row.name: row for thing in wanted for row in order.of(thing)}
+  others = [x for x in row_lib.fitting(row_lib.ALL, order.config) if x.name not in rows]
+  return plan.runs(
+    list(rows.values()),
+    range(order.seeds),
+    order.make,
+    order.workdir,
+    others=others,
+    open_source=open_source,
+  )
+
+
+def preview(order: Order, target: targets.Target | None) -> str:
+  """The plan in words; where the data set is not here, its published size stands for it."""
+  try:
+    runs, said = plan_of(order, _opener()), ''
+  except UserError:
+    runs = plan_of(order, None)
+    said = 'The data set is not here: products are taken for done that have these settings.\n'
+  return said + plan.text(runs, target)
+
+
+def _opener() -> plan.Open:
+  opened: dict[tuple[str, str], info.Source] = {}
+
+  def open_source(config: info.DatasetConfig, split: str) -> info.Source:
+    key = repr(config), split
+    if key not in opened:
+      opened[key] = sources.open_source(config, split)
+    return opened[key]
+
+  return open_source
+
+
+def execute(order: Order) -> None:
+  """Runs what is not there; writes tables and figures after each run.
+
+  Raises:
+    UserError: something is named that there is not, or a run cannot begin.
+    Interrupted: a signal asked to stop; the state is saved.
+  """
+  open_source = _opener()
+  runs = plan_of(order, open_source)
+  runner.execute_all(
+    [(run.config, run.directory) for run in runs],
+    order.workdir,
+    after=functools.partial(write, order, runs, open_source),
+  )
+
+
+def write(order: Order, runs: Sequence[plan.Run], open_source: plan.Open) -> list[Path]:
+  """Writes all that is wanted from what is there; returns the files."""
+  entries, written = stage.stages(order.config), []
+  there = [run for run in runs if run.directory.is_dir()]
+  found_of = {(x.row.name, x.seed): files.read_run(x.directory, entries) for x in there}
+  read = {key: run for key, run in found_of.items() if run.scores}
+  configs = {run.row.name: run.config for run in runs}
+  for name, thing in order.wanted:
+    found = [
+      (row, configs[row.name], [read.get((row.name, seed)) for seed in range(order.seeds)])
+      for row in order.of(thing)
+    ]
+    look = table_lib.Look(order.config, found, functools.partial(open_source, order.config.dataset))
+    if isinstance(thing, table_lib.Table):
+      sheet = thing.fill(thing, look)
+      written += sheets.write(sheet, order.workdir, name)
+      print(f'\n{sheets.terminal(sheet)}', flush=True)
+    else:
+      written += figures.write(thing, look, order.workdir, name)
+  return written
