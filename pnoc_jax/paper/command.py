@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
@@ -13,8 +14,10 @@ from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.paper import tables as table_lib
 from pnoc_jax.parallel import targets
 from pnoc_jax.report import files
-from pnoc_jax.runs import runner
+from pnoc_jax.runs import forecast, runner
 from pnoc_jax.stages.common import stage
+
+Found = TypeVar('Found')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,58 +93,78 @@ def plan_of(order: Order, open_source: plan.Open | None) -> list[plan.Run]:
 def preview(order: Order, target: targets.Target | None) -> str:
   """The plan in words; where the data set is not here, its published size stands for it."""
   try:
-    runs, said = plan_of(order, _opener()), ''
+    runs, said = plan_of(order, Data().open), ''
   except UserError:
     runs = plan_of(order, None)
     said = 'The data set is not here: products are taken for done that have these settings.\n'
-  return said + plan.text(runs, target)
+  rows = forecast.read(forecast.path(order.config, target)) if target else {}
+  return said + plan.text(runs, target, rows)
 
 
-def _opener() -> plan.Open:
-  opened: dict[tuple[str, str], info.Source] = {}
+class Data:
+  """The data set's splits; each is opened once, and its masks are looked at once."""
 
-  def open_source(config: info.DatasetConfig, split: str) -> info.Source:
+  def __init__(self) -> None:
+    self.open = _once(sources.open_source)
+    self.statistics = _once(lambda *of: table_lib.class_statistics(self.open(*of)))
+
+
+def _once(make: Callable[[info.DatasetConfig, str], Found]) -> Callable[..., Found]:
+  """Remembers what was made of a data set's config, and a split."""
+  made: dict[tuple[str, str], Found] = {}
+
+  def get(config: info.DatasetConfig, split: str) -> Found:
     key = repr(config), split
-    if key not in opened:
-      opened[key] = sources.open_source(config, split)
-    return opened[key]
+    if key not in made:
+      made[key] = make(config, split)
+    return made[key]
 
-  return open_source
+  return get
 
 
 def execute(order: Order) -> None:
-  """Runs what is not there; writes tables and figures after each run.
+  """Runs what is not there; writes what is wanted after each run.
 
   Raises:
     UserError: something is named that there is not, or a run cannot begin.
     Interrupted: a signal asked to stop; the state is saved.
   """
-  open_source = _opener()
-  runs = plan_of(order, open_source)
+  data = Data()
+  runs = plan_of(order, data.open)
   runner.execute_all(
     [(run.config, run.directory) for run in runs],
     order.workdir,
-    after=functools.partial(write, order, runs, open_source),
+    after=functools.partial(write, order, runs, data),
   )
 
 
-def write(order: Order, runs: Sequence[plan.Run], open_source: plan.Open) -> list[Path]:
-  """Writes all that is wanted from what is there; returns the files."""
+def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
+  """Writes the tables of what is there, and the figures whose runs are all there.
+
+  Args:
+    order: what is wanted.
+    runs: of `plan_of`.
+    data: the splits.
+
+  Returns:
+    The files.
+  """
   entries, written = stage.stages(order.config), []
   there = [run for run in runs if run.directory.is_dir()]
   found_of = {(x.row.name, x.seed): files.read_run(x.directory, entries) for x in there}
   read = {key: run for key, run in found_of.items() if run.scores}
   configs = {run.row.name: run.config for run in runs}
+  source, facts = (functools.partial(x, order.config.dataset) for x in (data.open, data.statistics))
   for name, thing in order.wanted:
     found = [
       (row, configs[row.name], [read.get((row.name, seed)) for seed in range(order.seeds)])
       for row in order.of(thing)
     ]
-    look = table_lib.Look(order.config, found, functools.partial(open_source, order.config.dataset))
+    look = table_lib.Look(order.config, found, source, facts)
     if isinstance(thing, table_lib.Table):
       sheet = thing.fill(thing, look)
       written += sheets.write(sheet, order.workdir, name)
       print(f'\n{sheets.terminal(sheet)}', flush=True)
-    else:
+    elif all(None not in of for _, _, of in found):
       written += figures.write(thing, look, order.workdir, name)
   return written

@@ -203,7 +203,9 @@ class Line:
   origin: str
 
 
-def lines(found: Sequence[Run], target: targets.Target | None = None) -> Iterator[Line]:
+def lines(
+  found: Sequence[Run], target: targets.Target | None, rows: Mapping[str, Any]
+) -> Iterator[Line]:
   """The stages of all runs with their times.
 
   What is to do takes as long as an equal stage took whose record is here; else as long as a
@@ -211,7 +213,8 @@ def lines(found: Sequence[Run], target: targets.Target | None = None) -> Iterato
 
   Args:
     found: the runs.
-    target: devices that are asked about.
+    target: devices that are asked about, or None.
+    rows: of `forecast.read`, for them.
   """
   known = _measured(found)
   guessed: dict[str, float | None] = {}
@@ -226,7 +229,7 @@ def lines(found: Sequence[Run], target: targets.Target | None = None) -> Iterato
         seconds, origin = float(np.median(known[kind])), 'measured'
       elif target is not None and state is not State.DONE:
         if kind not in guessed:
-          guessed[kind] = _forecast(entry, run, target)
+          guessed[kind] = _forecast(entry, run, target, rows)
         seconds, origin = guessed[kind], f'at best on {target.name}'
       yield Line(run, entry.name, state, place, seconds, origin if seconds is not None else '')
 
@@ -250,7 +253,9 @@ def _measured(found: Sequence[Run]) -> Mapping[str, list[float]]:
   return known
 
 
-def _forecast(entry: stage.Stage, run: Run, target: targets.Target) -> float | None:
+def _forecast(
+  entry: stage.Stage, run: Run, target: targets.Target, rows: Mapping[str, Any]
+) -> float | None:
   """Seconds of a stage on other devices; None where it runs on none, or cannot be told."""
   mesh = meshes.make_mesh(jax.local_devices())
   runtime = imagined.of(Runtime(run.directory, mesh, mesh, run.config.runtime))
@@ -261,17 +266,18 @@ def _forecast(entry: stage.Stage, run: Run, target: targets.Target) -> float | N
     calls = entry.programs(runner.context(item, config, inputs, runtime))
   except UserError:
     return None
-  rows = forecast.read(forecast.path(run.config, target))
-  return forecast.forecast(entry, run.config, calls, target, rows).seconds if calls else None
+  if not calls:
+    return None
+  return forecast.forecast(entry, run.config, calls, target, dict(rows)).seconds
 
 
-def text(found: Sequence[Run], target: targets.Target | None = None) -> str:
-  """The plan for people: each run with its stages, and what is to do in all."""
+def text(found: Sequence[Run], target: targets.Target | None, rows: Mapping[str, Any]) -> str:
+  """The plan for people: each run with its stages, and what is to do in all; see `lines`."""
   parts, last = [], None
   counts = dict.fromkeys(State, 0)
   totals: dict[str, float] = {}
   unknown: set[str] = set()
-  for line in lines(found, target):
+  for line in lines(found, target, rows):
     if line.run is not last:
       parts.append(f'{line.run.directory}: {line.run.row.title}, seed {line.run.seed}')
       last = line.run

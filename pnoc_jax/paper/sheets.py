@@ -183,10 +183,11 @@ def picture(sheet: Sheet) -> matplotlib.figure.Figure | None:
     label = sheet.columns[j]
     for y, (_, cells) in enumerate(lines):
       cell = cells[j]
-      if not cell.known:
+      mean = cell.mean
+      if mean is None:
         continue
       axes.errorbar(
-        cell.mean,
+        mean,
         y + shift,
         xerr=cell.deviation,
         fmt='o',

@@ -12,6 +12,7 @@ from pnoc_jax.engine import settings
 from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.paper import sheets
 from pnoc_jax.report import files, published
+from pnoc_jax.stages import c2am
 
 Found = Sequence[tuple[row_lib.Row, PipelineConfig, Sequence[files.RunFiles | None]]]
 """Of each row: its config, and the files of its runs by seed; None for a run that is not there."""
@@ -25,11 +26,13 @@ class Look:
     config: that was given.
     found: its rows with their runs.
     source: opens a split of the data set, or raises UserError.
+    statistics: of the classes of a split, by its masks.
   """
 
   config: PipelineConfig
   found: Found
   source: Callable[[str], info.Source]
+  statistics: Callable[[str], statistics.ClassStatistics]
 
   @property
   def train(self) -> str:
@@ -108,7 +111,7 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
       sheets.column([None if run is None else column.value(run) for run in runs], column.digits)
       for _, _, runs in look.found
     ]
-    printed = [_printed(config, *column.printed) for _, config, _ in look.found]
+    printed = [_printed(look, row, config, *column.printed) for row, config, _ in look.found]
     for line, cell in zip(lines, cells, strict=True):
       line.append(cell)
     names.append(column.title)
@@ -128,8 +131,19 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
   )
 
 
-def _printed(config: PipelineConfig, stage: str, words: str) -> float | None:
-  """What was published for a config, of a stage and with these words after the number."""
+def _printed(
+  look: Look, row: row_lib.Row, config: PipelineConfig, stage: str, words: str
+) -> float | None:
+  """What was published for a row, of a stage and with these words after the number.
+
+  After the maps, numbers were published of C2AM-H and of the recipe's own label smoothing alone.
+  """
+  smoothed = [x.generator.smoothing > 0 for x in (config, look.config)]
+  other = stage in ('saliency_priors', 'saliency', 'pseudo_masks') and (
+    row.saliency is False or config.c2am.method is c2am.Hints.C2AM
+  )
+  if row.network or other or (stage != 'priors' and smoothed[0] != smoothed[1]):
+    return None
   found = published.scores(settings.as_dict(config)).get(stage, '')
   number, _, rest = found.partition(' ')
   return float(number) if rest == words and number else None
@@ -274,13 +288,10 @@ def groups(dataset: info.DatasetInfo, size: np.ndarray) -> dict[str, tuple[str, 
 def _classes(table: Table, look: Look) -> sheets.Sheet:
   """Table 8: IoU by class beside size and context, means of groups, and correlations."""
   plain = _by_class(table, look, 'priors', look.train)
-  source = look.source(look.train)
-  num_classes, known = source.info.num_classes, source.info
-  areas = np.stack(
-    [statistics.shares(source.mask(i), num_classes) for i in range(len(source))]  # type: ignore[arg-type]
-  )
-  found = statistics.class_statistics(np.asarray(source.labels), areas)
-  size = np.asarray(found.size)
+  if len(plain.lines) == 1:  # Nothing is scored yet.
+    return plain
+  known, found = look.source(look.train).info, look.statistics(look.train)
+  size = np.asarray(found.size, np.float64)
   facts = {
     known.background: (size[0], None, None),
     **{
@@ -331,6 +342,13 @@ def _classes(table: Table, look: Look) -> sheets.Sheet:
     lines=tuple(lines),
     notes=(*plain.notes, said),
   )
+
+
+def class_statistics(source: info.Source) -> statistics.ClassStatistics:
+  """The statistics of a split's classes; looks at every mask."""
+  masks = (source.mask(i) for i in range(len(source)))
+  areas = [statistics.shares(x, source.info.num_classes) for x in masks if x is not None]
+  return statistics.class_statistics(np.asarray(source.labels), np.stack(areas))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -62,6 +62,10 @@ def _plan(workdir, names, seeds=(0,), others=()):
   )
 
 
+def _toy(split):
+  return toy_run.Source()
+
+
 def _shared(run):
   """{stage: the directory of another run from which it comes}."""
   found = {name: getattr(run.config.inputs, name, '') for name in graph.needed(run.config)}
@@ -153,7 +157,7 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   order = _order(tmp_path, tables=('1', '7'), rows=('vanilla', 'poc', 'pnoc'))
   _finish_all(order)
   runs = command.plan_of(order, None)
-  written = command.write(order, runs, sources.open_source)
+  written = command.write(order, runs, command.Data())
   assert {path.name for path in written} == {
     f'table{n}.{kind}' for n in (1, 7) for kind in ('md', 'csv', 'tex', 'svg')
   }
@@ -177,10 +181,10 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
 def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'))
   runs = command.plan_of(order, None)
-  assert command.write(order, runs, sources.open_source)  # Nothing is there yet.
+  assert command.write(order, runs, command.Data())  # Nothing is there yet.
   assert (tmp_path / 'table1.md').read_text().count('| - |') >= 2
   _finish(runs[0].config, runs[0].directory, 40.0)
-  command.write(order, runs, sources.open_source)
+  command.write(order, runs, command.Data())
   text = (tmp_path / 'table1.md').read_text()
   assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
 
@@ -189,10 +193,25 @@ def test_the_authors_numbers_stand_beside_those_of_their_data_set(tmp_path):
   config = _make(())
   config.dataset.name, config.generator.method, config.generator.smoothing = 'voc12', 'pnoc', 0.1
   row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
-  look = tables.Look(config, [(row, config, [None])], lambda split: pytest.fail('not asked'))
+  look = tables.Look(config, [(row, config, [None])], pytest.fail, pytest.fail)
   text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
   assert 'TTA train, published' in text and '| 63.7 |' in text
   assert 'published no number' not in text
+  # Of the walk's masks the number is of P-NOC with saliency and the recipe's smoothing.
+  of = {row.name: row for row in rows.ALL}
+  names = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
+  found = [
+    (
+      of[x],
+      settings.override(config, {**dict(of[x].fields), 'generator.method': x[:4].strip('_')}),
+      [],
+    )
+    for x in names
+  ]
+  walks = tables.Look(config, found, pytest.fail, pytest.fail)
+  sheet = tables.TABLES[2].fill(tables.TABLES[2], walks)
+  index = sheet.columns.index('walk and CRF train, published')
+  assert [cells[index].mean for _, cells in sheet.lines] == [None] * 4 + [75.5]
   config.dataset.name = 'shapes'
   text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
   assert '63.7' not in text and 'published no number for this data set' in text
@@ -206,7 +225,7 @@ def test_table_8_has_groups_and_correlations(tmp_path):
   result = json.loads(path.read_text())
   result['iou'] = dict(zip(result['iou'], range(10, 90, 10), strict=False))
   path.write_text(json.dumps(result))
-  command.write(order, [run], sources.open_source)
+  command.write(order, [run], command.Data())
   found = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
            if x['column'] == 'P-NOC'}  # fmt: skip
   size = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
@@ -238,7 +257,7 @@ def test_tables_2_to_6_read_their_scores(tmp_path):
 
   def text(number):
     row = tables.TABLES[number].rows[0]
-    look = tables.Look(config, [(row, config, [run])], lambda split: toy_run.Source())
+    look = tables.Look(config, [(row, config, [run])], _toy, pytest.fail)
     return sheets.markdown(tables.TABLES[number].fill(tables.TABLES[number], look))
 
   best = run.score('random_walk', 'train')['miou']
@@ -258,12 +277,12 @@ def test_figures_are_drawn_from_what_is_there(tmp_path):
   config.predictions.splits = ('train',)
   pnoc, poc = (next(r for r in rows.MAPS if r.name == name) for name in ('pnoc', 'poc'))
   found = [(pnoc, config, runs), (poc, config, [None, runs[1]])]
-  look = tables.Look(config, found, lambda split: toy_run.Source())
+  look = tables.Look(config, found, _toy, pytest.fail)
   for number, figure in figures.FIGURES.items():
     drawn = figure.draw(figure, look)
     assert drawn is not None, number
     assert len(drawn.axes) >= 2
-  empty = tables.Look(config, [(pnoc, config, [None])], lambda split: toy_run.Source())
+  empty = tables.Look(config, [(pnoc, config, [None])], _toy, pytest.fail)
   assert all(figure.draw(figure, empty) is None for figure in figures.FIGURES.values())
   (path,) = figures.write(figures.FIGURES[7], look, tmp_path, 'figure7')
   assert path.read_bytes().startswith(b'\x89PNG')
@@ -323,8 +342,6 @@ def test_a_dry_run_tells_what_is_there_and_the_time(tmp_path):
   assert '4 done, 10 to do, 2 shared' in text
   # The other seed takes as long; P-NOC's generator was not run yet.
   assert 'to do: 8.0 min measured\nno time is known of generator; --target=h100:8' in text
-  asked = command.preview(order, targets.parse('h100:8'))
-  assert 'at best on h100:8' in asked and 'no time is known' not in asked
   assert sorted(path.name for path in tmp_path.iterdir()) == ['poc-0']
 
 
@@ -341,6 +358,7 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
   text = command.preview(order, targets.parse('h100:8'))
   assert text.startswith('The data set is not here') and '3 to do' in text
   assert 'generator       to do' in text and 'at best on h100:8' in text
+  assert 'no time is known of evaluation\n' in f'{text}\n'
 
 
 @pytest.mark.parametrize(
