@@ -32,10 +32,6 @@ def _source(split='train'):
   return sources.open_source(_tiny().dataset, split)
 
 
-def _open(config, split):
-  return _source(split)
-
-
 @functools.cache
 def _tiny() -> config_lib.PipelineConfig:
   return config_flags.load(str(TINY))
@@ -314,7 +310,6 @@ def test_a_command_killed_twice_writes_the_tables_of_an_undisturbed_one(tmp_path
         after()
 
     monkeypatch.setattr(runner, 'execute_all', execute_all)
-    monkeypatch.setattr(command.sources, 'open_source', _open)
     for _ in deaths:
       with pytest.raises(loop.Interrupted):
         command.execute(order)
