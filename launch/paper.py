@@ -9,10 +9,8 @@ writes <workdir>/table<N>.{md,csv,tex,svg} or <workdir>/figure<N>.png after ever
 command again goes on. `--dry_run` prints the runs, what there is and the time, and changes nothing.
 """
 
-import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 
@@ -23,9 +21,6 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import terminal
 from pnoc_jax.parallel import targets
 from pnoc_jax.runs import places
-
-if TYPE_CHECKING:
-  from pnoc_jax.config import PipelineConfig
 
 _CONFIG = config_flags.define_config('config')
 _TABLE = flags.DEFINE_list('table', [], 'Tables of the paper, 1 to 8.')
@@ -41,33 +36,13 @@ _DISTRIBUTED = flags.DEFINE_enum(
 flags.declare_key_flag('config')  # For `--help`.
 
 
-def _make(words: tuple[str, ...]) -> 'PipelineConfig':
-  """The config that was given with some words more; its flags count for every row."""
-  from pnoc_jax.engine import settings
-
-  given = config_flags.given('config')
-  replaced = {word.partition('=')[0] for word in words}
-  kept = [x for x in given.argument.split(',') if x and x.partition('=')[0] not in replaced]
-  try:
-    config = config_flags.load(given.path, ','.join([*kept, *words]))
-  except UserError:
-    # It has no word for a method, so the methods differ in their names alone.
-    config = config_flags.load(given.path, given.argument)
-    for word in words:
-      name, _, value = word.partition('=')
-      if name != 'method':
-        raise
-      config.generator.method = value
-  return settings.override(config, given.fields)
-
-
 def main(argv: list[str]) -> None:
   """Plans, runs and writes; prints what the user can mend without a traceback."""
   terminal.accept_all_text()
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop
-  from pnoc_jax.paper import command
+  from pnoc_jax.paper import command, rows
   from pnoc_jax.parallel import company, hosts
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
@@ -76,7 +51,7 @@ def main(argv: list[str]) -> None:
     target = targets.parse(_TARGET.value) if _TARGET.value else None
     order = command.Order(
       _CONFIG.value,
-      functools.cache(_make),
+      rows.maker(config_flags.given('config')),
       workdir,
       tables=tuple(_TABLE.value),
       figures=tuple(_FIGURE.value),

@@ -44,6 +44,7 @@ SAME_FLOOR = {
   ('paper', 'stages'),
   ('paper', 'report'),
   ('paper', 'config'),
+  ('paper', 'config_flags'),
 }
 # A room within a room, and all that it may know of the outer one.
 INNER = {'stages.common': {'stages.common'}}

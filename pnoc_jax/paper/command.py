@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
@@ -16,8 +15,6 @@ from pnoc_jax.parallel import targets
 from pnoc_jax.report import files
 from pnoc_jax.runs import forecast, runner
 from pnoc_jax.stages.common import stage
-
-Found = TypeVar('Found')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Order:
     return row_lib.chosen(possible, named) if named or not self.rows else []
 
 
-def plan_of(order: Order, open_source: plan.Open | None) -> list[plan.Run]:
+def plan_of(order: Order, data: 'Data | None') -> list[plan.Run]:
   """The runs of all that is wanted.
 
   Raises:
@@ -86,14 +83,14 @@ def plan_of(order: Order, open_source: plan.Open | None) -> list[plan.Run]:
     order.make,
     order.workdir,
     others=others,
-    open_source=open_source,
+    open_source=data.open if data else None,
   )
 
 
 def preview(order: Order, target: targets.Target | None) -> str:
   """The plan in words; where the data set is not here, its published size stands for it."""
   try:
-    runs, said = plan_of(order, Data().open), ''
+    runs, said = plan_of(order, Data(order.config.dataset)), ''
   except UserError:
     runs = plan_of(order, None)
     said = 'The data set is not here: products are taken for done that have these settings.\n'
@@ -104,22 +101,18 @@ def preview(order: Order, target: targets.Target | None) -> str:
 class Data:
   """The data set's splits; each is opened once, and its masks are looked at once."""
 
-  def __init__(self) -> None:
-    self.open = _once(sources.open_source)
-    self.statistics = _once(lambda *of: table_lib.class_statistics(self.open(*of)))
+  def __init__(self, config: info.DatasetConfig) -> None:
+    """Opens nothing yet."""
+    self._open = functools.cache(functools.partial(sources.open_source, config))
+    self.statistics = functools.cache(lambda split: table_lib.class_statistics(self._open(split)))
 
+  def open(self, split: str) -> info.Source:
+    """A split.
 
-def _once(make: Callable[[info.DatasetConfig, str], Found]) -> Callable[..., Found]:
-  """Remembers what was made of a data set's config, and a split."""
-  made: dict[tuple[str, str], Found] = {}
-
-  def get(config: info.DatasetConfig, split: str) -> Found:
-    key = repr(config), split
-    if key not in made:
-      made[key] = make(config, split)
-    return made[key]
-
-  return get
+    Raises:
+      UserError: it is not there, or not whole.
+    """
+    return self._open(split)
 
 
 def execute(order: Order) -> None:
@@ -129,8 +122,8 @@ def execute(order: Order) -> None:
     UserError: something is named that there is not, or a run cannot begin.
     Interrupted: a signal asked to stop; the state is saved.
   """
-  data = Data()
-  runs = plan_of(order, data.open)
+  data = Data(order.config.dataset)
+  runs = plan_of(order, data)
   runner.execute_all(
     [(run.config, run.directory) for run in runs],
     order.workdir,
@@ -152,15 +145,14 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
   entries, written = stage.stages(order.config), []
   there = [run for run in runs if run.directory.is_dir()]
   found_of = {(x.row.name, x.seed): files.read_run(x.directory, entries) for x in there}
-  read = {key: run for key, run in found_of.items() if run.scores}
+  read = {key: _with_log(run, entries) for key, run in found_of.items() if run.scores}
   configs = {run.row.name: run.config for run in runs}
-  source, facts = (functools.partial(x, order.config.dataset) for x in (data.open, data.statistics))
   for name, thing in order.wanted:
     found = [
       (row, configs[row.name], [read.get((row.name, seed)) for seed in range(order.seeds)])
       for row in order.of(thing)
     ]
-    look = table_lib.Look(order.config, found, source, facts)
+    look = table_lib.Look(order.config, found, data.open, data.statistics)
     if isinstance(thing, table_lib.Table):
       sheet = thing.fill(thing, look)
       written += sheets.write(sheet, order.workdir, name)
@@ -168,3 +160,15 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
     elif all(None not in of for _, _, of in found):
       written += figures.write(thing, look, order.workdir, name)
   return written
+
+
+def _with_log(run: files.RunFiles, entries: Sequence[stage.Stage]) -> files.RunFiles:
+  """The files of a run with the log of its generator, which another run may have trained."""
+  owner = run
+  while 'generator' not in owner.stages:
+    taken = [files.lookup(owner.config, f'inputs.{x}', '') for x in ('generator', 'priors')]
+    folder = next((Path(x).parent for x in taken if x), None)
+    if folder is None or not folder.is_dir():
+      return run
+    owner = files.read_run(folder, entries)
+  return dataclasses.replace(run, stages={'generator': owner.stages['generator'], **run.stages})

@@ -26,7 +26,8 @@ from pnoc_jax.parallel import targets
 from pnoc_jax.runs import doctor, forecast, graph, imagined, runner
 from pnoc_jax.stages.common import stage
 
-Open = Callable[[info.DatasetConfig, str], info.Source]
+Open = Callable[[str], info.Source]
+"""Opens a split of the data set."""
 
 
 class State(enum.Enum):
@@ -177,9 +178,7 @@ def _data_with_ids(config: PipelineConfig, open_source: Open | None) -> dict[str
   if open_source is None:
     return None
   known = dict.fromkeys((config.dataset.train_split, *config.priors.splits))
-  return graph.dataset_settings(
-    config.dataset, {split: open_source(config.dataset, split) for split in known}
-  )
+  return graph.dataset_settings(config.dataset, {split: open_source(split) for split in known})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,11 @@ A row keeps its name in every table, and so its directory: what one table has ru
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pnoc_jax import config_flags
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
@@ -63,6 +65,33 @@ class Row:
     elif self.saliency and labels.saliency is maps.Saliency.NONE:
       labels.saliency = maps.Saliency.NETWORK
     return config
+
+
+def maker(given: config_flags.Given) -> Make:
+  """Makes configs of a command line's config; its fields count for every row.
+
+  A config that has no word for a method differs from one method to the other in its name alone.
+
+  Args:
+    given: the config that the command line names.
+  """
+
+  @functools.cache
+  def make(words: tuple[str, ...]) -> PipelineConfig:
+    wanted = dict(word.split('=', 1) for word in words)
+    kept = [x for x in given.argument.split(',') if x and x.partition('=')[0] not in wanted]
+    try:
+      config = config_flags.load(given.path, ','.join([*kept, *words]) or None)
+    except UserError:
+      config = config_flags.load(given.path, given.argument or None)
+    config = settings.override(config, given.fields)
+    if 'method' in wanted:
+      config.generator.method = wanted['method']
+    if config.generator.model.backbone != wanted.get('backbone', config.generator.model.backbone):
+      raise UserError(f'{given.path} has no word for the network {wanted["backbone"]}')
+    return config
+
+  return make
 
 
 _SMOOTHING = 'generator.smoothing'

@@ -29,22 +29,11 @@ IOU = {'poc': (40.0, 50.0, 60.0), 'pnoc': (55.0, 56.0, 60.0), 'vanilla': (30.0, 
 
 @functools.cache
 def _source(split='train'):
-  return sources.open_source(_tiny().dataset, split)
+  return sources.open_source(_make(()).dataset, split)
 
 
-@functools.cache
-def _tiny() -> config_lib.PipelineConfig:
-  return config_flags.load(str(TINY))
-
-
-def _make(words):
-  config = copy.deepcopy(_tiny())
-  config.generator.eval_every = 1
-  for word in words:
-    name, _, value = word.partition('=')
-    assert name == 'method'
-    config.generator.method = value
-  return config
+_GIVEN = config_flags.Given(str(TINY), '', {'generator.eval_every': 1})
+_make = rows.maker(_GIVEN)
 
 
 def _order(workdir, **what):
@@ -117,6 +106,25 @@ def test_what_rows_have_alike_is_made_once(tmp_path):
   assert {'c2am', 'saliency', 'pseudo_masks'} <= {entry.name for entry in saliency.stages()}
 
 
+@pytest.mark.parametrize('config', ['configs/pnoc_folder.py', 'configs/pnoc_shapes.py', str(TINY)])
+def test_a_row_has_its_method_whether_the_config_has_a_word_for_it_or_not(config, tmp_path):
+  """The first config has one, the second refuses it, and the third does not look at words."""
+  path = str(ROOT / config)
+  make = rows.maker(config_flags.Given(path, 'method=occse' if 'folder' in path else '', {}))
+  of = {row.name: row for row in rows.ALL}
+  runs = plan.runs([of[x] for x in ('vanilla', 'poc', 'pnoc')], (0,), make, tmp_path)
+  assert [run.config.generator.method for run in runs] == ['vanilla', 'poc', 'pnoc']
+  assert not any(run.config.inputs.generator for run in runs)
+
+
+def test_a_flag_of_the_config_counts_for_every_row():
+  make = rows.maker(config_flags.Given(str(TINY), '', {'generator.epochs': 7, 'seed': 5}))
+  made = rows.MAPS[0].config(make, 1)
+  assert (made.generator.epochs, made.seed) == (7, 1)
+  with pytest.raises(UserError, match='no word for the network resnest101'):
+    rows.NETWORKS[0].config(make, 1)
+
+
 def test_a_table_reads_what_another_one_has_made(tmp_path):
   (maps_run,) = _plan(tmp_path, ('pnoc',))
   _finish(maps_run.config, maps_run.directory)
@@ -136,15 +144,11 @@ def test_products_of_other_data_are_not_reused(tmp_path):
   (run,) = _plan(tmp_path, ('pnoc',))
   _finish(run.config, run.directory)
   row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
-  open_source = sources.open_source
-  same = plan.runs([row], (0,), _make, tmp_path, others=[run.row], open_source=open_source)
+  same = plan.runs([row], (0,), _make, tmp_path, others=[run.row], open_source=_source)
   assert _shared(same[0]) == {'classifier': 'pnoc-0'}
-
-  def other(config, split):
-    config = copy.deepcopy(config)
-    config.shapes.train += 8
-    return open_source(config, split)
-
+  config = copy.deepcopy(run.config.dataset)
+  config.shapes.train += 8
+  other = functools.partial(sources.open_source, config)
   changed = plan.runs([row], (0,), _make, tmp_path, others=[run.row], open_source=other)
   assert _shared(changed[0]) == {}
 
@@ -153,7 +157,7 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   order = _order(tmp_path, tables=('1', '7'), rows=('vanilla', 'poc', 'pnoc'))
   _finish_all(order)
   runs = command.plan_of(order, None)
-  written = command.write(order, runs, command.Data())
+  written = command.write(order, runs, command.Data(order.config.dataset))
   assert {path.name for path in written} == {
     f'table{n}.{kind}' for n in (1, 7) for kind in ('md', 'csv', 'tex', 'svg')
   }
@@ -174,13 +178,26 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   assert '<svg' in (tmp_path / 'table1.svg').read_text()
 
 
+def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
+  (walk,) = _plan(tmp_path, ('pnoc_walk',))
+  _finish(walk.config, walk.directory, 50.0)
+  order = _order(tmp_path, tables=('1',), rows=('pnoc',), seeds=1)
+  (run,) = command.plan_of(order, None)
+  assert _shared(run) == {'priors': 'pnoc_walk-0'}
+  _finish(run.config, run.directory, 50.0)
+  records.write_json(run.directory / 'config.json', settings.as_dict(run.config))
+  shutil.rmtree(run.directory / 'generator')
+  command.write(order, [run], command.Data(order.config.dataset))
+  assert '| P-NOC | 44.0 | 48.0 | 50.0 | 50.0 |' in (tmp_path / 'table1.md').read_text()
+
+
 def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'))
   runs = command.plan_of(order, None)
-  assert command.write(order, runs, command.Data())  # Nothing is there yet.
+  assert command.write(order, runs, command.Data(order.config.dataset))  # Nothing is there yet.
   assert (tmp_path / 'table1.md').read_text().count('| - |') >= 2
   _finish(runs[0].config, runs[0].directory, 40.0)
-  command.write(order, runs, command.Data())
+  command.write(order, runs, command.Data(order.config.dataset))
   text = (tmp_path / 'table1.md').read_text()
   assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
 
@@ -221,7 +238,7 @@ def test_table_8_has_groups_and_correlations(tmp_path):
   result = json.loads(path.read_text())
   result['iou'] = dict(zip(result['iou'], range(10, 90, 10), strict=False))
   path.write_text(json.dumps(result))
-  command.write(order, [run], command.Data())
+  command.write(order, [run], command.Data(order.config.dataset))
   found = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
            if x['column'] == 'P-NOC'}  # fmt: skip
   size = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
@@ -343,11 +360,8 @@ def test_a_dry_run_tells_what_is_there_and_the_time(tmp_path):
 def test_a_dry_run_does_without_the_data_set(tmp_path):
   """What is there has the settings; of the rest, as many images are counted as were published."""
 
-  def make(words):
-    config = _make(words)
-    config.dataset.name, config.dataset.root, config.dataset.train_split = 'voc12', '', 'train_aug'
-    return config
-
+  voc = {'dataset.name': 'voc12', 'dataset.root': '', 'dataset.train_split': 'train_aug'}
+  make = rows.maker(_GIVEN._replace(fields=voc))
   order = command.Order(make(()), make, tmp_path, tables=('1',), rows=('vanilla',))
   (tmp_path / 'vanilla-0').mkdir()
   text = command.preview(order, targets.parse('h100:8'))
@@ -375,21 +389,12 @@ def test_what_there_is_not_is_named(tmp_path, what, message):
 @pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])
 def test_every_row_is_a_config_that_can_run(config):
   """Of each preset; names of rows, and so of directories, are unique."""
-  path = str(ROOT / 'configs' / f'{config}.py')
-
-  @functools.cache
-  def make(words):
-    try:
-      return config_flags.load(path, ','.join(words))
-    except UserError:
-      made = config_flags.load(path)
-      made.generator.method = words[0].removeprefix('method=')
-      return made
-
+  make = rows.maker(config_flags.Given(str(ROOT / 'configs' / f'{config}.py'), '', {}))
   fitting = rows.fitting(rows.ALL, make(('method=pnoc',)))
   assert len({row.name for row in fitting}) == len(fitting)
   for row in fitting:
     made = row.config(make, 1)
+    assert f'method={made.generator.method}' in row.words
     config_lib.validate(made)
     assert {'evaluation', *row.of} <= graph.needed(made)
     assert 'report' not in graph.needed(made)
