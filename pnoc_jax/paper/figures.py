@@ -79,12 +79,13 @@ def montage(
   )
   figure.suptitle(title, fontsize=9)
   grid = figure.subplots(len(shown), width, squeeze=False)
-  for axes, strip in zip(grid, shown, strict=True):
+  for number, (axes, strip) in enumerate(zip(grid, shown, strict=True)):
     for place in axes:
       place.set_axis_off()
     for place, picture in zip(axes, strip, strict=False):
       place.imshow(picture.array, interpolation='nearest')
-      place.set_title(picture.caption, fontsize=7)
+      if number == 0:
+        place.set_title(picture.caption, fontsize=7)
   return figure
 
 
