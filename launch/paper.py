@@ -59,7 +59,8 @@ def main(argv: list[str]) -> None:
       seeds=_SEEDS.value,
     )
     if _DRY_RUN.value:
-      print(command.preview(order, target))
+      for line in command.preview(order, target):
+        print(line, flush=True)
       return
     hosts.initialize(hosts.Distributed(_DISTRIBUTED.value))
     command.execute(order)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pnoc_jax.config import PipelineConfig
@@ -87,15 +87,23 @@ def plan_of(order: Order, data: 'Data | None') -> list[plan.Run]:
   )
 
 
-def preview(order: Order, target: targets.Target | None) -> str:
-  """The plan in words; where the data set is not here, its published size stands for it."""
+def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
+  """The plan in words, line by line; where the data set is not here, its published size is taken.
+
+  Args:
+    order: what is wanted.
+    target: devices that times are estimated for; None for none.
+
+  Raises:
+    UserError: something is named that there is not.
+  """
   try:
-    runs, said = plan_of(order, Data(order.config.dataset)), ''
+    runs = plan_of(order, Data(order.config.dataset))
   except UserError:
     runs = plan_of(order, None)
-    said = 'The data set is not here: products are taken for done that have these settings.\n'
+    yield 'The data set is not here: products are taken for done that have these settings.'
   rows = forecast.read(forecast.path(order.config, target)) if target else {}
-  return said + plan.text(runs, target, rows)
+  yield from plan.told(runs, target, rows)
 
 
 class Data:

@@ -273,15 +273,22 @@ def _forecast(
   return forecast.forecast(entry, run.config, calls, target, dict(rows)).seconds
 
 
-def text(found: Sequence[Run], target: targets.Target | None, rows: Mapping[str, Any]) -> str:
-  """The plan for people: each run with its stages, and what is to do in all; see `lines`."""
-  parts, last = [], None
-  counts = dict.fromkeys(State, 0)
+def told(
+  found: Sequence[Run], target: targets.Target | None, rows: Mapping[str, Any]
+) -> Iterator[str]:
+  """The plan for people, line by line: each run with its stages, and what is to do in all.
+
+  Args:
+    found: the runs.
+    target: as of `lines`.
+    rows: as of `lines`.
+  """
+  last, counts = None, dict.fromkeys(State, 0)
   totals: dict[str, float] = {}
   unknown: set[str] = set()
   for line in lines(found, target, rows):
     if line.run is not last:
-      parts.append(f'{line.run.directory}: {line.run.row.title}, seed {line.run.seed}')
+      yield f'{line.run.directory}: {line.run.row.title}, seed {line.run.seed}'
       last = line.run
     counts[line.state] += 1
     about = ''
@@ -294,12 +301,11 @@ def text(found: Sequence[Run], target: targets.Target | None, rows: Mapping[str,
         unknown.add(line.name)
       else:
         totals[line.origin] = totals.get(line.origin, 0.0) + line.seconds
-    parts.append(f'  {line.name:<15} {line.state.value:<8} {about}'.rstrip())
-  parts.append(', '.join(f'{count} {state.value}' for state, count in counts.items() if count))
-  times = ' and '.join(f'{doctor.duration(x)} {origin}' for origin, x in totals.items())
-  if times:
-    parts.append(f'to do: {times}')
+    yield f'  {line.name:<15} {line.state.value:<8} {about}'.rstrip()
+  yield ', '.join(f'{count} {state.value}' for state, count in counts.items() if count)
+  if totals:
+    times = ' and '.join(f'{doctor.duration(x)} {origin}' for origin, x in totals.items())
+    yield f'to do: {times}'
   if unknown:
     hint = '' if target else '; --target=h100:8 estimates what runs on such devices'
-    parts.append(f'no time is known of {", ".join(sorted(unknown))}{hint}')
-  return '\n'.join(parts)
+    yield f'no time is known of {", ".join(sorted(unknown))}{hint}'

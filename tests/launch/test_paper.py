@@ -348,7 +348,7 @@ def test_a_dry_run_tells_what_is_there_and_the_time(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=2)
   runs = command.plan_of(order, None)
   _finish(runs[0].config, runs[0].directory)
-  text = command.preview(order, None)
+  text = '\n'.join(command.preview(order, None))
   assert f'{tmp_path}/poc-0: P-OC, seed 0\n  classifier      done     60 s measured' in text
   assert f'classifier      shared   {tmp_path}/poc-0/classifier' in text
   assert '4 done, 10 to do, 2 shared' in text
@@ -364,7 +364,7 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
   make = rows.maker(_GIVEN._replace(fields=voc))
   order = command.Order(make(()), make, tmp_path, tables=('1',), rows=('vanilla',))
   (tmp_path / 'vanilla-0').mkdir()
-  text = command.preview(order, targets.parse('h100:8'))
+  text = '\n'.join(command.preview(order, targets.parse('h100:8')))
   assert text.startswith('The data set is not here') and '3 to do' in text
   assert 'generator       to do' in text and 'at best on h100:8' in text
   assert 'no time is known of evaluation\n' in f'{text}\n'
@@ -383,7 +383,7 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
 )
 def test_what_there_is_not_is_named(tmp_path, what, message):
   with pytest.raises(UserError, match=message):
-    command.preview(_order(tmp_path, **what), None)
+    list(command.preview(_order(tmp_path, **what), None))
 
 
 @pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])
