@@ -56,7 +56,6 @@ from pnoc_jax.parallel import targets
 
 if TYPE_CHECKING:
   from pnoc_jax.config import PipelineConfig
-  from pnoc_jax.data import info
   from pnoc_jax.parallel.compile import Call
   from pnoc_jax.stages.common.stage import Stage
 
@@ -72,12 +71,6 @@ flags.declare_key_flag('config')
 
 HOST = 'runs on the host'
 _GIB = 2**30
-# Classes of a data set, and (height, width) in px that most of its images have.
-_TYPICAL = {
-  'voc12': (20, (375, 500)),
-  'coco14': (80, (480, 640)),
-  'cityscapes': (19, (1024, 2048)),
-}
 _COLUMNS = (
   ('stage/program', 26),
   ('GiB', 7),
@@ -105,44 +98,6 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 8 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Imagined:
-  """A split that is not here: as many images as published, all of one size, with 1 to 3 classes."""
-
-  info: 'info.DatasetInfo'
-  split: str
-  count: int
-  shape: tuple[int, int]
-  has_masks: bool = True
-
-  def __len__(self) -> int:
-    return self.count
-
-  @property
-  def ids(self) -> tuple[str, ...]:
-    """Numbers."""
-    return tuple(map(str, range(self.count)))
-
-  @property
-  def labels(self) -> Any:
-    """f32[N, K]: one class an image, a second in every third, a third in every ninth."""
-    import numpy as np
-
-    found, classes = (
-      np.zeros((self.count, self.info.num_classes), np.float32),
-      self.info.num_classes,
-    )
-    for further, every in enumerate((1, 3, 9)):
-      rows = np.arange(0, self.count, every)
-      found[rows, (rows + further) % classes] = 1
-    return found
-
-  def size(self, index: int) -> tuple[int, int]:
-    """(H, W)."""
-    del index
-    return self.shape
 
 
 def main(argv: list[str]) -> None:
@@ -323,11 +278,11 @@ def programs(
   """Yields the stages' programs on some devices, in the order of the run."""
   from pnoc_jax.engine.runtime import Runtime
   from pnoc_jax.parallel import mesh as meshes
-  from pnoc_jax.runs import graph, runner
+  from pnoc_jax.runs import graph, imagined, runner
   from pnoc_jax.stages.common import stage
 
   mesh, nowhere = meshes.make_mesh(found), Path('nowhere')
-  runtime = _Runtime(Runtime(nowhere, mesh, mesh, config.runtime))
+  runtime = imagined.of(Runtime(nowhere, mesh, mesh, config.runtime))
   chosen = {name.strip() for name in only.split(',') if name.strip()} or graph.needed(config)
   inputs = {name: nowhere / name for name in graph.names(config)}
   if unknown := chosen - set(inputs):
@@ -338,33 +293,6 @@ def programs(
       context = runner.context(item, config, inputs, runtime)
       for call in entry.programs(context):
         yield entry, call
-
-
-class _Runtime:
-  """A run's runtime whose splits are imagined where the data set is not here."""
-
-  def __init__(self, runtime: Any):
-    self._runtime = runtime
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._runtime, name)
-
-  def source(self, config: Any, split: str, *, without: frozenset[str] = frozenset()) -> Any:
-    """As of `Runtime.source`."""
-    from pnoc_jax.data import info, sources
-
-    row = sources.row(config.name)
-    if config.root or not row.needs_root:
-      return self._runtime.source(config, split, without=without)
-    if config.name not in _TYPICAL or split not in row.images:
-      raise UserError(
-        f'the size of {split} of {config.name} is not known: say with --config.dataset.root where '
-        'it is'
-      )
-    count, shape = _TYPICAL[config.name]
-    names, palette = tuple(map(str, range(count))), info.color_map(count + 1)
-    described = info.DatasetInfo(config.name, names, 'background', palette)
-    return Imagined(described, split, row.images[split], shape)
 
 
 def look(

@@ -10,12 +10,14 @@ from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.stages.common import maps
+from pnoc_jax.updates import pnoc
 
 WORDS = {
   **_recipes.RECIPES,
   'backbone=': 'a name in nn/backbones.py, of all networks but PoolNet',
   'smoke': 'small networks and images, an epoch each: shows on a CPU that everything works',
 }
+METHOD = {'method=': 'how the generator is trained, such as poc; pnoc without the word'}
 TO_PRIORS = ('priors',)
 TO_PREDICTIONS = config_lib.SCORED
 WITHOUT_WALK = ('priors', 'pseudo_masks', 'predictions')
@@ -28,7 +30,6 @@ def preset(
   *,
   method: str,
   scored: tuple[str, ...],
-  change: Callable[[_recipes.Numbers, str], _recipes.Numbers] = lambda numbers, recipe: numbers,
 ) -> Callable[[str | None], PipelineConfig]:
   """Makes the `get_config` of a data set and a method.
 
@@ -37,27 +38,31 @@ def preset(
     data: the data set.
     method: how the generator is trained.
     scored: stages whose products are scored, and so the last ones of the run.
-    change: (numbers, recipe) -> the numbers of this method.
 
   Returns:
-    A function from the words after the config's colon, `WORDS`, to the config. It raises UserError
-    if a word is unknown, or if two recipes are named.
+    A function from the words after the config's colon, `WORDS`, to the config; a config of P-NOC
+    knows `METHOD`, too. It raises UserError if a word is unknown, or if two recipes are named.
   """
 
   def get_config(argument: str | None = None) -> PipelineConfig:
-    words = _base.parse(argument, WORDS)
+    words = _base.parse(argument, {**WORDS, **METHOD} if method == 'pnoc' else WORDS)
+    chosen = words.get('method', method)
+    if chosen not in pnoc.METHODS:
+      raise UserError(f'there is no method {chosen}; known: {", ".join(pnoc.METHODS)}')
     named = [word for word in _recipes.RECIPES if word in words]
     if len(named) > 1:
       raise UserError(f'the config takes one recipe, not {" and ".join(named)}')
     recipe = named[0] if named else 'text'
-    numbers = change(data.numbers[recipe], recipe)
+    numbers = data.numbers[recipe]
+    if chosen in data.methods:
+      numbers = data.methods[chosen](numbers, recipe)
     if 'backbone' in words:
       numbers = dataclasses.replace(numbers, backbone=words['backbone'])
     if numbers.whole_batch_if_smaller and numbers.backbone != 'resnest269':
       numbers = dataclasses.replace(numbers, batch=32, accumulate=1)
     config = _base.base_config('_'.join([name, *(words[x] or x for x in words)]))
     _set_dataset(config, data, scored)
-    _set_cam_networks(config, numbers, method)
+    _set_cam_networks(config, numbers, chosen)
     _set_refinement(config, numbers)
     _set_segmentation(config, numbers)
     _set_backbones(config, numbers)

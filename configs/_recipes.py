@@ -6,6 +6,7 @@ December 2023, `:head` the latest code. docs/recipes.md sets them side by side, 
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pnoc_jax.data.augment import transforms
@@ -115,6 +116,7 @@ class Data:
     numbers: by recipe.
     resize_to: side of the square that images are squeezed to before inference, 0 for none.
     measured: split that networks are measured on while they train; empty for the training split.
+    methods: (numbers, recipe) -> the numbers of a method, where they are not those of P-NOC.
   """
 
   name: str
@@ -125,6 +127,7 @@ class Data:
   scored: tuple[str, ...] = ()
   resize_to: int = 0
   measured: str = ''
+  methods: Mapping[str, Callable[[Numbers, str], Numbers]] = dataclasses.field(default_factory=dict)
 
 
 def _voc() -> dict[str, Numbers]:
@@ -172,6 +175,26 @@ def _voc() -> dict[str, Numbers]:
     deeplab_augment=_Augment.COLORJITTER,
   )
   return {'text': text, 'paper': paper, 'journal': journal, 'head': head}
+
+
+def _voc_poc(numbers: Numbers, recipe: str) -> Numbers:
+  if recipe != 'paper':
+    return numbers
+  # Its runner of P-OC set no accumulation, and refined with other numbers than that of P-NOC.
+  return dataclasses.replace(
+    numbers, accumulate=1, c2am_threshold=0.4, foreground=0.4, label_confidence=0.9
+  )
+
+
+def _voc_puzzle(numbers: Numbers, recipe: str) -> Numbers:
+  # Labels are smoothed from P-OC on; in the latest code everywhere.
+  return numbers if recipe == 'head' else dataclasses.replace(numbers, smoothing=0.0)
+
+
+def _voc_occse(numbers: Numbers, recipe: str) -> Numbers:
+  # Labels are smoothed from P-OC on; P-OC's runner behind the tables set no accumulation.
+  changes = {'text': {'smoothing': 0.0}, 'paper': {'smoothing': 0.0, 'accumulate': 1}}
+  return dataclasses.replace(numbers, **changes.get(recipe, {}))
 
 
 def _coco() -> dict[str, Numbers]:
@@ -234,6 +257,7 @@ VOC = Data(
   _voc(),
   scored=('train', 'val'),
   measured='train',
+  methods={'poc': _voc_poc, 'puzzle': _voc_puzzle, 'occse': _voc_occse},
 )
 COCO = Data('coco14', 'train2014', ('train2014', 'val2014'), ('val2014',), _coco())
 DEEPGLOBE = Data(

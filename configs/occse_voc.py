@@ -10,17 +10,6 @@ original's network is `backbone=resnet38d`. Data, weights, words (`:paper`, `:jo
 Obtained: nothing yet, it was not run; and nothing is published of this recipe.
 """
 
-import dataclasses
-
 from configs import _presets, _recipes
 
-
-def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
-  # Labels are smoothed from P-OC on; P-OC's runner behind the tables set no accumulation.
-  changes = {'text': {'smoothing': 0.0}, 'paper': {'smoothing': 0.0, 'accumulate': 1}}
-  return dataclasses.replace(numbers, **changes.get(recipe, {}))
-
-
-get_config = _presets.preset(
-  'occse_voc', _recipes.VOC, method='occse', scored=_presets.TO_PRIORS, change=_change
-)
+get_config = _presets.preset('occse_voc', _recipes.VOC, method='occse', scored=_presets.TO_PRIORS)

@@ -12,20 +12,6 @@ Obtained: nothing yet, it was not run. Published with `:journal`: priors 61.9 mI
 without label smoothing), DeepLabV3+ 71.4 on val.
 """
 
-import dataclasses
-
 from configs import _presets, _recipes
 
-
-def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
-  if recipe != 'paper':
-    return numbers
-  # Its runner of P-OC set no accumulation, and refined with other numbers than that of P-NOC.
-  return dataclasses.replace(
-    numbers, accumulate=1, c2am_threshold=0.4, foreground=0.4, label_confidence=0.9
-  )
-
-
-get_config = _presets.preset(
-  'poc_voc', _recipes.VOC, method='poc', scored=_presets.TO_PREDICTIONS, change=_change
-)
+get_config = _presets.preset('poc_voc', _recipes.VOC, method='poc', scored=_presets.TO_PREDICTIONS)

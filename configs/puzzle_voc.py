@@ -10,16 +10,6 @@ Obtained: nothing yet, it was not run. Published: priors 60.9 mIoU on train (62.
 that scored best on the training masks).
 """
 
-import dataclasses
-
 from configs import _presets, _recipes
 
-
-def _change(numbers: _recipes.Numbers, recipe: str) -> _recipes.Numbers:
-  # Labels are smoothed from P-OC on; in the latest code everywhere.
-  return numbers if recipe == 'head' else dataclasses.replace(numbers, smoothing=0.0)
-
-
-get_config = _presets.preset(
-  'puzzle_voc', _recipes.VOC, method='puzzle', scored=_presets.TO_PRIORS, change=_change
-)
+get_config = _presets.preset('puzzle_voc', _recipes.VOC, method='puzzle', scored=_presets.TO_PRIORS)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 from pnoc_jax.data import info, sources
 from pnoc_jax.engine.runtime import RuntimeConfig
@@ -22,21 +21,6 @@ from pnoc_jax.stages import saliency as saliency_stage
 from pnoc_jax.stages import saliency_priors as saliency_priors_stage
 from pnoc_jax.stages import segmentation as segmentation_stage
 from pnoc_jax.stages.common import stage
-
-
-@dataclasses.dataclass(slots=True)
-class Variant:
-  """One run of a sweep.
-
-  Attributes:
-    group: what the table calls it; runs of one group differ in their seed alone.
-    name: its directory below the sweep's.
-    overrides: dotted config fields and their values; `{workdir}` stands for the sweep's directory.
-  """
-
-  group: str
-  name: str
-  overrides: dict[str, Any]
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,7 +53,6 @@ class PipelineConfig:
     inputs: products of other runs to use; its fields are those of the stages.
     dataset: the images.
     runtime: devices, logging and saving.
-    sweep: if not empty, the run is these runs and a table of their results.
   """
 
   name: str = 'pnoc'
@@ -98,7 +81,6 @@ class PipelineConfig:
   predictions: predictions_stage.PredictionsConfig = stage.field(predictions_stage.STAGE)
   evaluation: evaluation_stage.EvaluationConfig = stage.field(evaluation_stage.STAGE)
   report: report_stage.ReportConfig = stage.field(report_stage.STAGE)
-  sweep: tuple[Variant, ...] = ()
 
   def __post_init__(self):
     if type(self.inputs) is InputsConfig:

@@ -24,6 +24,33 @@ def define_config(name: str, default: str | None = None) -> flags.FlagHolder:
   )
 
 
+class Given(typing.NamedTuple):
+  """A config on a command line.
+
+  Attributes:
+    path: its file.
+    argument: what follows the colon.
+    fields: {dotted field: value} of the flags that change it.
+  """
+
+  path: str
+  argument: str
+  fields: dict[str, typing.Any]
+
+
+def given(name: str) -> Given:
+  """The config that the flag `--name` was given, in its parts; the flags must be parsed."""
+  flag = flags.FLAGS[name]
+  path, _, argument = config_flags.get_config_filename(flag).partition(':')
+  fields = {}
+  for field in config_flags.get_override_values(flag):
+    value = flag.value
+    for part in field.split('.'):
+      value = getattr(value, part)
+    fields[field] = value
+  return Given(path, argument, fields)
+
+
 def make_parser(
   name: str, listing: 'Callable[[PipelineConfig, str], str] | None' = None
 ) -> Callable[[list[str]], list[str]]:

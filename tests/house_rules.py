@@ -21,7 +21,7 @@ FLOORS = {
   **dict.fromkeys(('states', 'updates', 'predict'), 3),
   **dict.fromkeys(('parallel', 'data', 'io'), 4),
   'engine': 5,
-  **dict.fromkeys(('stages', 'report', 'config', 'config_flags', 'runs'), 6),
+  **dict.fromkeys(('stages', 'report', 'config', 'config_flags', 'runs', 'paper'), 6),
   **dict.fromkeys(('launch', 'configs', 'benchmarks', 'tools'), 7),
 }
 # (room or file, room): the first stands on the second.
@@ -39,6 +39,12 @@ SAME_FLOOR = {
   ('runs', 'stages'),
   ('runs', 'report'),
   ('runs', 'config'),
+  # Several runs of one config, and what is written about them.
+  ('paper', 'runs'),
+  ('paper', 'stages'),
+  ('paper', 'report'),
+  ('paper', 'config'),
+  ('paper', 'config_flags'),
 }
 # A room within a room, and all that it may know of the outer one.
 INNER = {'stages.common': {'stages.common'}}
@@ -58,7 +64,7 @@ HOMES = {
   'orbax': {'io.checkpoints'},
   'grain': {'data'},
   'safetensors': {'io.weights', 'tools'},
-  'matplotlib': {'report', 'benchmarks', 'data.layouts.sheet'},
+  'matplotlib': {'report', 'paper', 'benchmarks', 'data.layouts.sheet'},
   'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
   'torch': {'tools', 'benchmarks.torch_*', 'io.foreign'},

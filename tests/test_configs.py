@@ -29,7 +29,6 @@ from pnoc_jax import config as config_lib  # noqa: E402
 from pnoc_jax import config_flags  # noqa: E402
 from pnoc_jax.engine import settings  # noqa: E402
 from pnoc_jax.errors import UserError  # noqa: E402
-from pnoc_jax.runs import sweep  # noqa: E402
 
 GOLDEN = ROOT / 'tests' / 'golden'
 EXAMPLES = {'backbone=': 'resnest101', 'method=': 'pnoc'}
@@ -81,7 +80,7 @@ def _golden_lines(path: pathlib.Path, argument: str | None) -> list[str]:
 
 
 def _with(fields: dict) -> config_lib.PipelineConfig:
-  return sweep.override(config_lib.PipelineConfig(), fields, pathlib.Path('runs/x'))
+  return settings.override(config_lib.PipelineConfig(), fields)
 
 
 VARIANTS = _variants()
@@ -106,16 +105,6 @@ def test_the_config_is_valid_and_as_its_golden_text(path, argument):
   assert isinstance(config, config_lib.PipelineConfig)
   config_lib.validate(config)
   _assert_golden(_name(path, argument), _golden_lines(path, argument))
-
-
-@pytest.mark.parametrize(('path', 'argument'), VARIANTS, ids=IDS)
-def test_every_run_of_a_sweep_is_valid(path, argument):
-  config = config_flags.load(str(path), argument)
-  names = [variant.name for variant in config.sweep]
-  assert len(set(names)) == len(names)
-  for variant in config.sweep:
-    fields = {**variant.overrides, 'sweep': ()}
-    config_lib.validate(sweep.override(config, fields, pathlib.Path('runs/x')))
 
 
 @pytest.mark.parametrize('path', sorted({path for path, _ in VARIANTS}), ids=lambda path: path.stem)

@@ -1,16 +1,20 @@
 """Settings that several stages share: the network, its optimiser, its training."""
 
+import copy
 import dataclasses
 import enum
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pnoc_jax.data.augment import mixing, transforms
 from pnoc_jax.data.streams import sampling
-from pnoc_jax.errors import did_you_mean
+from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.nn import backbones, layers
 from pnoc_jax.optim import optimizer
+
+Config = TypeVar('Config')
 
 
 class Precision(enum.Enum):
@@ -292,3 +296,21 @@ def lookup(config: Any, field: str) -> Any:
   for name in field.split('.'):
     config = getattr(config, name)
   return config
+
+
+def override(config: Config, fields: Mapping[str, Any]) -> Config:
+  """Returns a copy of a config with dotted fields replaced.
+
+  Raises:
+    UserError: there is no such field.
+  """
+  result = copy.deepcopy(config)
+  for field, value in fields.items():
+    parents, _, name = field.rpartition('.')
+    try:
+      holder = lookup(result, parents) if parents else result
+      getattr(holder, name)
+    except AttributeError as error:
+      raise UserError(f'{field} is no field of the config') from error
+    setattr(holder, name, value)
+  return result

@@ -1,1 +1,1 @@
-"""Whole runs: the order of stages, running them, sweeps, checks before, and use of the result."""
+"""Whole runs: the order of stages, running them, checks before, and use of the result."""

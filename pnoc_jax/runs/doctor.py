@@ -23,7 +23,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel import targets
-from pnoc_jax.runs import estimates, forecast, graph, lock, runner, sweep
+from pnoc_jax.runs import estimates, forecast, graph, lock, runner
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
@@ -53,7 +53,7 @@ def examine(
   """Looks at everything that a run of `config` in `workdir` would need.
 
   Args:
-    config: the run's; of a sweep, its first run is looked at.
+    config: the run's.
     workdir: its directory; may not exist.
     progress: shows how far the look at a split is.
     target: devices to ask about; those that are here by default.
@@ -67,11 +67,6 @@ def examine(
   report = Report()
   with report.catch('config'):
     config_lib.validate(config)
-  if config.sweep:
-    first = config.sweep[0]
-    report.add(FACT, 'config', f'a sweep of {len(config.sweep)} runs; looked at: {first.name}')
-    config = sweep.override(config, {**first.overrides, 'sweep': ()}, workdir)
-    workdir = workdir / first.name
   runtime = _installation(config, workdir, report)
   looked = _data(config, workdir, runtime, report, progress)
   plan = _plan(config, workdir, runtime, looked, report)

@@ -1,9 +1,9 @@
-"""Runs a config: checks, plan, stages; and sweeps of several runs."""
+"""Runs a config, or several one after another: checks, plan, stages."""
 
 import itertools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from pnoc_jax.parallel import company, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import changes, crews, estimates, graph, lock, sweep, written
+from pnoc_jax.runs import changes, crews, estimates, graph, lock, written
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -36,25 +36,51 @@ def execute(config: PipelineConfig, workdir: Path) -> None:
     UserError: the config, the data or the directory is not fit to run; nothing was changed.
     Interrupted: a signal asked to stop; the state is saved.
   """
+  execute_all([(config, workdir)], workdir)
+
+
+def execute_all(
+  runs: Sequence[tuple[PipelineConfig, Path]],
+  workdir: Path,
+  *,
+  after: Callable[[], object] = lambda: None,
+) -> None:
+  """Runs several configs one after another, as `execute` does each.
+
+  Args:
+    runs: the config and the directory of each; a run may read what an earlier one makes.
+    workdir: the directory in which no other such call works meanwhile.
+    after: called by one process when a run is done.
+
+  Raises:
+    UserError: as of `execute`; runs that are done stay.
+    Interrupted: as of `execute`.
+  """
   # Outermost, so that whatever happens to one process is told to all.
   with company.Company(crews.end) as others, loop.stop_on_signals() as asked:
     crew = crews.Crew(others, others.should_stop(asked))
-    validate(config)
-    others.compare({**crews.flat(config), **crews.versions()})
+    for config, _ in runs:
+      validate(config)
+      others.compare({**crews.flat(config), **crews.versions()})
     _check_outputs(workdir)
-    _setup_cache(config)
+    _setup_cache(runs[0][0])
     with crews.held(workdir, crew):
-      if config.sweep:
-        sweep.execute(config, workdir, lambda run, path: _run_variant(run, path, crew))
-      else:
-        _run(config, workdir, crew)
+      for number, (config, path) in enumerate(runs, 1):
+        if len(runs) > 1 and hosts.is_main():
+          print(f'\n=== {config.name} ({number} of {len(runs)}) ===')
+        if path == workdir:
+          _run(config, path, crew)
+        else:
+          _run_below(config, path, crew)
+        if hosts.is_main():
+          after()
       if hosts.is_main():
-        for path in (workdir, *(workdir / variant.name for variant in config.sweep)):
+        for _, path in runs:
           graph.close_rerun(path)
 
 
-def _run_variant(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
-  """A run of a sweep, which somebody may have started alone as well."""
+def _run_below(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
+  """One of several runs, which somebody may have started alone as well."""
   workdir.mkdir(parents=True, exist_ok=True)
   with crews.held(workdir, crew):
     _run(config, workdir, crew)

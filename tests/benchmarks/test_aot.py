@@ -10,7 +10,7 @@ from benchmarks import aot, hlo
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.parallel import targets
-from pnoc_jax.runs import forecast
+from pnoc_jax.runs import forecast, imagined
 from tests.configs import tiny
 
 CPU, TPU = targets.parse('cpu:8'), targets.parse('v5e:2x2')
@@ -113,7 +113,7 @@ def test_an_estimate_writes_nothing(capsys):
 
 def test_what_is_not_here_is_imagined():
   dataset = info.DatasetInfo('x', tuple('abcde'), 'b', info.color_map(6))
-  source = aot.Imagined(dataset, 'train', 90, (375, 500))
+  source = imagined.Imagined(dataset, 'train', 90, (375, 500))
   assert len(source) == len(source.ids) == 90 and source.size(3) == (375, 500)
   assert (source.labels.sum(1).min(), source.labels.sum(1).max()) == (1, 3)
 

@@ -17,13 +17,13 @@ from pnoc_jax.runs import crews, lock, runner, trained
 from pnoc_jax.stages.common import scores
 
 
-def test_a_variant_of_a_sweep_that_somebody_runs_alone_is_left_to_them(tmp_path):
+def test_one_of_several_runs_that_somebody_runs_alone_is_left_to_them(tmp_path):
   crew = crews.Crew(company.Company(crews.end), lambda: False)
   with (
     lock.hold(tmp_path),
     pytest.raises(UserError, match=r'another run is at work in .*process \d+ on'),
   ):
-    runner._run_variant(config_lib.PipelineConfig(), tmp_path, crew)
+    runner._run_below(config_lib.PipelineConfig(), tmp_path, crew)
 
 
 def test_what_processes_compare_are_the_fields_that_they_share():

@@ -1,12 +1,10 @@
 """Values that would stop a run halfway are named before it begins."""
 
-import pathlib
-
 import pytest
 
 from pnoc_jax import config as config_lib
+from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
-from pnoc_jax.runs import sweep
 
 
 @pytest.mark.parametrize(
@@ -28,6 +26,6 @@ from pnoc_jax.runs import sweep
   ],
 )
 def test_a_value_that_cannot_run_is_named(field, value, message):
-  config = sweep.override(config_lib.PipelineConfig(), {field: value}, pathlib.Path())
+  config = settings.override(config_lib.PipelineConfig(), {field: value})
   with pytest.raises(UserError, match=rf'(?s){field} .*{message}'):
     config_lib.validate(config)

@@ -1,0 +1,243 @@
+"""The paper's figures: pictures of maps, hints and labels side by side, and curves."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.figure
+import numpy as np
+
+from pnoc_jax.io import atomic
+from pnoc_jax.paper import rows as row_lib
+from pnoc_jax.report import curves, examples, files, pictures, refinement, tables
+
+if TYPE_CHECKING:
+  from pnoc_jax.paper import tables as table_lib
+
+Panels = Callable[[Sequence[tuple[str, files.RunFiles]], examples.Example], Iterator]
+"""(title and files of each row's first run, an image) -> the pictures after image and mask."""
+_INCH, _DPI = 1.5, 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """A figure of the paper.
+
+  Attributes:
+    title: what it shows.
+    rows: that it can have; of each the first seed is drawn.
+    draw: makes the drawing of what is there; None where that is nothing.
+  """
+
+  title: str
+  rows: tuple[row_lib.Row, ...]
+  draw: 'Callable[[Figure, table_lib.Look], matplotlib.figure.Figure | None]'
+
+
+def _firsts(look: 'table_lib.Look') -> list[tuple[str, files.RunFiles]]:
+  """The first run of each row that has one."""
+  found = [(row.title, next((x for x in runs if x), None)) for row, _, runs in look.found]
+  return [(title, run) for title, run in found if run is not None]
+
+
+def montage(
+  look: 'table_lib.Look', title: str, split: str, count: int, panels: Panels
+) -> matplotlib.figure.Figure | None:
+  """Images below each other; of each the image, its mask and what `panels` makes of it.
+
+  The images are a third each of the best, of those around the median and of the worst by the IoU of
+  the rows' priors, where there are priors and masks; never picked by hand.
+
+  Args:
+    look: the rows with their runs.
+    title: of the drawing.
+    split: whose images are shown.
+    count: how many.
+    panels: makes the pictures.
+  """
+  firsts = _firsts(look)
+  if not firsts:
+    return None
+  seen = examples.Look(firsts, lambda _, name: look.source(name), count)
+  source = look.source(split)
+  ranked = seen.ranked(split) or [(x, float('nan')) for x in source.ids]
+  shown = []
+  for _, image_id, _ in examples.choose(ranked, count):
+    example = examples.Example(firsts[0][1], split, source, source.ids.index(image_id))
+    found, target = list(panels(firsts, example)), example.target()
+    if not found:
+      continue
+    if target is not None:
+      found.insert(0, example.coloured(target, 'mask', ''))
+    shown.append([examples.Picture('image', '', example.image), *found])
+  if not shown:
+    return None
+  width = max(map(len, shown))
+  figure = matplotlib.figure.Figure(
+    figsize=(_INCH * width, _INCH * len(shown) + 0.5), layout='constrained'
+  )
+  figure.suptitle(title, fontsize=9)
+  grid = figure.subplots(len(shown), width, squeeze=False)
+  for number, (axes, strip) in enumerate(zip(grid, shown, strict=True)):
+    for place in axes:
+      place.set_axis_off()
+    for place, picture in zip(axes, strip, strict=False):
+      place.imshow(picture.array, interpolation='nearest')
+      if number == 0:
+        place.set_title(picture.caption, fontsize=7)
+  return figure
+
+
+def _maps(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
+  """The largest map of each row."""
+  for title, run in runs:
+    prior = dataclasses.replace(example, run=run).prior()
+    if prior is not None:
+      yield example.overlaid(prior.high, title, '')
+
+
+def _hints(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
+  """Of each row the hints, C2AM's mask and the saliency network's map."""
+  for title, run in runs:
+    ours = dataclasses.replace(example, run=run)
+    prior = ours.prior()
+    if prior is None:
+      continue
+    foreground = files.lookup(run.config, 'c2am.threshold', 0.4)
+    laid = refinement.hint_overlay(ours.image, prior.high.max(axis=0), foreground=foreground)
+    yield examples.Picture(f'hints: {title}', '', laid)
+    for stage, caption in (('saliency_priors', 'C2AM mask'), ('saliency', 'PoolNet')):
+      found = ours.png(stage)
+      if found is not None:
+        yield examples.Picture(caption, '', np.repeat(found[..., None], 3, axis=2))
+
+
+def _affinity(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
+  """Of each row the affinity labels; before them, once, the priors alone at two thresholds."""
+  for number, (title, run) in enumerate(runs):
+    ours = dataclasses.replace(example, run=run)
+    high = files.lookup(run.config, 'affinity_labels.foreground', 0.4)
+    low = files.lookup(run.config, 'affinity_labels.background', 0.1)
+    prior, found = ours.prior(), ours.png('affinity_labels')
+    if number == 0 and prior is not None:
+      yield ours.coloured(refinement.uncertain_labels(prior, high, low), 'priors alone', '')
+    if found is not None:
+      yield ours.coloured(found, title, '')
+
+
+def _overlays(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
+  """Of each row its predictions over the image."""
+  for title, run in runs:
+    found = dataclasses.replace(example, run=run).png('predictions')
+    if found is not None:
+      laid = pictures.blend(example.image, found, example.source.info.palette)
+      yield examples.Picture(title, '', laid)
+
+
+def _curves(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
+  """Left the effective rate of the noc over the training, right mIoU by threshold."""
+  results = {
+    row.title: [result for run in runs if run and (result := run.score('priors', look.train))]
+    for row, _, runs in look.found
+  }
+  results = {title: found for title, found in results.items() if found}
+  if not results:
+    return None
+  drawing = matplotlib.figure.Figure(figsize=(9, 3.4), layout='constrained')
+  drawing.suptitle(figure.title, fontsize=9)
+  left, right = drawing.subplots(1, 2)
+  for row, config, runs in look.found:
+    run = next((x for x in runs if x and 'generator' in x.stages), None)
+    if run is not None and row.words == ('method=pnoc',):
+      x, y = noc_rate(run.stages['generator'], config.generator.optim.rule.value)
+      left.plot(x, y, label=row.title)
+  left.set(xlabel='epoch', ylabel='lambda_noc(t) lr(t)', title='(a) effective rate of the noc')
+  for (title, found), colour in zip(results.items(), curves.COLOURS * 2, strict=False):
+    x = np.array(found[0]['thresholds'])
+    lines = np.array([result['mious'] for result in found])
+    mean = lines.mean(axis=0)
+    right.plot(x, mean, color=colour, label=f'{title} {tables.number(float(mean.max()))}')
+    if len(lines) > 1:
+      spread = lines.std(axis=0, ddof=1)
+      right.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15)
+  right.set(xlabel='threshold', ylabel='mIoU, %', title=f'(b) maps of {look.train}, mean of seeds')
+  right.legend(fontsize=7, frameon=False)
+  for axes in (left, right):
+    axes.grid(alpha=0.2)
+  return drawing
+
+
+def noc_rate(stage: files.StageFiles, rule: str) -> tuple[list[float], list[float]]:
+  """Epochs, and lambda_noc(t) lr(t) at them.
+
+  With an adaptive optimiser a factor on the loss has no effect, so the logged learning rate of the
+  noc holds the ramp already.
+
+  Args:
+    stage: the generator's log.
+    rule: of its optimiser.
+  """
+  own = any('schedule/lr_noc' in row for row in stage.rows)
+  rate = 'schedule/lr_noc' if own else 'schedule/lr'
+  rows = [row for row in stage.rows if rate in row and 'schedule/lambda_noc' in row]
+  ramped = own and rule != 'sgd'
+  values = [row[rate] * (1.0 if ramped else row['schedule/lambda_noc']) for row in rows]
+  return [row[stage.axis] for row in rows], values
+
+
+def _side_by_side(
+  split: str, count: int, panels: Panels
+) -> 'Callable[[Figure, table_lib.Look], matplotlib.figure.Figure | None]':
+  def draw(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
+    named = {'train': look.train, 'val': look.val, 'predicted': look.config.predictions.splits[0]}
+    return montage(look, figure.title, named[split], count, panels)
+
+  return draw
+
+
+def _named(rows: Sequence[row_lib.Row], *names: str) -> tuple[row_lib.Row, ...]:
+  return tuple(row for row in rows if row.name in names)
+
+
+_SEGMENTED = _named(row_lib.SEGMENTATIONS, 'poc_segmentation', 'pnoc_segmentation')
+FIGURES = {
+  1: Figure(
+    'Figure 1: maps of several methods',
+    _named(row_lib.MAPS, 'vanilla', 'puzzle', 'poc', 'pnoc'),
+    _side_by_side('train', 3, _maps),
+  ),
+  4: Figure(
+    'Figure 4: hints and saliency',
+    _named(row_lib.SALIENCY, 'pnoc_h'),
+    _side_by_side('train', 6, _hints),
+  ),
+  5: Figure(
+    'Figure 5: affinity labels without and with saliency',
+    _named(row_lib.WALKS, 'pnoc_walk', 'pnoc_h_walk'),
+    _side_by_side('train', 6, _affinity),
+  ),
+  6: Figure(
+    'Figure 6: predictions over the images', _SEGMENTED, _side_by_side('predicted', 6, _overlays)
+  ),
+  7: Figure('Figure 7: rate of the noc, and thresholds', row_lib.MAPS, _curves),
+  8: Figure('Figure 8: maps of all methods', row_lib.MAPS, _side_by_side('train', 9, _maps)),
+  9: Figure(
+    'Figure 9: more predictions over the images',
+    _SEGMENTED,
+    _side_by_side('predicted', 12, _overlays),
+  ),
+}
+"""The figures by their number in the paper. Figure 2 is not among them: no stage records what the
+judge sees while it trains, as checkpoints of those moments are not kept."""
+
+
+def write(figure: Figure, look: 'table_lib.Look', folder: Path, name: str) -> list[Path]:
+  """Writes `<folder>/<name>.png` where there is something to draw; returns the files."""
+  drawing = figure.draw(figure, look)
+  if drawing is None:
+    return []
+  path = folder / f'{name}.png'
+  options = {'format': 'png', 'dpi': _DPI, 'metadata': {'Software': None}}
+  atomic.write(path, lambda file: curves.save(drawing, file, **options))
+  return [path]

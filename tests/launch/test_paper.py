@@ -1,0 +1,401 @@
+"""Tables and figures from records: which runs are planned, and what is written of finished ones."""
+
+import copy
+import csv
+import functools
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from pnoc_jax import config as config_lib
+from pnoc_jax import config_flags
+from pnoc_jax.data import sources
+from pnoc_jax.engine import loop, settings
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import records
+from pnoc_jax.paper import command, figures, plan, rows, sheets, tables
+from pnoc_jax.parallel import targets
+from pnoc_jax.runs import graph, runner
+from pnoc_jax.stages.common import maps, stage
+from tests.report import toy_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = ROOT / 'tests' / 'configs' / 'tiny.py'
+IOU = {'poc': (40.0, 50.0, 60.0), 'pnoc': (55.0, 56.0, 60.0), 'vanilla': (30.0, 31.0, 32.0)}
+
+
+@functools.cache
+def _source(split='train'):
+  return sources.open_source(_make(()).dataset, split)
+
+
+_GIVEN = config_flags.Given(str(TINY), '', {'generator.eval_every': 1})
+_make = rows.maker(_GIVEN)
+
+
+def _order(workdir, **what):
+  return command.Order(_make(()), _make, workdir, **{'seeds': 3, **what})
+
+
+def _plan(workdir, names, seeds=(0,), others=()):
+  known = {row.name: row for row in rows.ALL}
+  return plan.runs(
+    [known[x] for x in names], seeds, _make, workdir, others=[known[x] for x in others]
+  )
+
+
+def _toy(split):
+  return toy_run.Source()
+
+
+def _shared(run):
+  """{stage: the directory of another run from which it comes}."""
+  found = {name: getattr(run.config.inputs, name, '') for name in graph.needed(run.config)}
+  return {name: pathlib.Path(path).parent.name for name, path in found.items() if path}
+
+
+def _finish(config, workdir, miou=50.0, stages=None):
+  """Leaves what a run of a config leaves, as far as plans and tables read it."""
+  known = {split: _source(split) for split in ('train', 'val')}
+  for item in graph.make_plan(config, workdir, known):
+    if item.runs and (stages is None or item.stage.name in stages):
+      item.directory.mkdir(parents=True)
+      graph.finish(item, {'seconds': 60.0})
+  if stages is not None:
+    return
+  with records.JsonLines(workdir / 'generator' / 'metrics.jsonl') as file:
+    for epoch in range(1, config.generator.epochs + 1):
+      file.write({'step': epoch, 'epoch': float(epoch), 'eval/miou': miou - 8 + 2 * epoch})
+  iou = dict.fromkeys(('background', *known['train'].info.classes), miou)
+  result = {'iou': iou, 'miou': miou, 'fp': 1.0, 'fn': 2.0, 'threshold': 0.25}
+  result |= {'thresholds': [0.2, 0.25], 'mious': [miou - 5, miou]}
+  for split in ('train', 'val'):
+    records.write_json(workdir / 'evaluation' / f'priors_{split}.json', result)
+
+
+def _finish_all(order):
+  for run in command.plan_of(order, None):
+    _finish(run.config, run.directory, IOU[run.row.name][run.seed])
+
+
+def test_what_rows_have_alike_is_made_once(tmp_path):
+  judged = _plan(tmp_path, ('vanilla', 'occse', 'poc', 'pnoc'), (0, 1))
+  assert [run.directory.name for run in judged[:5]] == [
+    'vanilla-0', 'occse-0', 'poc-0', 'pnoc-0', 'vanilla-1'
+  ]  # fmt: skip
+  assert 'classifier' not in {entry.name for entry in judged[0].stages()}
+  assert [_shared(run) for run in judged] == [
+    {},
+    {},
+    {'classifier': 'occse-0'},
+    {'classifier': 'occse-0'},
+    {},
+    {},
+    {'classifier': 'occse-1'},
+    {'classifier': 'occse-1'},
+  ]
+  # What makes the maps is no part of a run that reads them; C2AM starts from the generator.
+  walk, saliency = _plan(tmp_path, ('pnoc_walk', 'pnoc_h_walk'))
+  assert walk.config.affinity_labels.saliency is maps.Saliency.NONE
+  assert _shared(walk) == {}
+  assert _shared(saliency) == {'generator': 'pnoc_walk-0', 'priors': 'pnoc_walk-0'}
+  assert {'classifier', 'affinity_labels'} <= {entry.name for entry in walk.stages()}
+  assert {'c2am', 'saliency', 'pseudo_masks'} <= {entry.name for entry in saliency.stages()}
+
+
+@pytest.mark.parametrize('config', ['configs/pnoc_folder.py', 'configs/pnoc_shapes.py', str(TINY)])
+def test_a_row_has_its_method_whether_the_config_has_a_word_for_it_or_not(config, tmp_path):
+  """The first config has one, the second refuses it, and the third does not look at words."""
+  path = str(ROOT / config)
+  make = rows.maker(config_flags.Given(path, 'method=occse' if 'folder' in path else '', {}))
+  of = {row.name: row for row in rows.ALL}
+  runs = plan.runs([of[x] for x in ('vanilla', 'poc', 'pnoc')], (0,), make, tmp_path)
+  assert [run.config.generator.method for run in runs] == ['vanilla', 'poc', 'pnoc']
+  assert not any(run.config.inputs.generator for run in runs)
+
+
+def test_a_flag_of_the_config_counts_for_every_row():
+  make = rows.maker(config_flags.Given(str(TINY), '', {'generator.epochs': 7, 'seed': 5}))
+  made = rows.MAPS[0].config(make, 1)
+  assert (made.generator.epochs, made.seed) == (7, 1)
+  with pytest.raises(UserError, match='no word for the network resnest101'):
+    rows.NETWORKS[0].config(make, 1)
+
+
+def test_a_table_reads_what_another_one_has_made(tmp_path):
+  (maps_run,) = _plan(tmp_path, ('pnoc',))
+  _finish(maps_run.config, maps_run.directory)
+  (walk,) = _plan(tmp_path, ('pnoc_walk',), others=('poc', 'pnoc'))
+  assert _shared(walk) == {'generator': 'pnoc-0', 'priors': 'pnoc-0'}
+  assert _shared(_plan(tmp_path, ('pnoc_ls_walk',), others=('pnoc',))[0]) == {
+    'classifier': 'pnoc-0'
+  }
+  # A classifier of other settings serves nobody.
+  longer = lambda words: settings.override(_make(words), {'classifier.epochs': 9})  # noqa: E731
+  of = {row.name: row for row in rows.ALL}
+  changed = plan.runs([of['pnoc_walk']], (0,), longer, tmp_path, others=[of['pnoc']])
+  assert _shared(changed[0]) == {}
+
+
+def test_products_of_other_data_are_not_reused(tmp_path):
+  (run,) = _plan(tmp_path, ('pnoc',))
+  _finish(run.config, run.directory)
+  row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
+  same = plan.runs([row], (0,), _make, tmp_path, others=[run.row], open_source=_source)
+  assert _shared(same[0]) == {'classifier': 'pnoc-0'}
+  config = copy.deepcopy(run.config.dataset)
+  config.shapes.train += 8
+  other = functools.partial(sources.open_source, config)
+  changed = plan.runs([row], (0,), _make, tmp_path, others=[run.row], open_source=other)
+  assert _shared(changed[0]) == {}
+
+
+def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
+  order = _order(tmp_path, tables=('1', '7'), rows=('vanilla', 'poc', 'pnoc'))
+  _finish_all(order)
+  runs = command.plan_of(order, None)
+  written = command.write(order, runs, command.Data(order.config.dataset))
+  assert {path.name for path in written} == {
+    f'table{n}.{kind}' for n in (1, 7) for kind in ('md', 'csv', 'tex', 'svg')
+  }
+  lines = (tmp_path / 'table1.md').read_text().splitlines()
+  assert lines[2] == '| method | E1 | E3 | E4 | TTA train | FP | FN | threshold | TTA val |'
+  assert lines[5] == (
+    '| P-OC | 44.0 ± 10.0 | 48.0 ± 10.0 | 50.0 ± 10.0 | 50.0 ± 10.0 | 1.0 ± 0.0 | 2.0 ± 0.0 | '
+    '0.25 ± 0.00 | 50.0 ± 10.0 |'
+  )
+  assert '**57.0 ± 2.6**' in lines[6] and '3 run(s) a row' in (tmp_path / 'table1.md').read_text()
+  table = list(csv.DictReader((tmp_path / 'table7.csv').open()))
+  (cell,) = [x for x in table if (x['method'], x['column']) == ('P-NOC', 'TTA train')]
+  assert (float(cell['mean']), int(cell['runs'])) == (57.0, 3)
+  assert float(cell['deviation']) == pytest.approx(np.std(IOU['pnoc'], ddof=1))
+  assert [float(cell[f'run {i}']) for i in range(3)] == list(IOU['pnoc'])
+  tex = (tmp_path / 'table1.tex').read_text()
+  assert r'\textbf{57.0 $\pm$ 2.6}' in tex and tex.count(r'\\') == 4
+  assert '<svg' in (tmp_path / 'table1.svg').read_text()
+
+
+def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
+  (walk,) = _plan(tmp_path, ('pnoc_walk',))
+  _finish(walk.config, walk.directory, 50.0)
+  order = _order(tmp_path, tables=('1',), rows=('pnoc',), seeds=1)
+  (run,) = command.plan_of(order, None)
+  assert _shared(run) == {'priors': 'pnoc_walk-0'}
+  _finish(run.config, run.directory, 50.0)
+  records.write_json(run.directory / 'config.json', settings.as_dict(run.config))
+  shutil.rmtree(run.directory / 'generator')
+  command.write(order, [run], command.Data(order.config.dataset))
+  assert '| P-NOC | 44.0 | 48.0 | 50.0 | 50.0 |' in (tmp_path / 'table1.md').read_text()
+
+
+def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'))
+  runs = command.plan_of(order, None)
+  assert command.write(order, runs, command.Data(order.config.dataset))  # Nothing is there yet.
+  assert (tmp_path / 'table1.md').read_text().count('| - |') >= 2
+  _finish(runs[0].config, runs[0].directory, 40.0)
+  command.write(order, runs, command.Data(order.config.dataset))
+  text = (tmp_path / 'table1.md').read_text()
+  assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
+
+
+def test_the_authors_numbers_stand_beside_those_of_their_data_set(tmp_path):
+  config = _make(())
+  config.dataset.name, config.generator.method, config.generator.smoothing = 'voc12', 'pnoc', 0.1
+  row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
+  look = tables.Look(config, [(row, config, [None])], pytest.fail, pytest.fail)
+  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
+  assert 'TTA train, published' in text and '| 63.7 |' in text
+  assert 'published no number' not in text
+  # Of the walk's masks the number is of P-NOC with saliency and the recipe's smoothing.
+  of = {row.name: row for row in rows.ALL}
+  names = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
+  found = [
+    (
+      of[x],
+      settings.override(config, {**dict(of[x].fields), 'generator.method': x[:4].strip('_')}),
+      [],
+    )
+    for x in names
+  ]
+  walks = tables.Look(config, found, pytest.fail, pytest.fail)
+  sheet = tables.TABLES[2].fill(tables.TABLES[2], walks)
+  index = sheet.columns.index('walk and CRF train, published')
+  assert [cells[index].mean for _, cells in sheet.lines] == [None] * 4 + [75.5]
+  config.dataset.name = 'shapes'
+  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
+  assert '63.7' not in text and 'published no number for this data set' in text
+
+
+def test_table_8_has_groups_and_correlations(tmp_path):
+  order = _order(tmp_path, tables=('8',), rows=('pnoc',), seeds=1)
+  (run,) = command.plan_of(order, None)
+  _finish(run.config, run.directory)
+  path, source = run.directory / 'evaluation' / 'priors_train.json', _source()
+  result = json.loads(path.read_text())
+  result['iou'] = dict(zip(result['iou'], range(10, 90, 10), strict=False))
+  path.write_text(json.dumps(result))
+  command.write(order, [run], command.Data(order.config.dataset))
+  found = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
+           if x['column'] == 'P-NOC'}  # fmt: skip
+  size = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
+          if x['column'] == '%S'}  # fmt: skip
+  classes = source.info.classes
+  shares = np.array([float(size[name]['mean']) for name in classes])
+  ious = np.array([float(found[name]['mean']) for name in classes])
+  expected = 100 * np.corrcoef(shares, ious)[0, 1]
+  assert float(found['100 r with %S']['mean']) == pytest.approx(expected)
+  small = np.argsort(shares)[: len(classes) // 3]
+  assert float(found['small (2)']['mean']) == pytest.approx(ious[small].mean())
+
+
+def test_groups_of_voc_are_those_of_the_paper():
+  names = (*tables._SIZE['small'], *tables._SIZE['medium'], *tables._SIZE['large'])
+  dataset = type(_source().info)('voc12', names, 'background', ((0, 0, 0),) * 21)
+  found = tables.groups(dataset, np.arange(20.0))
+  assert list(found) == [*tables._SIZE, *tables._CONTEXT]
+  assert sum(len(found[x]) for x in ('small', 'medium', 'large')) == 20
+
+
+def test_tables_2_to_6_read_their_scores(tmp_path):
+  """The columns of the later tables, from the toy run's records."""
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  run = command.files.read_run(tmp_path, toy_run.STAGES)
+  config = _make(())
+  config.predictions.splits = ('train',)
+
+  def text(number):
+    row = tables.TABLES[number].rows[0]
+    look = tables.Look(config, [(row, config, [run])], _toy, pytest.fail)
+    return sheets.markdown(tables.TABLES[number].fill(tables.TABLES[number], look))
+
+  best = run.score('random_walk', 'train')['miou']
+  assert f'| {best:.1f} |' in text(2)
+  assert '| C2AM | 81.8 | 77.2 | 92.5 | 81.8 | 77.2 | 92.5 |' in text(3)
+  miou = run.score('predictions', 'train')['miou']
+  assert f'| P-OC + C2AM-H | {miou:.1f} | {miou:.1f} |' in text(4)
+  assert f'| mean | {miou:.1f} |' in text(6) and '| cat |' in text(6)
+
+
+def test_figures_are_drawn_from_what_is_there(tmp_path):
+  toy_run.write_run(tmp_path / 'a')
+  toy_run.write_refinement(tmp_path / 'a')
+  toy_run.write_run(tmp_path / 'b', quality=0.3)
+  runs = [command.files.read_run(tmp_path / x, toy_run.STAGES) for x in 'ab']
+  config = _make(())
+  config.predictions.splits = ('train',)
+  pnoc, poc = (next(r for r in rows.MAPS if r.name == name) for name in ('pnoc', 'poc'))
+  found = [(pnoc, config, runs), (poc, config, [None, runs[1]])]
+  look = tables.Look(config, found, _toy, pytest.fail)
+  for number, figure in figures.FIGURES.items():
+    drawn = figure.draw(figure, look)
+    assert drawn is not None, number
+    assert len(drawn.axes) >= 2
+  empty = tables.Look(config, [(pnoc, config, [None])], _toy, pytest.fail)
+  assert all(figure.draw(figure, empty) is None for figure in figures.FIGURES.values())
+  (path,) = figures.write(figures.FIGURES[7], look, tmp_path, 'figure7')
+  assert path.read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_command_killed_twice_writes_the_tables_of_an_undisturbed_one(tmp_path, monkeypatch):
+  """The runner is a stub that leaves records and dies where a real one may: between stages."""
+
+  def command_line(workdir, deaths):
+    order = _order(workdir, tables=('1',), rows=('poc', 'pnoc'), seeds=2)
+    made, left = [], list(deaths)
+
+    def execute_all(runs, where, *, after):
+      assert where == workdir
+      for config, directory in runs:
+        method, seed = directory.name.split('-')
+        wanted = [x.name for x in stage.stages(config) if x.name in graph.needed(config)]
+        for name in wanted:
+          if getattr(config.inputs, name, '') or (directory / name / 'DONE').is_file():
+            continue
+          made.append(f'{directory.name}/{name}')
+          if left and left[0] == made[-1]:
+            left.pop(0)
+            (directory / name).mkdir(parents=True, exist_ok=True)
+            raise loop.Interrupted(1)
+          shutil.rmtree(directory / name, ignore_errors=True)
+          _finish(config, directory, stages={name})
+        _finish(config, directory, IOU[method][int(seed)])
+        after()
+
+    monkeypatch.setattr(runner, 'execute_all', execute_all)
+    for _ in deaths:
+      with pytest.raises(loop.Interrupted):
+        command.execute(order)
+    command.execute(order)
+    return made
+
+  quiet = command_line(tmp_path / 'quiet', ())
+  died = command_line(tmp_path / 'died', ('pnoc-0/generator', 'poc-1/priors'))
+  # Nothing is made twice but the two stages that died.
+  assert sorted(died) == sorted([*quiet, 'pnoc-0/generator', 'poc-1/priors'])
+  assert len(set(quiet)) == len(quiet) and 'pnoc-0/classifier' not in quiet
+  names = [path.name for path in sorted((tmp_path / 'quiet').glob('table*'))]
+  assert len(names) == 4
+  for name in names:
+    assert (tmp_path / 'quiet' / name).read_bytes() == (tmp_path / 'died' / name).read_bytes()
+
+
+def test_a_dry_run_tells_what_is_there_and_the_time(tmp_path):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=2)
+  runs = command.plan_of(order, None)
+  _finish(runs[0].config, runs[0].directory)
+  text = '\n'.join(command.preview(order, None))
+  assert f'{tmp_path}/poc-0: P-OC, seed 0\n  classifier      done     60 s measured' in text
+  assert f'classifier      shared   {tmp_path}/poc-0/classifier' in text
+  assert '4 done, 10 to do, 2 shared' in text
+  # The other seed takes as long; P-NOC's generator was not run yet.
+  assert 'to do: 8.0 min measured\nno time is known of generator; --target=h100:8' in text
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['poc-0']
+
+
+def test_a_dry_run_does_without_the_data_set(tmp_path):
+  """What is there has the settings; of the rest, as many images are counted as were published."""
+
+  voc = {'dataset.name': 'voc12', 'dataset.root': '', 'dataset.train_split': 'train_aug'}
+  make = rows.maker(_GIVEN._replace(fields=voc))
+  order = command.Order(make(()), make, tmp_path, tables=('1',), rows=('vanilla',))
+  (tmp_path / 'vanilla-0').mkdir()
+  text = '\n'.join(command.preview(order, targets.parse('h100:8')))
+  assert text.startswith('The data set is not here') and '3 to do' in text
+  assert 'generator       to do' in text and 'at best on h100:8' in text
+  assert 'no time is known of evaluation\n' in f'{text}\n'
+
+
+@pytest.mark.parametrize(
+  ('what', 'message'),
+  [
+    ({}, 'say what is wanted'),
+    ({'tables': ('9',)}, 'there is no table9; there are table1'),
+    ({'figures': ('2',)}, 'there is no figure2'),
+    ({'tables': ('1',), 'rows': ('pnok',)}, 'no row pnok here.* did you mean pnoc'),
+    ({'tables': ('1',), 'rows': ('pnoc_walk',)}, 'no row pnoc_walk'),
+    ({'tables': ('1',), 'rows': ('vanilla_rs101',)}, 'no row vanilla_rs101'),
+  ],
+)
+def test_what_there_is_not_is_named(tmp_path, what, message):
+  with pytest.raises(UserError, match=message):
+    list(command.preview(_order(tmp_path, **what), None))
+
+
+@pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])
+def test_every_row_is_a_config_that_can_run(config):
+  """Of each preset; names of rows, and so of directories, are unique."""
+  make = rows.maker(config_flags.Given(str(ROOT / 'configs' / f'{config}.py'), '', {}))
+  fitting = rows.fitting(rows.ALL, make(('method=pnoc',)))
+  assert len({row.name for row in fitting}) == len(fitting)
+  for row in fitting:
+    made = row.config(make, 1)
+    assert f'method={made.generator.method}' in row.words
+    config_lib.validate(made)
+    assert {'evaluation', *row.of} <= graph.needed(made)
+    assert 'report' not in graph.needed(made)
+  assert any(row.network for row in fitting) == (config in ('pnoc_voc', 'pnoc_coco'))
