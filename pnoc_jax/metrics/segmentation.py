@@ -117,6 +117,22 @@ def iou(counts: Counts, *, eps: float = 1e-10) -> np.ndarray:
   return counts.hit / (_union(counts) + eps)
 
 
+def image_iou(prediction: np.ndarray, target: np.ndarray, *, num_classes: int) -> float:
+  """Mean IoU in [0, 1] of one image, over the classes that occur in either of two label maps.
+
+  Args:
+    prediction: as of `confuse`.
+    target: as of `confuse`.
+    num_classes: C, the background included.
+
+  Returns:
+    The mean; NaN where no pixel counts.
+  """
+  counts = count(prediction, target, num_classes=num_classes)
+  present = counts.true + counts.predicted > 0
+  return float(iou(counts)[present].mean()) if present.any() else float('nan')
+
+
 def _union(counts: Counts) -> np.ndarray:
   return counts.true + counts.predicted - counts.hit
 

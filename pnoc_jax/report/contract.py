@@ -54,6 +54,11 @@ class Reported(Protocol):
     """(look, split) -> the HTML on its products of a split, empty where there are none."""
     ...
 
+  @property
+  def sample(self) -> 'examples.ViewOf | None':
+    """Its product of one image, for the first part of the page and for its own score by image."""
+    ...
+
 
 def scores(stages: Sequence[Reported]) -> dict[str, Scored]:
   """All scores of the stages by their names, in order."""

@@ -16,7 +16,8 @@ from pnoc_jax.io import terminal
 
 Series = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
-COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#ef4444', '#ca8a04', '#0891b2', '#ec4899')
+# Lines of these have a contrast of 3:1 or more to white and to the page's dark.
+COLOURS = ('#0072b2', '#d55e00', '#009e73', '#aa4499', '#808080', '#a67c00', '#3b8fc4', '#c0504d')
 INK = '#010203'  # Stands for the page's colour until the SVG is written.
 _DASHES = ('-', '--', ':', '-.')
 
@@ -66,6 +67,39 @@ def chart(
       loc='outside upper center', ncols=min(len(series), 5), frameon=False, labelcolor=INK
     )
   return svg(figure, name, alt)
+
+
+def bars(counts: Sequence[int], alt: str, *, width: int = 200, height: int = 60) -> str:
+  """Draws how many things lie in each of equal parts of 0 to 100.
+
+  Args:
+    counts: of each part.
+    alt: as for `chart`.
+    width: of the drawing, in units of its own.
+    height: of the highest bar.
+
+  Returns:
+    An `<svg>` element.
+  """
+  step, most = width / len(counts), max(*counts, 1)
+  drawn = ''.join(
+    f'<rect x="{i * step + 1:.1f}" y="{14 + height * (1 - n / most):.1f}" width="{step - 2:.1f}" '
+    f'height="{height * n / most:.1f}" fill="{COLOURS[0]}"/>'
+    f'<text x="{(i + 0.5) * step:.1f}" y="{11 + height * (1 - n / most):.1f}" font-size="9" '
+    f'text-anchor="middle" fill="currentColor">{n or ""}</text>'
+    for i, n in enumerate(counts)
+  )
+  base = 14 + height
+  marks = ''.join(
+    f'<text x="{x * width}" y="{base + 11}" font-size="9" text-anchor="{anchor}" '
+    f'fill="currentColor">{round(100 * x)}</text>'
+    for x, anchor in ((0, 'start'), (0.5, 'middle'), (1, 'end'))
+  )
+  title = html.escape(terminal.visible(alt))
+  return (
+    f'<svg role="img" aria-label="{title}" viewBox="0 0 {width} {base + 14}">{drawn}'
+    f'<path d="M0 {base}H{width}" stroke="currentColor"/>{marks}</svg>'
+  )
 
 
 def blank(

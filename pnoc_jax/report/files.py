@@ -17,6 +17,7 @@ from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
+MADE = 'report/made.json'  # How the run came about: {what: in words}.
 HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
@@ -65,6 +66,7 @@ class RunFiles:
     scored: all scores that a run can have, by name and in order.
     scores: the results that are there: score -> split -> result, in the order of `scored`.
     notes: what is missing, damaged or odd about the data, for the reader.
+    made: how the run came about, by what, in words.
   """
 
   workdir: pathlib.Path
@@ -73,6 +75,7 @@ class RunFiles:
   scored: Mapping[str, contract.Scored]
   scores: Mapping[str, Mapping[str, Result]]
   notes: tuple[str, ...]
+  made: Mapping[str, str]
 
   @property
   def name(self) -> str:
@@ -99,8 +102,12 @@ class RunFiles:
 
   def has(self, stage: str, split: str) -> bool:
     """Whether a stage has products of a split, or a score that is named like the stage."""
+    return bool(self.score(stage, split)) or self.has_files(stage, split)
+
+  def has_files(self, stage: str, split: str) -> bool:
+    """Whether a stage has products of a split."""
     folder = self.product(stage, split, '')
-    return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any) -> Any:
@@ -159,7 +166,9 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
   scores = _scores(workdir, tuple(scored), notes)
   if not scores and lookup(config, 'evaluation.of', ('priors',)):
     notes.append('Nothing has been evaluated yet, or the images have no masks.')
-  return RunFiles(workdir, config, found, scored, scores, tuple(notes))
+  made = _json(workdir / MADE, notes) or {} if (workdir / MADE).is_file() else {}
+  said = {name: text for name, text in made.items() if isinstance(text, str)}
+  return RunFiles(workdir, config, found, scored, scores, tuple(notes), said)
 
 
 def _read(read: Callable[[pathlib.Path], Any], path: pathlib.Path, notes: list[str]) -> Any:

@@ -119,15 +119,33 @@ def training_comparison(
 
 
 def priors(look: examples.Look, split: str) -> str:
-  """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
+  """The section on priors: the table by class, the classification, and pictures."""
   # Priors of images without masks are not scored, but they are shown.
   if not look.run.has('priors', split):
     return ''
   content = ''
   if result := look.run.score('priors', split):
-    chart = threshold_chart('priors', split, {'mIoU': result})
-    content = page.beside([chart, class_table(result) + _classification(result)])
+    content = page.beside([class_table(result), _classification(result)])
   return content + _prior_pictures(look, split)
+
+
+def prior_view(example: examples.Example) -> examples.View | None:
+  """The priors of an image, and what the best threshold makes of them."""
+  prior = example.prior()
+  if prior is None:
+    return None
+  threshold = example.run.threshold('priors', example.split)
+  return examples.View('maps', pictures.prior_mask(prior.keys, prior.high, threshold), prior.high)
+
+
+def swept(run: files.RunFiles, split: str) -> str:
+  """mIoU of all maps of the classes against the threshold of the background (Fig. 7b)."""
+  results = {
+    run.scored[name].title: found[split]
+    for name, found in run.scores.items()
+    if split in found and tables.is_of_all_classes(found[split])
+  }
+  return threshold_chart('maps', split, results)
 
 
 def class_table(result: files.Result) -> str:
@@ -167,8 +185,8 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
     points=True,
     mark_best=True,
   )
-  figure = ' (Fig. 7b)' if product == 'priors' else ''
-  return page.chart(f'mIoU against threshold{figure}', svg)
+  figure = '' if product == 'saliency' else ' (Fig. 7b)'
+  return page.chart(f'mIoU against threshold{figure}, {split}', svg)
 
 
 def _classification(result: files.Result) -> str:
@@ -188,7 +206,7 @@ def _prior_pictures(look: examples.Look, split: str) -> str:
     source = look.source(split)
   except (errors.UserError, OSError) as error:
     return heading + page.note(f'No pictures, since the data set does not open: {error}')
-  chosen = examples.choose(look.ranked(split), look.images)
+  chosen = examples.choose(look.ranked(split, 'priors'), look.images)
   if not chosen:
     return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
   rule = (

@@ -32,22 +32,35 @@ class Stage:
   training_title: str = ''
   scores: tuple[Score, ...] = ()
   figures: Callable | None = None
+  sample: Callable | None = None
 
 
-def _made(name, title, figures, headline=False):
-  return Stage(name, title, scores=(Score(name, title, headline),), figures=figures)
+def _made(name, title, figures, sample, headline=False):
+  return Stage(name, title, scores=(Score(name, title, headline),), figures=figures, sample=sample)
 
 
 STAGES = (
   Stage('generator', training_title='the generator'),
-  _made('priors', 'Priors', sections.priors, headline=True),
-  Stage('saliency_priors', scores=(Score('saliency_priors', 'Masks of C2AM'),)),
-  _made('saliency', 'Saliency', refinement.saliency),
-  _made('affinity_labels', 'Affinity labels', refinement.affinity_labels),
-  _made('random_walk', 'Random walk', refinement.random_walk),
-  _made('pseudo_masks', 'Pseudo masks', label_maps.pseudo_masks, headline=True),
+  _made('priors', 'Priors', sections.priors, sections.prior_view, headline=True),
+  Stage(
+    'saliency_priors',
+    scores=(Score('saliency_priors', 'Masks of C2AM'),),
+    sample=refinement.saliency_mask_view,
+  ),
+  _made('saliency', 'Saliency', refinement.saliency, refinement.saliency_view),
+  _made('affinity_labels', 'Affinity labels', refinement.affinity_labels, refinement.affinity_view),
+  _made('random_walk', 'Random walk', refinement.random_walk, refinement.walk_view),
+  _made(
+    'pseudo_masks',
+    'Pseudo masks',
+    label_maps.pseudo_masks,
+    label_maps.pseudo_mask_view,
+    headline=True,
+  ),
   Stage('segmentation', training_title='the segmentation network'),
-  _made('predictions', 'Predictions', label_maps.predictions, headline=True),
+  _made(
+    'predictions', 'Predictions', label_maps.predictions, label_maps.prediction_view, headline=True
+  ),
 )
 
 

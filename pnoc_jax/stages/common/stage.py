@@ -78,6 +78,7 @@ class Stage:
     splits: config -> the splits of which it makes a file an image.
     scores: how its product is measured.
     figures: draws its product of a split for the report, or None.
+    sample: its product of one image, as the report's first part shows and scores it, or None.
     memory: (config, data set, load) -> what its training holds on a device, or None.
     programs: context -> what it will run on devices, with shapes. Nothing is computed, and of the
       directories in `context.inputs` nothing is read.
@@ -100,6 +101,7 @@ class Stage:
   splits: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   scores: tuple[Score, ...] = ()
   figures: Callable[[examples.Look, str], str] | None = None
+  sample: examples.ViewOf | None = None
   memory: 'Memory | None' = None
   programs: Callable[[Context], list[compiler.Call]] = lambda context: []
   work: Callable[[Context, memory_lib.Images], tuple[memory_lib.Work, ...]] | None = None
