@@ -156,15 +156,16 @@ def histograms(look: examples.Look, splits: Sequence[str], *, bins: int = 10) ->
   """How many images have which IoU: a small chart for each stage and split with masks."""
   parts = []
   for split in splits:
-    charts = []
+    charts, images = [], 0
     for name in look.views:
       scores = [iou for _, iou in look.ranked(split, name) if np.isfinite(iou)]
+      images = max(images, len(scores))
       if scores:
         counts = np.histogram(scores, bins, (0, 100))[0].tolist()
         title = f'{_title(look, name)}: median {np.median(scores):.0f}'
         charts.append(page.chart(title, curves.bars(counts, f'IoU by image of {title}, {split}')))
     if charts:
-      heading = page.heading(f'{split}, {len(scores)} images')
+      heading = page.heading(f'{split}, {images} images')
       parts.append(heading + page.small_charts(charts))
   about = 'Images by the mean IoU of the classes in them, 0 to 100 % in steps of 10.'
   return page.paragraph(about) + ''.join(parts) if parts else ''

@@ -48,6 +48,9 @@ tbody th { font-weight: 400; } tr.mean { font-weight: 600; }
 figure { margin: 0; min-width: 0; } figcaption { font-size: .88rem; }
 .drawn figcaption { color: var(--ink); font-weight: 600; margin-bottom: .25rem; }
 svg { width: 100%; height: auto; font-family: inherit; display: block; }
+.grid { stroke: currentColor; stroke-opacity: .16; }
+.lines svg { display: inline-block; width: 26px; height: 8px; margin-right: .4rem;
+  vertical-align: .1rem; }
 .example { margin: .9rem 0 1.2rem; } .example h4 { margin: 0 0 .25rem; font-size: .95rem;
   font-weight: 600; } .example h4 span { font-weight: 400; color: var(--soft); }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .6rem; }
@@ -73,7 +76,8 @@ footer { margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--lin
 footer dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
 footer dd { margin: 0; } footer p, .wide { max-width: none; }
 @media (max-width: 40rem) { body { padding: .8rem .8rem 2rem; }
-  .wall .strip { grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); } }
+  .wall .strip { grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); }
+  table { font-size: .84rem; } th, td { padding: .3rem .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } nav { display: none; }
   .example, figure, tr, .cards div { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
   .wall .strip { grid-template-columns: repeat(auto-fill, minmax(4.6rem, 1fr)); }

@@ -32,8 +32,8 @@ def training(run: files.RunFiles, name: str) -> str:
     title: str, lines: Mapping[str, curves.Series], ylabel: str, alt: str, **how: Any
   ) -> None:
     if lines:
-      alt, place = f'{alt} {_ends(lines)}', f'{name}-{len(figures)}'
-      svg = curves.chart(lines, name=place, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
+      alt = f'{alt} {_ends(lines)}'
+      svg = curves.chart(lines, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
       figures.append(page.chart(title, svg))
 
   def series(keys: Sequence[str]) -> dict[str, curves.Series]:
@@ -108,7 +108,6 @@ def training_comparison(
     if lines:
       svg = curves.chart(
         lines,
-        name=f'training-{stage.name}',
         alt=f'mIoU of {stage.training_title} during training. {_ends(lines)}',
         xlabel=next(iter(found.values())).axis,
         ylabel='mIoU, %',
@@ -162,7 +161,7 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
   """mIoU against the threshold, one line a result.
 
   Args:
-    product: what is scored; with the split, unique in the page.
+    product: what is scored.
     split: of the data set.
     results: by name in the legend; those of label maps have no line.
   """
@@ -178,7 +177,6 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
   )
   svg = curves.chart(
     lines,
-    name=f'thresholds-{product}-{split}',
     alt=f'mIoU of the {product.replace("_", " ")} of {split} against the threshold. {words}.',
     xlabel='threshold of the background',
     ylabel='mIoU, %',
