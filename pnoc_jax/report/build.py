@@ -33,8 +33,9 @@ def build(
   views = {stage.name: stage.sample for stage in stages if stage.sample}
   look = examples.Look([(run.name, run)], open_source, images, views)
   named = [files.lookup(run.config, f'{stage.name}.splits', ()) for stage in stages]
-  splits = tuple(dict.fromkeys(itertools.chain(run.score_splits, *named)))
+  splits = tuple(dict.fromkeys(itertools.chain(run.score_splits, run.proxies, *named)))
   numbers = front.summary(run) + (front.stages(run) if run.stages else '')
+  numbers += front.proxies(run)
   numbers += page.beside([sections.swept(run, split) for split in splits])
   products = ''.join(
     page.folded(f'{stage.title} of {split}', content)
@@ -144,4 +145,5 @@ def terminal_tables(workdir: str | pathlib.Path, stages: Sequence[contract.Repor
     if not any(map(tables.is_of_saliency, found.values())):
       last = {f'{run.scored[name].title.lower()} of {split}': x for split, x in found.items()}
   blocks += [f'{title}\n{tables.score(result)}' for title, result in last.items()]
+  blocks += [f'priors of {split}\n{tables.proxy(result)}' for split, result in run.proxies.items()]
   return '\n\n'.join(blocks)

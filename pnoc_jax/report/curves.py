@@ -49,7 +49,9 @@ def chart(
   Returns:
     An `<svg>` element, below the legend if there are several lines.
   """
-  lines = [_thin(*(np.asarray(v, float) for v in xy), max_points) for xy in series.values()]
+  lines = [
+    _thin(np.asarray(x, float), np.asarray(y, float), max_points) for x, y in series.values()
+  ]
   across, up = (_Axis.of(np.concatenate([xy[i] for xy in lines])) for i in (0, 1))
   drawn = [_grid(across, up, xlabel, ylabel)]
   for i, (x, y) in enumerate(lines):
@@ -70,7 +72,7 @@ def chart(
   )
 
 
-def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> Series:
+def _thin(x: np.ndarray, y: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
   block = -(-len(x) // limit)
   if block <= 1:
     return x, y

@@ -89,6 +89,10 @@ def _rule(look: examples.Look, splits: Sequence[str]) -> str:
       'then the worst of each stage by its own score. Below a picture stands its IoU in percent, '
       'the mean over the classes in the image.'
     )
+  if any(look.run.proxies.get(split, {}).get('by_image') for split in splits):
+    return page.paragraph(
+      'Without masks: the images whose maps and CRF agree least, which is a proxy and no score.'
+    )
   return page.paragraph('Without masks: images at equal distances in the split.')
 
 
@@ -105,6 +109,10 @@ def _picked(look: examples.Look, split: str, count: int, failed: set[str]) -> di
   if not ranked:
     return {}
   if not look.source(split).has_masks:
+    sure = look.run.proxies.get(split, {}).get('by_image', {})
+    known = sorted((x for x in sure if x in look.source(split).ids), key=lambda x: sure[x])[:count]
+    if known:
+      return {x: [f'maps and CRF agree by {sure[x]:.1f} %'] for x in known}
     longest = max(ranked.values(), key=len)
     return {image_id: [] for _, image_id, _ in examples.choose(longest, count)}
   last = list(ranked)[-1]
@@ -169,6 +177,23 @@ def histograms(look: examples.Look, splits: Sequence[str], *, bins: int = 10) ->
       parts.append(heading + page.small_charts(charts))
   about = 'Images by the mean IoU of the classes in them, 0 to 100 % in steps of 10.'
   return page.paragraph(about) + ''.join(parts) if parts else ''
+
+
+def proxies(run: files.RunFiles) -> str:
+  """How sure the priors of splits without masks are; empty where there is no such split."""
+  parts = []
+  for split, result in run.proxies.items():
+    caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
+    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows(result), caption=caption))
+    rows = [
+      (name, str(found.get('images', '')), found.get('whole'), found.get('erased'))
+      for name, found in result['by_class'].items()
+    ]
+    header = ('class', 'images', 'in the image', 'when erased')
+    table = page.table(header, rows, caption="The network's probability of a class, in percent.")
+    parts.append(page.folded(f'{len(rows)} classes of {split}', table))
+  heading = page.heading('How sure the maps are, without masks')
+  return heading + page.note(tables.PROXY_NOTE) + ''.join(parts) if parts else ''
 
 
 def facts(run: files.RunFiles) -> list[tuple[str, str]]:

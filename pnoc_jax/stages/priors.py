@@ -22,7 +22,7 @@ from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.report import sections
 from pnoc_jax.stages.common import lpcam as lpcam_lib
-from pnoc_jax.stages.common import scores, stage
+from pnoc_jax.stages.common import proxy, scores, stage
 from pnoc_jax.types import Array, PyTree, Variables
 
 
@@ -219,6 +219,15 @@ STAGE = stage.Stage(
       scores.score_priors_crf,
       splits=lambda config: config.evaluation.crf_splits,
       reads=lambda config: ('evaluation.crf',),
+    ),
+    stage.Score(
+      'priors_proxy',
+      'Priors without masks',
+      proxy.measure,
+      splits=lambda config: config.priors.splits if config.evaluation.proxy.images else (),
+      reads=lambda config: ('evaluation.crf', 'evaluation.proxy', 'affinity_labels'),
+      needs=('generator',),
+      masks=False,
     ),
   ),
   programs=_programs,

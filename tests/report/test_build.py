@@ -285,6 +285,30 @@ def test_products_without_masks_are_shown(tmp_path):
   assert 'C2AM mask of img0' in text and 'saliency of img0' not in text
 
 
+def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
+  class Source(toy_run.Source):
+    has_masks = False
+
+  toy_run.write_run(tmp_path)
+  (tmp_path / 'evaluation' / 'priors_train.json').unlink()
+  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', toy_run.PROXY)
+  text = _page(tmp_path, open_source=lambda config, split: Source(), images=3)
+  toy_run.Checker(text)
+  assert tables.PROXY_NOTE in text and 'Nothing has been evaluated' not in text
+  assert '<th scope="row">maps and CRF agree</th><td>71.2</td><td>high</td>' in text
+  assert 'views agree' not in text  # Which is not known here.
+  assert '<th scope="row">dog &amp; &lt;co&gt;</th><td>4</td><td>95.0</td><td>30.0</td>' in text
+  # The least sure come first.
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  rows = re.findall('<h4>([^<]*) <span>([^<;]*); ', wall)
+  assert [name for name, _ in rows] == ['img3', 'img7', 'img2']
+  assert rows[0][1] == 'maps and CRF agree by 60.0 %'
+  # It is no score: no table of mIoU has it.
+  assert 'mIoU' not in text[text.index('>Numbers</h2>') : text.index('How sure the maps are')]
+  printed = build.terminal_tables(tmp_path, STAGES)
+  assert printed.startswith('priors of train\nwithout masks') and tables.PROXY_NOTE in printed
+
+
 def test_of_four_channels_three_are_shown(tmp_path):
   class Source(toy_run.Source):
     has_masks = False

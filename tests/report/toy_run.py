@@ -21,6 +21,7 @@ class Score:
   name: str
   title: str
   headline: bool = False
+  masks: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,11 @@ def _made(name, title, figures, sample, headline=False):
 
 
 STAGES = (
-  Stage('generator', training_title='the generator'),
+  Stage(
+    'generator',
+    training_title='the generator',
+    scores=(Score('priors_proxy', 'Priors without masks', masks=False),),
+  ),
   _made('priors', 'Priors', sections.priors, sections.prior_view, headline=True),
   Stage(
     'saliency_priors',
@@ -115,6 +120,21 @@ def write_run(workdir, quality=1.0):
   result = thresholds.best_score(sums, CLASSES) | {'classification': {'map': 91.25}}
   records.write_json(workdir / 'evaluation' / 'priors_train.json', result)
   return result
+
+
+PROXY = {
+  'images': 8,
+  'threshold': 0.3,
+  'scales': 4,
+  'crf': 71.25,
+  'views': None,
+  'undecided': 12.5,
+  'whole': 95.0,
+  'erased': 33.3,
+  'by_class': {name: {'images': 4, 'whole': 95.0, 'erased': 30.0} for name in CLASSES[1:]},
+  'by_image': {f'img{i}': 90.0 - 10 * (i % 4) for i in range(8)},
+}
+"""What is said of the priors where there are no masks."""
 
 
 class Checker(html.parser.HTMLParser):

@@ -29,7 +29,7 @@ GREY_RATE, MASK_RATE = 0.25, 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """One way to measure a stage's product against masks.
+  """One way to measure a stage's product, against masks or, as a proxy, without them.
 
   Attributes:
     name: of the score and of its files, `<name>_<split>.json`.
@@ -42,6 +42,8 @@ class Score:
     headline: whether the front of the report shows it.
     everything: whether the product is also of images without a label; else a split in which no
       image has one has no score.
+    masks: whether it compares with masks; else it is taken of splits that have none, as a proxy
+      that no table sets beside a score.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Score:
   needs: tuple[str, ...] = ()
   headline: bool = False
   everything: bool = False
+  masks: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
