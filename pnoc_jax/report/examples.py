@@ -196,7 +196,7 @@ class Look:
       made = [Example(run, split, source, index) for _, run in self.runs]
       target = made[0].target()
       for name, view in views.items():
-        scores = [iou(made[0], view(example), target) for example in made]
+        scores = [iou(view(example), target) for example in made]
         known = [score for score in scores if score is not None]
         if len(known) == len(scores) and not (source.has_masks and np.isnan(known).any()):
           found[name].append((source.ids[index], float(np.mean(known))))
@@ -225,7 +225,7 @@ class Look:
     return choose(ranked, -(-self.images // 2))
 
 
-def iou(example: Example, view: View | None, target: np.ndarray | None) -> float | None:
+def iou(view: View | None, target: np.ndarray | None) -> float | None:
   """Mean IoU in percent of a label map where it is decided; None where there is none.
 
   The mean is over the classes that occur in the mask or in the label map, background included; it
@@ -233,13 +233,13 @@ def iou(example: Example, view: View | None, target: np.ndarray | None) -> float
   """
   if view is None or target is None:
     return None if view is None else float('nan')
-  classes, labels = example.source.info.num_classes + 1, view.labels
-  if view.salient:
-    classes, target = 2, saliency.binary_target(target)
-  if labels.shape != target.shape:
+  if view.labels.shape != target.shape:
     return None
-  decided = np.where(labels == types.VOID, types.VOID, target)
-  return 100 * segmentation.image_iou(labels, decided, num_classes=classes)
+  if view.salient:
+    target = saliency.binary_target(target)
+  open_pixels = view.labels == types.VOID
+  decided = np.where(open_pixels, types.VOID, target) if open_pixels.any() else target
+  return 100 * segmentation.image_iou(view.labels, decided)
 
 
 def _spaced(total: int, count: int) -> list[int]:

@@ -65,7 +65,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
   keys.append(examples.legend(sources[0], present))
   if any(source.has_masks for source in sources):
     keys.append(page.legend([(f'error: {x}', rgb) for x, rgb in pictures.ERRORS.items()], 'Errors'))
-  return _rule(look, shown) + page.wall(page.keys(keys) + ''.join(parts))
+  return page.wall(_rule(look, shown) + page.keys(keys) + ''.join(parts))
 
 
 def _covering(look: examples.Look, splits: Sequence[str]) -> list[str]:
@@ -148,7 +148,7 @@ def _stations(look: examples.Look, example: examples.Example) -> Iterator[exampl
     found = view(example)
     if found is None:
       continue
-    score = examples.iou(example, found, target)
+    score = examples.iou(found, target)
     picture = example.seen(found)
     if score is not None and np.isfinite(score):
       picture = picture._replace(caption=f'{found.caption} {score:.0f}')

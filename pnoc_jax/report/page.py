@@ -65,7 +65,7 @@ svg { width: 100%; height: auto; font-family: inherit; display: block; }
 .wall .example { margin: .5rem 0; } .wall .strip { gap: .4rem;
   grid-template-columns: repeat(auto-fit, minmax(6.6rem, 1fr)); }
 .wall figcaption { font-size: .76rem; line-height: 1.25; } .wall .strip b { font-size: .62rem; }
-.wall h4 { font-size: .85rem; }
+.wall h4 { font-size: .85rem; } .wall p { font-size: .92rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; margin: .3rem 0 .6rem;
   list-style: none; font-size: .88rem; }
 .legend i { display: inline-block; width: .85rem; height: .85rem; border-radius: .2rem;
@@ -74,11 +74,12 @@ svg { width: 100%; height: auto; font-family: inherit; display: block; }
 footer { margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--line);
   color: var(--soft); font-size: .86rem; }
 footer dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
-footer dd { margin: 0; } footer p, .wide { max-width: none; }
+footer dd { margin: 0; } footer p, .wall p { max-width: none; }
 @media (max-width: 40rem) { body { padding: .8rem .8rem 2rem; }
   .wall .strip { grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); }
   table { font-size: .84rem; } th, td { padding: .3rem .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } nav { display: none; }
+  th, td { white-space: normal; padding: .15rem .3rem; }
   .example, figure, tr, .cards div { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
   .wall .strip { grid-template-columns: repeat(auto-fill, minmax(4.6rem, 1fr)); }
   .strip b, .legend i, .note, .cards div { print-color-adjust: exact;

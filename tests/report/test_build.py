@@ -180,16 +180,15 @@ def test_the_first_images_are_what_each_stage_fails_on_by_its_own_score(tmp_path
 
 def test_undecided_pixels_do_not_count():
   source = toy_run.Source()
-  example = examples.Example(None, 'train', source, 0)
   target = source.mask(0)
   labels = np.where(target > 0, target, 255)
   labels[0, 0], labels[4, 4] = 0, 0
   view = examples.View('x', labels)
   # Background 1 of 2, the object 63 of 64.
-  assert examples.iou(example, view, target) == pytest.approx(50 * (1 / 2 + 63 / 64))
+  assert examples.iou(view, target) == pytest.approx(50 * (1 / 2 + 63 / 64))
   salient = examples.View('x', (target > 0).astype(np.uint8), salient=True)
-  assert examples.iou(example, salient, source.mask(1)) == pytest.approx(100)
-  assert np.isnan(examples.iou(example, view, None))
+  assert examples.iou(salient, source.mask(1)) == pytest.approx(100)
+  assert np.isnan(examples.iou(view, None))
 
 
 def test_splits_that_add_no_stage_are_left_out_of_the_first_images(tmp_path):

@@ -114,10 +114,6 @@ def _undecided(split: scores.Split, prior: products.Prior) -> float:
   return float(100 * between.mean())
 
 
-def _agreement(one: np.ndarray, other: np.ndarray, num_labels: int) -> float:
-  return 100 * segmentation.image_iou(one, other, num_classes=num_labels)
-
-
 def _refined(split: scores.Split, labels: dict[int, np.ndarray]) -> dict[int, float]:
   """Of each image, the IoU of its label map and what a CRF makes of it."""
   source, config = split.source, split.crf
@@ -130,7 +126,9 @@ def _refined(split: scores.Split, labels: dict[int, np.ndarray]) -> dict[int, fl
     (index, np.asarray(source.example(index)['image'])[..., :3], found, counts[index])
     for index, found in labels.items()
   )
-  return {index: _agreement(labels[index], found, counts[index]) for index, found in refine(items)}
+  return {
+    index: 100 * segmentation.image_iou(labels[index], found) for index, found in refine(items)
+  }
 
 
 def _views(split: scores.Split, generator: Path, labels: dict[int, np.ndarray]) -> dict[int, float]:
@@ -178,16 +176,15 @@ def _views(split: scores.Split, generator: Path, labels: dict[int, np.ndarray]) 
   ):
     count = int((source.labels[index] > 0).sum())
     found = [
-      _agreement(
+      segmentation.image_iou(
         pseudo_labels.argmax_labels(
           view[:height, :width, :count], config.evaluation.proxy.threshold
         ),
         labels[index],
-        count + 1,
       )
       for view in views
     ]
-    agreements[index] = float(np.mean(found))
+    agreements[index] = float(100 * np.mean(found))
   return agreements
 
 
