@@ -97,8 +97,8 @@ def build_comparison(
     content = sections.score_comparison(results)
     if score.name == 'priors':
       shown = _firsts([(group, run) for group, run in read if run.score('priors', split)])
-      views = {stage.name: stage.sample for stage in stages if stage.sample}
-      look = examples.Look(shown, open_source, images, {'priors': views['priors']})
+      views = {x.name: x.sample for x in stages if x.sample and x.name == 'priors'}
+      look = examples.Look(shown, open_source, images, views)
       content += sections.prior_comparison(split, results, look)
     parts.append((f'{score.title} of {split}', content))
   top = ''.join(page.note(f'{run.workdir}: {text}') for _, run in read for text in run.notes)

@@ -192,7 +192,7 @@ class Look:
       if all(run.has_files(name, split) for _, run in self.runs)
     }
     found: dict[str, Ranked] = {name: [] for name in views}
-    for index in _spaced(len(source.ids), _LOOKED_AT):
+    for index in _spaced(len(source.ids), _LOOKED_AT) if views else ():
       made = [Example(run, split, source, index) for _, run in self.runs]
       target = made[0].target()
       for name, view in views.items():
