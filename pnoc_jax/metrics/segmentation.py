@@ -117,6 +117,25 @@ def iou(counts: Counts, *, eps: float = 1e-10) -> np.ndarray:
   return counts.hit / (_union(counts) + eps)
 
 
+def image_iou(prediction: np.ndarray, target: np.ndarray) -> float:
+  """Mean IoU in [0, 1] of one image, over the classes that occur in either of two label maps.
+
+  Args:
+    prediction: int[H, W] of 0..254, or void, which is no class.
+    target: int[H, W] as `prediction`; void pixels count nowhere.
+
+  Returns:
+    The mean; NaN where no pixel counts.
+  """
+  check_size(prediction, target.shape)
+  both = (target.astype(np.intp) << 8) + prediction
+  pairs = np.bincount(both.ravel(), minlength=1 << 16).reshape(256, 256)[: types.VOID]
+  hit = np.diagonal(pairs)
+  union = pairs.sum(axis=1) + pairs.sum(axis=0)[: types.VOID] - hit
+  present = union > 0
+  return float((hit[present] / union[present]).mean()) if present.any() else float('nan')
+
+
 def _union(counts: Counts) -> np.ndarray:
   return counts.true + counts.predicted - counts.hit
 

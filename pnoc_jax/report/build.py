@@ -30,22 +30,37 @@ def build(
     UserError: there is no such directory.
   """
   run = files.read_run(workdir, stages)
-  look = examples.Look([(run.name, run)], open_source, images)
+  views = {stage.name: stage.sample for stage in stages if stage.sample}
+  look = examples.Look([(run.name, run)], open_source, images, views)
   named = [files.lookup(run.config, f'{stage.name}.splits', ()) for stage in stages]
-  splits = tuple(dict.fromkeys(itertools.chain(run.score_splits, *named)))
-  parts = [('Stages', front.stages(run))] if run.stages else []
-  if table := ''.join(label_maps.by_class(run, split) for split in splits):
-    parts.append(('IoU by class', table))
-  for stage in stages:
-    if stage.training_title and stage.name in run.stages and run.stages[stage.name].rows:
-      content = sections.training(run, stage.name)
-      parts.append((f'Training of {stage.training_title}', content))
-    for split in splits:
-      if stage.figures and (content := stage.figures(look, split)):
-        parts.append((f'{stage.title} of {split}', content))
-  top = front.summary(run) + ''.join(map(page.note, run.notes))
+  splits = tuple(dict.fromkeys(itertools.chain(run.score_splits, run.proxies, *named)))
+  numbers = front.summary(run) + (front.stages(run) if run.stages else '')
+  numbers += front.proxies(run)
+  numbers += page.beside([sections.swept(run, split) for split in splits])
+  products = ''.join(
+    page.folded(f'{stage.title} of {split}', content)
+    for stage in stages
+    for split in splits
+    if stage.figures and (content := stage.figures(look, split))
+  )
+  trainings = ''.join(
+    page.folded(f'Training of {stage.training_title}', sections.training(run, stage.name))
+    for stage in stages
+    if stage.training_title and stage.name in run.stages and run.stages[stage.name].rows
+  )
+  parts = [
+    ('Images through all stages', front.wall(look, splits)),
+    ('Numbers', numbers),
+    ('IoU by image', front.histograms(look, splits)),
+    ('IoU by class', ''.join(label_maps.by_class(run, split) for split in splits)),
+    ('Stage by stage', products),
+    ('Training', trainings),
+  ]
+  parts = [(heading, content) for heading, content in parts if content]
+  top = ''.join(map(page.note, run.notes))
   lead = f'{front.method(run)} on {front.dataset_name(run)}'
-  return _write(run.workdir / 'report' / 'index.html', page.page(run.name, lead, parts, top))
+  text = page.page(run.name, lead, parts, top=top, facts=front.facts(run))
+  return _write(run.workdir / 'report' / 'index.html', text)
 
 
 def build_comparison(
@@ -82,12 +97,13 @@ def build_comparison(
     content = sections.score_comparison(results)
     if score.name == 'priors':
       shown = _firsts([(group, run) for group, run in read if run.score('priors', split)])
-      look = examples.Look(shown, open_source, images)
+      views = {x.name: x.sample for x in stages if x.sample and x.name == 'priors'}
+      look = examples.Look(shown, open_source, images, views)
       content += sections.prior_comparison(split, results, look)
     parts.append((f'{score.title} of {split}', content))
   top = ''.join(page.note(f'{run.workdir}: {text}') for _, run in read for text in run.notes)
   lead = f'{len(read)} runs of {len(firsts)}: ' + ', '.join(group for group, _ in firsts)
-  return _write(pathlib.Path(output), page.page(title, lead, parts, top))
+  return _write(pathlib.Path(output), page.page(title, lead, parts, top=top))
 
 
 def _firsts(runs: Sequence[tuple[str, files.RunFiles]]) -> list[tuple[str, files.RunFiles]]:
@@ -129,4 +145,5 @@ def terminal_tables(workdir: str | pathlib.Path, stages: Sequence[contract.Repor
     if not any(map(tables.is_of_saliency, found.values())):
       last = {f'{run.scored[name].title.lower()} of {split}': x for split, x in found.items()}
   blocks += [f'{title}\n{tables.score(result)}' for title, result in last.items()]
+  blocks += [f'priors of {split}\n{tables.proxy(result)}' for split, result in run.proxies.items()]
   return '\n\n'.join(blocks)

@@ -25,6 +25,11 @@ class Scored(Protocol):
     """Whether the front of the page shows it."""
     ...
 
+  @property
+  def masks(self) -> bool:
+    """Whether it compares with masks; else it is a proxy of splits that have none."""
+    ...
+
 
 class Reported(Protocol):
   """A stage, as the report sees it."""
@@ -54,7 +59,13 @@ class Reported(Protocol):
     """(look, split) -> the HTML on its products of a split, empty where there are none."""
     ...
 
+  @property
+  def sample(self) -> 'examples.ViewOf | None':
+    """Its product of one image, for the first part of the page and for its own score by image."""
+    ...
 
-def scores(stages: Sequence[Reported]) -> dict[str, Scored]:
-  """All scores of the stages by their names, in order."""
-  return {score.name: score for stage in stages for score in stage.scores}
+
+def scores(stages: Sequence[Reported], *, masks: bool = True) -> dict[str, Scored]:
+  """All scores of the stages by their names, in order; or all proxies."""
+  every = (score for stage in stages for score in stage.scores)
+  return {score.name: score for score in every if score.masks == masks}

@@ -5,7 +5,7 @@ import enum
 import pathlib
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
+MADE = 'report/made.json'  # How the run came about: {what: in words}.
 HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
@@ -64,7 +65,9 @@ class RunFiles:
     stages: those that left something, by name and in order.
     scored: all scores that a run can have, by name and in order.
     scores: the results that are there: score -> split -> result, in the order of `scored`.
+    proxies: what was looked at in splits without masks: split -> result.
     notes: what is missing, damaged or odd about the data, for the reader.
+    made: how the run came about, by what, in words.
   """
 
   workdir: pathlib.Path
@@ -72,7 +75,9 @@ class RunFiles:
   stages: Mapping[str, StageFiles]
   scored: Mapping[str, contract.Scored]
   scores: Mapping[str, Mapping[str, Result]]
+  proxies: Mapping[str, Result]
   notes: tuple[str, ...]
+  made: Mapping[str, str]
 
   @property
   def name(self) -> str:
@@ -99,8 +104,12 @@ class RunFiles:
 
   def has(self, stage: str, split: str) -> bool:
     """Whether a stage has products of a split, or a score that is named like the stage."""
+    return bool(self.score(stage, split)) or self.has_files(stage, split)
+
+  def has_files(self, stage: str, split: str) -> bool:
+    """Whether a stage has products of a split."""
     folder = self.product(stage, split, '')
-    return bool(self.score(stage, split)) or (folder.is_dir() and any(folder.iterdir()))
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def lookup(config: Mapping[str, Any], path: str, default: Any) -> Any:
@@ -155,11 +164,15 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
       notes += [str(x) for x in (said if isinstance(said, list) else [])]
   if not found:
     notes.append('No stage has left metrics yet.')
-  scored = contract.scores(stages)
-  scores = _scores(workdir, tuple(scored), notes)
-  if not scores and lookup(config, 'evaluation.of', ('priors',)):
+  scored, proxies = contract.scores(stages), contract.scores(stages, masks=False)
+  every = _scores(workdir, (*scored, *proxies), proxies, notes)
+  scores = {name: result for name, result in every.items() if name in scored}
+  sure = {split: x for name in proxies for split, x in every.get(name, {}).items()}
+  if not every and lookup(config, 'evaluation.of', ('priors',)):
     notes.append('Nothing has been evaluated yet, or the images have no masks.')
-  return RunFiles(workdir, config, found, scored, scores, tuple(notes))
+  made = _json(workdir / MADE, notes) or {} if (workdir / MADE).is_file() else {}
+  said = {name: text for name, text in made.items() if isinstance(text, str)}
+  return RunFiles(workdir, config, found, scored, scores, sure, tuple(notes), said)
 
 
 def _read(read: Callable[[pathlib.Path], Any], path: pathlib.Path, notes: list[str]) -> Any:
@@ -195,7 +208,7 @@ def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
 
 
 def _scores(
-  workdir: pathlib.Path, names: Sequence[str], notes: list[str]
+  workdir: pathlib.Path, names: Sequence[str], proxies: Collection[str], notes: list[str]
 ) -> dict[str, dict[str, Result]]:
   """Score -> split -> result; each is a file `<score>_<split>.json`."""
   scores: dict[str, dict[str, Result]] = {name: {} for name in names}
@@ -206,7 +219,8 @@ def _scores(
     if result is None:
       continue
     split = path.stem.removeprefix(f'{name}_')
-    if fault := names_of_files.path_fault(split) or results.fault(result):
+    wrong = results.proxy_fault if name in proxies else results.fault
+    if fault := names_of_files.path_fault(split) or wrong(result):
       notes.append(f'{path.relative_to(workdir)} is not the result of an evaluation: {fault}.')
     else:
       scores[name][split] = result

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pnoc_jax.report import confusion, examples, files, page, pictures, sections, tables
 
 
-def by_class(run: files.RunFiles, split: str) -> str:
-  """IoU of every class, one column a product: the form of Table 6."""
+def by_class(run: files.RunFiles, split: str, *, most_rows: int = 30) -> str:
+  """IoU of every class, one column a product: the form of Table 6; folded if it is long."""
   results = {
     run.scored[name].title: found[split]
     for name, found in run.scores.items()
@@ -22,7 +22,8 @@ def by_class(run: files.RunFiles, split: str) -> str:
   for name, key in (('mean', 'miou'), ('mean of foreground', 'miou_fg')):
     rows.append((name, *(result.get(key) for result in results.values())))
   caption = f'IoU in percent, {split}; maps at their best threshold.'
-  return page.table(('class', *results), rows, caption=caption, means=2)
+  table = page.table(('class', *results), rows, caption=caption, means=2)
+  return table if len(rows) <= most_rows else page.folded(f'{len(rows) - 2} classes', table)
 
 
 def pseudo_masks(look: examples.Look, split: str) -> str:
@@ -49,7 +50,7 @@ def _section(look: examples.Look, split: str, heading: str, shown: dict[str, str
       svg = confusion.chart(result, name=f'confusion-{name}-{split}', what=what)
       parts.append(page.chart('What each class is taken for, % of its pixels', svg))
   panels = functools.partial(_panels, shown)
-  return page.beside(parts) + examples.gallery(look, split, heading, panels)
+  return page.beside(parts) + examples.gallery(look, split, heading, panels, stage=name)
 
 
 def _panels(shown: dict[str, str], example: examples.Example) -> Iterator[examples.Picture]:
@@ -60,5 +61,19 @@ def _panels(shown: dict[str, str], example: examples.Example) -> Iterator[exampl
     if found is not None:
       yield example.coloured(found, caption, f'{caption} of {example.id}')
   if found is not None:
-    laid = pictures.blend(example.image, found, example.source.info.palette)
-    yield examples.Picture('over the image', f'{caption} over {example.id}', laid, True)
+    palette = pictures.palette(example.source.info.num_classes)
+    laid = pictures.blend(example.image, found, palette)
+    names = example.names(found)
+    yield examples.Picture('over the image', f'{caption} over {example.id}', laid, True, names)
+
+
+def pseudo_mask_view(example: examples.Example) -> examples.View | None:
+  """The pseudo mask of an image."""
+  found = example.png('pseudo_masks')
+  return None if found is None else examples.View('pseudo mask', found)
+
+
+def prediction_view(example: examples.Example) -> examples.View | None:
+  """What the segmentation network says of an image."""
+  found = example.png('predictions')
+  return None if found is None else examples.View('prediction', found)

@@ -65,8 +65,11 @@ def saliency(look: examples.Look, split: str) -> str:
     chart = sections.threshold_chart('saliency', split, results)
     content = page.table(header, rows, caption=caption) + page.beside([chart])
   swatches = page.legend([('sure foreground', FOREGROUND), ('sure background', BACKGROUND)])
+  stage = 'saliency' if run.has('saliency', split) else 'saliency_priors'
   heading = 'Hints, masks and maps (Fig. 4)'
-  return content + examples.gallery(look, split, heading, _saliency_panels, top=swatches)
+  return content + examples.gallery(
+    look, split, heading, _saliency_panels, top=swatches, stage=stage
+  )
 
 
 def _saliency_panels(example: examples.Example) -> Iterator[examples.Picture]:
@@ -87,6 +90,25 @@ def _saliency_panels(example: examples.Example) -> Iterator[examples.Picture]:
       yield examples.Picture(caption, f'{caption} of {example.id}', grey)
 
 
+def saliency_mask_view(example: examples.Example) -> examples.View | None:
+  """C2AM's mask of an image."""
+  found = example.png('saliency_priors')
+  if found is None:
+    return None
+  mask = (found > 127).astype(np.uint8)
+  return examples.View('C2AM mask', mask, mask[None], salient=True)
+
+
+def saliency_view(example: examples.Example) -> examples.View | None:
+  """The saliency network's map of an image, and what the best threshold makes of it."""
+  found = example.png('saliency')
+  if found is None:
+    return None
+  grey = found.astype(np.float32) / 255
+  threshold = np.float32(example.run.threshold('saliency', example.split))
+  return examples.View('saliency', (grey > threshold).astype(np.uint8), grey[None], salient=True)
+
+
 def affinity_labels(look: examples.Look, split: str) -> str:
   """The section on what AffinityNet learns from, before and after saliency and CRF (Fig. 5)."""
   if not look.run.has('affinity_labels', split):
@@ -98,7 +120,13 @@ def affinity_labels(look: examples.Look, split: str) -> str:
     caption = 'In percent; accuracy and IoU are of the pixels that are decided.'
     content = page.table(header, [row], caption=caption)
   heading = 'Before and after saliency and CRF (Fig. 5)'
-  return content + examples.gallery(look, split, heading, _affinity_panels)
+  return content + examples.gallery(look, split, heading, _affinity_panels, stage='affinity_labels')
+
+
+def affinity_view(example: examples.Example) -> examples.View | None:
+  """What AffinityNet learns from of an image."""
+  found = example.png('affinity_labels')
+  return None if found is None else examples.View('affinity labels', found)
 
 
 def _affinity_panels(example: examples.Example) -> Iterator[examples.Picture]:
@@ -134,13 +162,20 @@ def random_walk(look: examples.Look, split: str) -> str:
   """The section on the random walk: the maps before and after it."""
   if not look.run.has('random_walk', split):
     return ''
-  content = ''
-  if result := look.run.score('random_walk', split):
-    before = look.run.score('priors', split)
-    both = {'priors': before, 'random walk': result} if before else {'random walk': result}
-    chart = sections.threshold_chart('random_walk', split, both)
-    content = page.beside([chart, sections.class_table(result)])
-  return content + examples.gallery(look, split, 'Before and after the walk', _walk_panels)
+  result = look.run.score('random_walk', split)
+  content = sections.class_table(result) if result else ''
+  heading = 'Before and after the walk'
+  return content + examples.gallery(look, split, heading, _walk_panels, stage='random_walk')
+
+
+def walk_view(example: examples.Example) -> examples.View | None:
+  """The maps of an image after the walk, and what the best threshold makes of them."""
+  walk = example.walk()
+  if walk is None:
+    return None
+  threshold = example.run.threshold('random_walk', example.split)
+  labels = pictures.prior_mask(walk.keys, walk.walk, threshold)
+  return examples.View('random walk', labels, walk.walk)
 
 
 def _walk_panels(example: examples.Example) -> Iterator[examples.Picture]:

@@ -6,6 +6,8 @@ from typing import Any
 LARGEST = 1e100
 """Of the numbers that are shown; JSON has whole numbers of any size."""
 _SCORES = ('miou', 'miou_fg', 'fp', 'fn', 'undecided', 'accuracy', 'images')
+PROXIES = ('crf', 'views', 'undecided', 'whole', 'erased')
+"""What is measured without masks, in percent."""
 _BY_CLASS = ('iou', 'fp_class', 'fn_class')
 
 
@@ -38,6 +40,15 @@ def fault(result: Mapping[str, Any]) -> str:
     _of_all(matrix, list, lambda row: _of_all(row, list, is_number) and len(row) == count + 1)
     and len(matrix) == count
   )
+  return next((f'`{key}` is of another form' for key, right in fits.items() if not right), '')
+
+
+def proxy_fault(result: Mapping[str, Any]) -> str:
+  """Which part of a proxy is not as an evaluation writes it, in words, or nothing."""
+  fits = {key: is_number(result.get(key)) for key in ('images', 'threshold', 'scales')}
+  fits |= {key: _is_score(result.get(key)) for key in PROXIES}
+  fits['by_image'] = _of_all(result.get('by_image'), dict, is_number)
+  fits['by_class'] = _of_all(result.get('by_class'), dict, lambda x: _of_all(x, dict, _is_score))
   return next((f'`{key}` is of another form' for key, right in fits.items() if not right), '')
 
 

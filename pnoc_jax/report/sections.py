@@ -32,8 +32,8 @@ def training(run: files.RunFiles, name: str) -> str:
     title: str, lines: Mapping[str, curves.Series], ylabel: str, alt: str, **how: Any
   ) -> None:
     if lines:
-      alt, place = f'{alt} {_ends(lines)}', f'{name}-{len(figures)}'
-      svg = curves.chart(lines, name=place, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
+      alt = f'{alt} {_ends(lines)}'
+      svg = curves.chart(lines, alt=alt, xlabel=stage.axis, ylabel=ylabel, **how)
       figures.append(page.chart(title, svg))
 
   def series(keys: Sequence[str]) -> dict[str, curves.Series]:
@@ -108,7 +108,6 @@ def training_comparison(
     if lines:
       svg = curves.chart(
         lines,
-        name=f'training-{stage.name}',
         alt=f'mIoU of {stage.training_title} during training. {_ends(lines)}',
         xlabel=next(iter(found.values())).axis,
         ylabel='mIoU, %',
@@ -119,15 +118,33 @@ def training_comparison(
 
 
 def priors(look: examples.Look, split: str) -> str:
-  """The section on priors: mIoU against threshold (Fig. 7b), the table by class, and pictures."""
+  """The section on priors: the table by class, the classification, and pictures."""
   # Priors of images without masks are not scored, but they are shown.
   if not look.run.has('priors', split):
     return ''
   content = ''
   if result := look.run.score('priors', split):
-    chart = threshold_chart('priors', split, {'mIoU': result})
-    content = page.beside([chart, class_table(result) + _classification(result)])
+    content = page.beside([class_table(result), _classification(result)])
   return content + _prior_pictures(look, split)
+
+
+def prior_view(example: examples.Example) -> examples.View | None:
+  """The priors of an image, and what the best threshold makes of them."""
+  prior = example.prior()
+  if prior is None:
+    return None
+  threshold = example.run.threshold('priors', example.split)
+  return examples.View('maps', pictures.prior_mask(prior.keys, prior.high, threshold), prior.high)
+
+
+def swept(run: files.RunFiles, split: str) -> str:
+  """mIoU of all maps of the classes against the threshold of the background (Fig. 7b)."""
+  results = {
+    run.scored[name].title: found[split]
+    for name, found in run.scores.items()
+    if split in found and tables.is_of_all_classes(found[split])
+  }
+  return threshold_chart('maps', split, results)
 
 
 def class_table(result: files.Result) -> str:
@@ -144,7 +161,7 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
   """mIoU against the threshold, one line a result.
 
   Args:
-    product: what is scored; with the split, unique in the page.
+    product: what is scored.
     split: of the data set.
     results: by name in the legend; those of label maps have no line.
   """
@@ -160,15 +177,14 @@ def threshold_chart(product: str, split: str, results: Mapping[str, files.Result
   )
   svg = curves.chart(
     lines,
-    name=f'thresholds-{product}-{split}',
     alt=f'mIoU of the {product.replace("_", " ")} of {split} against the threshold. {words}.',
     xlabel='threshold of the background',
     ylabel='mIoU, %',
     points=True,
     mark_best=True,
   )
-  figure = ' (Fig. 7b)' if product == 'priors' else ''
-  return page.chart(f'mIoU against threshold{figure}', svg)
+  figure = '' if product == 'saliency' else ' (Fig. 7b)'
+  return page.chart(f'mIoU against threshold{figure}, {split}', svg)
 
 
 def _classification(result: files.Result) -> str:
@@ -188,7 +204,7 @@ def _prior_pictures(look: examples.Look, split: str) -> str:
     source = look.source(split)
   except (errors.UserError, OSError) as error:
     return heading + page.note(f'No pictures, since the data set does not open: {error}')
-  chosen = examples.choose(look.ranked(split), look.images)
+  chosen = examples.choose(look.ranked(split, 'priors'), look.images)
   if not chosen:
     return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
   rule = (

@@ -102,6 +102,42 @@ def notes(result: files.Result) -> list[str]:
   ]
 
 
+PROXY_HEADER = ('without masks', '%', 'good is', 'what it is')
+
+
+def proxy_rows(result: files.Result) -> list[Row]:
+  """One row for each thing that tells how sure priors are; those that are not known are left out.
+
+  Args:
+    result: of `stages.common.proxy.measure`.
+  """
+  mirrored = result['scales'] == 1
+  views = 'of the image and its mirror image' if mirrored else f'of {result["scales"]:g} scales'
+  rows = (
+    ('crf', 'maps and CRF agree', 'high', 'IoU of the label maps before and after a CRF'),
+    ('views', 'views agree', 'high', f'IoU of the label maps and those {views} alone'),
+    ('undecided', 'undecided', 'low', 'pixels that give AffinityNet no label'),
+    ('whole', 'class in the image', 'high', "the network's probability of a class that is there"),
+    ('erased', 'class when erased', 'low', 'the same without the pixels that the map marks'),
+  )
+  return [
+    (name, result[key], good, what) for key, name, good, what in rows if result.get(key) is not None
+  ]
+
+
+PROXY_NOTE = (
+  'A proxy, not a score: maps can be sure and wrong. It finds maps that are clearly bad, and '
+  'compares runs on the same images.'
+)
+
+
+def proxy(result: files.Result) -> str:
+  """How sure the priors of a split without masks are, for a terminal."""
+  rows = [(name, value, good) for name, value, good, _ in proxy_rows(result)]
+  looked = f'{result["images"]} images, background at {result["threshold"]:.2f}'
+  return '\n'.join([aligned(PROXY_HEADER[:3], rows), looked, PROXY_NOTE])
+
+
 def whole_run(run: files.RunFiles) -> str:
   """mIoU of every product, one column a split."""
   rows = [

@@ -180,6 +180,7 @@ STAGE = stage.Stage(
   splits=lambda config: (config.dataset.train_split,),
   scores=(stage.Score('affinity_labels', 'Affinity labels', scores.score_affinity_labels),),
   figures=refinement.affinity_labels,
+  sample=refinement.affinity_view,
   programs=_programs,
   work=lambda context, images: crf_lib.works(context.config.affinity_labels.crf, images),
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,

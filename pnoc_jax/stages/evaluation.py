@@ -1,5 +1,7 @@
 """Stage `evaluation`: scores every stage's products against masks, which serve this alone.
 
+Of splits without masks it says how sure the priors are, which is a proxy and no score.
+
 The runner calls `score_stage` right after a stage, so that its table appears then; the stage at the
 end of a run does what is left.
 """
@@ -18,6 +20,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
 from pnoc_jax.report import tables
+from pnoc_jax.stages.common import proxy as proxy_lib
 from pnoc_jax.stages.common import scores, stage
 
 
@@ -31,6 +34,7 @@ class EvaluationConfig:
       named and left out.
     crf_splits: of which splits the priors are also scored after a CRF, which takes its time.
     crf: that CRF.
+    proxy: what is looked at where there are no masks.
   """
 
   of: tuple[str, ...] = settings.field(('priors',), product=False)
@@ -38,6 +42,9 @@ class EvaluationConfig:
   crf_splits: tuple[str, ...] = settings.field((), product=False)
   crf: crf_lib.CrfConfig = dataclasses.field(
     default_factory=crf_lib.CrfConfig, metadata={'product': False}
+  )
+  proxy: proxy_lib.ProxyConfig = dataclasses.field(
+    default_factory=proxy_lib.ProxyConfig, metadata={'product': False}
   )
 
 
@@ -56,7 +63,7 @@ def run(context: Context) -> None:
     )
     for split in dict.fromkeys(splits):
       if not context.source(split).has_masks:
-        print(f'  {split}: no masks, not scored')
+        print(f'  {split}: no masks, not scored; a proxy says how sure the priors are')
       elif not context.source(split).labels.any():
         print(f'  {split}: no image has a label; scored is only what is made of all images')
     for entry in wanted:
@@ -85,10 +92,12 @@ def score_stage(
   """
   for score, split, path, made_from in _due(config, entry, directories, out, runtime):
     source = runtime.source(config.dataset, split)
-    look = scores.Split(source, config.seed, config.evaluation.crf, runtime)
-    records.write_json(path, {**score.measure(look, _inputs(config, directories)), **made_from})
+    look = scores.Split(source, config.seed, config.evaluation.crf, runtime, config)
+    inputs = _inputs(config, directories, score, runtime)
+    records.write_json(path, {**score.measure(look, inputs), **made_from})
     print(f'\n{score.title} of {split}:', flush=True)
-    print(tables.score(records.read_json(path)), flush=True)
+    table = tables.score if score.masks else tables.proxy
+    print(table(records.read_json(path)), flush=True)
 
 
 def stale(
@@ -125,15 +134,27 @@ def _due(
   for score in entry.scores:
     for split in _splits(config, entry, score):
       source, path = runtime.source(config.dataset, split), out / f'{score.name}_{split}.json'
-      if source.has_masks and (score.everything or source.labels.any()):
-        made_from = _made_from(config, entry, score, _inputs(config, directories))
+      if source.has_masks == score.masks and (score.everything or source.labels.any()):
+        inputs = _inputs(config, directories, score, runtime)
+        made_from = _made_from(config, entry, score, inputs)
         made_from['made_from']['files'] = files_digest(source)
         if not _is_current(path, made_from):
           yield score, split, path, made_from
 
 
-def _inputs(config: stage.PipelineConfig, directories: Mapping[str, Path]) -> dict[str, Path]:
-  return {name: directories[name] for name in config.evaluation.of if name in directories}
+def _inputs(
+  config: stage.PipelineConfig,
+  directories: Mapping[str, Path],
+  score: stage.Score,
+  runtime: Runtime,
+) -> dict[str, Path]:
+  """Directories of what is evaluated, and of what a proxy needs beside it."""
+  found = {name: directories[name] for name in config.evaluation.of if name in directories}
+  for name in () if score.masks else score.needs:
+    # The stage at the end of a run knows the directories of what it needs alone.
+    grafted = getattr(config.inputs, name, '')
+    found[name] = directories.get(name) or Path(grafted or runtime.workdir / name)
+  return found
 
 
 def files_digest(source: info.Source) -> str:
@@ -193,6 +214,10 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
   unknown = [name for name in ours.of if name not in known]
   if unknown:
     found.append(f'evaluation.of names {", ".join(unknown)}; known: {", ".join(known)}')
+  if ours.proxy.images < 0:
+    found.append('evaluation.proxy.images is a number of images, 0 or more')
+  if not 0 < ours.proxy.threshold < 1:
+    found.append(f'evaluation.proxy.threshold is {ours.proxy.threshold}; it lies in (0, 1)')
   if ours.crf_splits:
     found += crf_lib.faults('evaluation.crf', ours.crf)
   # Splits of which nothing is made: products would be missed after days of work.

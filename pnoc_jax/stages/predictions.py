@@ -229,6 +229,7 @@ STAGE = stage.Stage(
     ),
   ),
   figures=label_maps.predictions,
+  sample=label_maps.prediction_view,
   programs=_programs,
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,
 )

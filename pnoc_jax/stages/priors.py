@@ -22,7 +22,7 @@ from pnoc_jax.predict import cams
 from pnoc_jax.predict import lpcam as lpcam_inference
 from pnoc_jax.report import sections
 from pnoc_jax.stages.common import lpcam as lpcam_lib
-from pnoc_jax.stages.common import scores, stage
+from pnoc_jax.stages.common import proxy, scores, stage
 from pnoc_jax.types import Array, PyTree, Variables
 
 
@@ -220,9 +220,19 @@ STAGE = stage.Stage(
       splits=lambda config: config.evaluation.crf_splits,
       reads=lambda config: ('evaluation.crf',),
     ),
+    stage.Score(
+      'priors_proxy',
+      'Priors without masks',
+      proxy.measure,
+      splits=lambda config: config.priors.splits if config.evaluation.proxy.images else (),
+      reads=lambda config: ('evaluation.crf', 'evaluation.proxy', 'affinity_labels'),
+      needs=('generator',),
+      masks=False,
+    ),
   ),
   programs=_programs,
   # float16, and float32 on a quarter of the side; then the share that is left after packing.
   figures=sections.priors,
+  sample=sections.prior_view,
   disk=lambda pixels, maps: maps * (2 + 4 / 16) * 0.55,
 )

@@ -157,6 +157,7 @@ STAGE = stage.Stage(
     ),
   ),
   figures=label_maps.pseudo_masks,
+  sample=label_maps.pseudo_mask_view,
   programs=_programs,
   work=lambda context, images: crf_lib.works(context.config.pseudo_masks.crf, images),
   disk=lambda pixels, maps: pixels * stage.MASK_RATE,

@@ -219,5 +219,6 @@ STAGE = stage.Stage(
   work=_work,
   # float16, and the share that is left after packing.
   figures=refinement.random_walk,
+  sample=refinement.walk_view,
   disk=lambda pixels, maps: maps * 2 * 0.67,
 )

@@ -1,11 +1,23 @@
 """Stage `report`: one page that shows the run."""
 
 import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
+from pnoc_jax.engine import memory
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.io import records
 from pnoc_jax.parallel import hosts
-from pnoc_jax.report import build
+from pnoc_jax.report import build, files
 from pnoc_jax.stages.common import stage
+
+_PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
 @dataclasses.dataclass(slots=True)
@@ -24,9 +36,48 @@ def run(context: Context) -> None:
   if hosts.is_main():
     config = context.config
     stages = stage.stages(config)
+    records.write_json(context.runtime.workdir / files.MADE, made(context))
     page = build.build(context.runtime.workdir, stages, images=config.report.images)
     print(f'  {page}')
   hosts.barrier('report')
+
+
+def made(context: Context) -> dict[str, str]:
+  """How a run came about, for the end of its page: command, code, machine and date, in words."""
+  devices = context.runtime.mesh.devices.flat
+  kind = f'{len(devices)} x {devices[0].device_kind}'
+  room = f'{memory.host_bytes() / 2**30:.0f} GiB of memory'
+  versions = [f'Python {platform.python_version()}']
+  versions += [f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES]
+  found = {
+    'command': shlex.join(['python', *sys.argv]),
+    'commit': _commit(),
+    'versions': ', '.join(versions),
+    'machine': f'{kind}; {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {room}',
+    'date': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
+  }
+  return {name: text for name, text in found.items() if text}
+
+
+def _commit() -> str:
+  """The commit of the code, where it lies in a repository of its own."""
+  root = Path(__file__).parents[2]
+  if not (root / '.git').exists():
+    return ''
+  command = (
+    'git',
+    '-C',
+    str(root),
+    'describe',
+    '--always',
+    '--dirty=, with changes',
+    '--abbrev=12',
+  )
+  try:
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return found.stdout.strip()
 
 
 STAGE = stage.Stage(

@@ -319,5 +319,6 @@ STAGE = stage.Stage(
   programs=_programs,
   work=_work,
   figures=refinement.saliency,
+  sample=refinement.saliency_view,
   disk=lambda pixels, maps: pixels * stage.GREY_RATE,
 )

@@ -15,6 +15,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import images
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.predict import c2am as predict
+from pnoc_jax.report import refinement
 from pnoc_jax.stages import c2am
 from pnoc_jax.stages.common import maps, saliency_scores, stage
 from pnoc_jax.types import Array, Variables
@@ -215,4 +216,5 @@ STAGE = stage.Stage(
   programs=_programs,
   work=_work,
   disk=lambda pixels, maps: pixels * (stage.GREY_RATE + stage.MASK_RATE),
+  sample=refinement.saliency_mask_view,
 )

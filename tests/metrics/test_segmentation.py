@@ -78,3 +78,19 @@ def test_confusions_hold_the_counts_and_predicted_void():
   twice = (found + found).counts
   for name in ('true', 'predicted', 'hit'):
     np.testing.assert_array_equal(2 * getattr(counts, name), getattr(twice, name))
+
+
+def test_an_image_is_scored_over_the_classes_that_it_has():
+  generator = np.random.default_rng(0)
+  target = generator.choice([0, 2, 7, 255], (30, 40)).astype(np.uint8)
+  labels = generator.choice([0, 2, 9], (30, 40)).astype(np.int32)
+  counts = segmentation.count(labels, target, num_classes=12)
+  expected = segmentation.iou(counts)[[0, 2, 7, 9]].mean()
+  assert segmentation.image_iou(labels, target) == pytest.approx(expected)
+  assert segmentation.image_iou(target, target) == 1
+  assert np.isnan(segmentation.image_iou(labels, np.full_like(target, 255)))
+  # What is predicted void is missed.
+  labels = np.where(target == 2, 255, target)
+  assert segmentation.image_iou(labels, target) == pytest.approx(2 / 3)
+  with pytest.raises(ValueError, match='but the mask is'):
+    segmentation.image_iou(labels[1:], target)

@@ -1,14 +1,25 @@
 """The pages, from whole runs, from parts of runs and from damaged ones."""
 
+import base64
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from pnoc_jax import errors
 from pnoc_jax.data import info
-from pnoc_jax.io import records, terminal
-from pnoc_jax.report import build, confusion, examples, files, published, refinement, tables
+from pnoc_jax.io import images, records, terminal
+from pnoc_jax.report import (
+  build,
+  confusion,
+  examples,
+  files,
+  pictures,
+  published,
+  refinement,
+  tables,
+)
 from tests.report import toy_run
 from tests.report.toy_run import STAGES
 
@@ -23,8 +34,8 @@ def test_a_whole_run_gives_one_self_contained_page(tmp_path):
   found = toy_run.Checker(text)
   assert len(found.ids) == len(set(found.ids))
   assert all(address.startswith(('#', 'data:')) for address in found.addresses)
-  # Of each of the 8 images: itself, mask, label map, one class.
-  assert len(found.images) == 32 and all(found.images)
+  # Of each of the 8 images: itself, mask, priors, error; and itself, mask, label map, one class.
+  assert len(found.images) == 1 + 32 + 32 and all(found.images)
   assert f'{result["miou"]:.1f}' in text and '91.2' in text
   assert 'P-NOC' in text and 'Fig. 7a' in text and 'Fig. 7b' in text
   assert 'dog &amp; &lt;co&gt;' in text and '<co>' not in text
@@ -80,12 +91,13 @@ def test_missing_and_damaged_files_become_notes(tmp_path):
   toy_run.Checker(text)
   assert 'priors_val.json is not JSON' in text
   assert 'priors_test.json is not the result' in text
-  assert 'Priors of more</h2>' in text  # Though its curve over the thresholds is not there.
+  assert 'Priors of more</h3>' in text  # Though its curve over the thresholds is not there.
   assert 'the data set does not open' in text
   for path in (tmp_path / 'priors' / 'train').iterdir():
     path.write_bytes(path.read_bytes()[:100])
   text = _page(tmp_path)
   assert 'no prior of train is there and whole' in text
+  assert 'No pictures, since no product is there and whole' in text
   with pytest.raises(errors.UserError, match='no such directory'):
     build.build(tmp_path / 'none', STAGES)
 
@@ -142,6 +154,69 @@ def test_examples_are_the_best_the_middle_and_the_worst():
   ]
 
 
+def test_the_first_images_are_what_each_stage_fails_on_by_its_own_score(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  source = toy_run.Source()
+  for stage, index in (('predictions', 5), ('pseudo_masks', 2), ('saliency', 6)):
+    path = tmp_path / stage / 'train' / f'{source.ids[index]}.png'
+    images.write_png(path, np.zeros((16, 16), np.uint8))
+  text = _page(tmp_path)
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  rows = dict(re.findall('<h4>([^<]*) <span>([^<]*)</span>', wall))
+  assert len(rows) == 8
+  # 64 of 256 pixels are the object's: background 75 %, object 0.
+  assert 'Predictions: the worst, IoU 37.5' in rows['img5']
+  assert 'Pseudo masks: the worst, IoU 37.5' in rows['img2']
+  assert 'Saliency: the worst, IoU 37.5' in rows['img6']
+  assert sum(x.count('Predictions: the worst') for x in rows.values()) == 1
+  (data,) = re.findall('prediction of img5 is wrong" src="data:image/png;base64,([^"]*)"', wall)
+  picture = images.read_image(base64.b64decode(data))
+  assert (picture[4:12, 4:12] == pictures.ERRORS['missed']).all()
+  # The section on predictions is led by their score, too, not by that of the priors.
+  section = text[text.index('>Predictions of train</h3>') :]
+  assert re.findall('<h4>([^<]*) <span>worst', section)[-1:] == ['img5']
+
+
+def test_undecided_pixels_do_not_count():
+  source = toy_run.Source()
+  target = source.mask(0)
+  labels = np.where(target > 0, target, 255)
+  labels[0, 0], labels[4, 4] = 0, 0
+  view = examples.View('x', labels)
+  # Background 1 of 2, the object 63 of 64.
+  assert examples.iou(view, target) == pytest.approx(50 * (1 / 2 + 63 / 64))
+  salient = examples.View('x', (target > 0).astype(np.uint8), salient=True)
+  assert examples.iou(salient, source.mask(1)) == pytest.approx(100)
+  assert np.isnan(examples.iou(view, None))
+
+
+def test_splits_that_add_no_stage_are_left_out_of_the_first_images(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  for stage in ('priors', 'predictions'):
+    shutil.copytree(tmp_path / stage / 'train', tmp_path / stage / 'val')
+  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'test')
+  config = records.read_json(tmp_path / 'config.json')
+  splits = {'splits': ['train', 'val', 'test']}
+  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  text = _page(tmp_path)
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  assert re.findall('<h3>([^<]*)</h3>', wall) == ['train: 4 of 8 images', 'val: 4 of 8 images']
+
+
+def test_the_page_ends_with_how_it_was_made(tmp_path):
+  toy_run.write_run(tmp_path)
+  assert 'command' not in _page(tmp_path)
+  said = {'command': 'python run.py --x=<b>', 'commit': 'abc', 'machine': 3}
+  records.write_json(tmp_path / files.MADE, said)
+  text = _page(tmp_path)
+  footer = text[text.index('<footer>') :]
+  assert '<dt>command</dt><dd>python run.py --x=&lt;b&gt;</dd>' in footer
+  assert '<dt>commit</dt><dd>abc</dd>' in footer and 'machine' not in footer
+  assert '<dt>seed</dt><dd>0</dd>' in footer
+
+
 def test_every_product_has_its_section(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
@@ -149,10 +224,11 @@ def test_every_product_has_its_section(tmp_path):
   found = toy_run.Checker(text)
   assert len(found.ids) == len(set(found.ids))
   for name in ('Saliency', 'Affinity labels', 'Random walk', 'Pseudo masks', 'Predictions'):
-    assert f'{name} of train</h2>' in text
-  # Of 6 images: image, mask, prior, its class. Of 3 of them: image and mask; four of saliency; two
-  # of labels; four of the walk; mask and overlay; those and the prediction.
-  assert len(found.images) == 6 * 4 + 3 * (2 * 5 + 4 + 2 + 4 + 2 + 3)
+    assert f'{name} of train</h3>' in text
+  # Of 6 images: image, mask, seven products, error. Of 6: image, mask, prior, its class. Of 3:
+  # image and mask; four of saliency; two of labels; four of the walk; mask and overlay; those and
+  # the prediction.
+  assert len(found.images) == 1 + 6 * 10 + 6 * 4 + 3 * (2 * 5 + 4 + 2 + 4 + 2 + 3)
   assert '92.5 (of 2)' in text and '81.8' in text and '33.2' in text and '45.5' in text
   assert text.count('Confusion matrix of') == 2 and 'mIoU of the predictions, train' in text
   assert 'published' not in text and 'class="note"' not in text
@@ -177,14 +253,9 @@ def test_a_stage_that_is_added_to_the_list_has_its_sections_at_its_place(tmp_pat
   result = {'miou': 12.25, 'iou': {'background': 12.25}}
   records.write_json(tmp_path / 'evaluation' / 'outlines_train.json', result)
   text = _page(tmp_path, stages, images=6)
-  headings = re.findall('<h2 id="[^"]*">([^<]*)</h2>', text)
-  place = headings.index('Training of the outliner')
-  assert headings[place - 1 : place + 3] == [
-    'Priors of train',
-    'Training of the outliner',
-    'Outlines of train',
-    'Saliency of train',
-  ]
+  headings = re.findall('<summary><h3>([^<0-9]*)</h3>', text)
+  assert headings[:3] == ['Priors of train', 'Outlines of train', 'Saliency of train']
+  assert headings[-2:] == ['Training of the generator', 'Training of the outliner']
   assert '<p>3 of 8 outlines of toy run</p>' in text
   assert 'mIoU of the outlines, train</dt><dd>12.2' in text
   assert '<th scope="row">outlines</th><td>not finished</td><td>12.2</td>' in text
@@ -207,10 +278,34 @@ def test_products_without_masks_are_shown(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
   text = _page(tmp_path)
   toy_run.Checker(text)
-  assert 'Predictions of train</h2>' in text and 'Confusion matrix' not in text
+  assert 'Predictions of train</h3>' in text and 'Confusion matrix' not in text
   assert 'Activation of cat on img0' in text
   # A damaged picture is left out, and the others are there.
   assert 'C2AM mask of img0' in text and 'saliency of img0' not in text
+
+
+def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
+  class Source(toy_run.Source):
+    has_masks = False
+
+  toy_run.write_run(tmp_path)
+  (tmp_path / 'evaluation' / 'priors_train.json').unlink()
+  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', toy_run.PROXY)
+  text = _page(tmp_path, open_source=lambda config, split: Source(), images=3)
+  toy_run.Checker(text)
+  assert tables.PROXY_NOTE in text and 'Nothing has been evaluated' not in text
+  assert '<th scope="row">maps and CRF agree</th><td>71.2</td><td>high</td>' in text
+  assert 'views agree' not in text  # Which is not known here.
+  assert '<th scope="row">dog &amp; &lt;co&gt;</th><td>4</td><td>95.0</td><td>30.0</td>' in text
+  # The least sure come first.
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  rows = re.findall('<h4>([^<]*) <span>([^<;]*); ', wall)
+  assert [name for name, _ in rows] == ['img3', 'img7', 'img2']
+  assert rows[0][1] == 'maps and CRF agree by 60.0 %'
+  # It is no score: no table of mIoU has it.
+  assert 'mIoU' not in text[text.index('>Numbers</h2>') : text.index('How sure the maps are')]
+  printed = build.terminal_tables(tmp_path, STAGES)
+  assert printed.startswith('priors of train\nwithout masks') and tables.PROXY_NOTE in printed
 
 
 def test_of_four_channels_three_are_shown(tmp_path):
@@ -224,8 +319,9 @@ def test_of_four_channels_three_are_shown(tmp_path):
   text = build.build(
     tmp_path, STAGES, open_source=lambda config, split: Source(), images=3
   ).read_text()
-  # Of 3 images: itself, label map, one class.
-  assert len(toy_run.Checker(text).images) == 9
+  # Of 3 images: itself and the priors; itself, label map, one class.
+  assert len(toy_run.Checker(text).images) == 1 + 6 + 9
+  assert 'Without masks' in text and 'IoU by image' not in text
 
 
 def test_the_authors_figures_stand_beside_runs_on_their_data():

@@ -21,6 +21,7 @@ class Score:
   name: str
   title: str
   headline: bool = False
+  masks: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,22 +33,39 @@ class Stage:
   training_title: str = ''
   scores: tuple[Score, ...] = ()
   figures: Callable | None = None
+  sample: Callable | None = None
 
 
-def _made(name, title, figures, headline=False):
-  return Stage(name, title, scores=(Score(name, title, headline),), figures=figures)
+def _made(name, title, figures, sample, headline=False):
+  return Stage(name, title, scores=(Score(name, title, headline),), figures=figures, sample=sample)
 
 
 STAGES = (
-  Stage('generator', training_title='the generator'),
-  _made('priors', 'Priors', sections.priors, headline=True),
-  Stage('saliency_priors', scores=(Score('saliency_priors', 'Masks of C2AM'),)),
-  _made('saliency', 'Saliency', refinement.saliency),
-  _made('affinity_labels', 'Affinity labels', refinement.affinity_labels),
-  _made('random_walk', 'Random walk', refinement.random_walk),
-  _made('pseudo_masks', 'Pseudo masks', label_maps.pseudo_masks, headline=True),
+  Stage(
+    'generator',
+    training_title='the generator',
+    scores=(Score('priors_proxy', 'Priors without masks', masks=False),),
+  ),
+  _made('priors', 'Priors', sections.priors, sections.prior_view, headline=True),
+  Stage(
+    'saliency_priors',
+    scores=(Score('saliency_priors', 'Masks of C2AM'),),
+    sample=refinement.saliency_mask_view,
+  ),
+  _made('saliency', 'Saliency', refinement.saliency, refinement.saliency_view),
+  _made('affinity_labels', 'Affinity labels', refinement.affinity_labels, refinement.affinity_view),
+  _made('random_walk', 'Random walk', refinement.random_walk, refinement.walk_view),
+  _made(
+    'pseudo_masks',
+    'Pseudo masks',
+    label_maps.pseudo_masks,
+    label_maps.pseudo_mask_view,
+    headline=True,
+  ),
   Stage('segmentation', training_title='the segmentation network'),
-  _made('predictions', 'Predictions', label_maps.predictions, headline=True),
+  _made(
+    'predictions', 'Predictions', label_maps.predictions, label_maps.prediction_view, headline=True
+  ),
 )
 
 
@@ -102,6 +120,21 @@ def write_run(workdir, quality=1.0):
   result = thresholds.best_score(sums, CLASSES) | {'classification': {'map': 91.25}}
   records.write_json(workdir / 'evaluation' / 'priors_train.json', result)
   return result
+
+
+PROXY = {
+  'images': 8,
+  'threshold': 0.3,
+  'scales': 4,
+  'crf': 71.25,
+  'views': None,
+  'undecided': 12.5,
+  'whole': 95.0,
+  'erased': 33.3,
+  'by_class': {name: {'images': 4, 'whole': 95.0, 'erased': 30.0} for name in CLASSES[1:]},
+  'by_image': {f'img{i}': 90.0 - 10 * (i % 4) for i in range(8)},
+}
+"""What is said of the priors where there are no masks."""
 
 
 class Checker(html.parser.HTMLParser):

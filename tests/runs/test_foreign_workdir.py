@@ -119,6 +119,8 @@ def test_records_of_another_form_are_told_with_their_name(tmp_path, content):
 def test_a_report_is_made_whatever_the_records_hold(tmp_path):
   toy_run.write_run(tmp_path)
   records.write_json(tmp_path / files.REMARKS, {'train': ['said']})
+  records.write_json(tmp_path / files.MADE, {'command': 'python run.py'})
+  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_test.json', toy_run.PROXY)
   records.write_done(tmp_path / 'priors', {}, {}, {'seconds': 'long', 'images_per_second': [1]})
   found = [x for x in sorted(tmp_path.rglob('*')) if x.suffix in ('.json', '.jsonl', '')]
   whole = {x: x.read_text() for x in found if x.is_file()}

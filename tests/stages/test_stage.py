@@ -8,6 +8,7 @@ import signal
 import sys
 from unittest import mock
 
+import jax
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -18,6 +19,7 @@ from pnoc_jax.engine import log, loop, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, weights
+from pnoc_jax.report import files
 from pnoc_jax.runs import doctor, graph, runner
 from pnoc_jax.stages import pseudo_masks
 from pnoc_jax.stages.common import maps, stage
@@ -96,13 +98,14 @@ def test_a_toy_stage_trains_is_scored_and_has_its_sections(make_config, tmp_path
     assert found['images'] == count and found['fingerprint'] == done.fingerprint
     assert sum(map(sum, found['confusion'])) == count * 16**2
   page = (tmp_path / 'report' / 'index.html').read_text()
-  headings = re.findall('<h2 id="[^"]*">([^<]*)</h2>', page)
-  place = headings.index('Training of the toy')
-  assert headings[place : place + 3] == [
-    'Training of the toy',
-    'Toy maps of train',
-    'Toy maps of val',
-  ]
+  headings = re.findall('<summary><h3>([^<0-9]*)</h3>', page)
+  assert headings == ['Toy maps of train', 'Toy maps of val', 'Training of the toy']
+  # Its maps are scored by image, and the worst come first.
+  first = page[: page.index('>Numbers</h2>')]
+  assert 'Toy maps: the worst, IoU' in first and 'toy map of train_000' in first
+  made = records.read_json(tmp_path / files.MADE)
+  assert made.keys() >= {'command', 'versions', 'machine', 'date'}
+  assert f'jax {jax.__version__}' in made['versions'] and made['date'] in page
   assert 'Toy map of train_00000' in page and 'mIoU of the toy maps, val' in page
 
 

@@ -125,7 +125,13 @@ def figures(look: examples.Look, split: str) -> str:
     if (labels := example.png('toy')) is not None:
       yield example.coloured(labels, 'toy', f'Toy map of {example.id}')
 
-  return examples.gallery(look, split, 'Some of them', panels)
+  return examples.gallery(look, split, 'Some of them', panels, stage='toy')
+
+
+def sample(example: examples.Example) -> examples.View | None:
+  """The map of one image, for the first part of the report."""
+  labels = example.png('toy')
+  return None if labels is None else examples.View('toy map', labels)
 
 
 def faults(config: Any) -> list[str]:
@@ -150,6 +156,7 @@ STAGE = stage.Stage(
   splits=lambda config: config.priors.splits,
   scores=(stage.Score('toy', 'Toy maps', score, headline=True),),
   figures=figures,
+  sample=sample,
   memory=lambda config, dataset, load: memory.training_memory(
     Net(dataset.num_classes), config.toy, dataset, load
   ),

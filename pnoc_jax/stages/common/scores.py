@@ -26,19 +26,21 @@ Inputs = Mapping[str, Path]
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """A split with masks, and how it is looked at.
+  """A split, most often with masks, and how it is looked at.
 
   Attributes:
     source: its images and masks.
     seed: of draws.
     crf: of the score that refines the priors' label maps.
     runtime: devices for it.
+    config: the run's, for what looks at more than products.
   """
 
   source: info.Source
   seed: int = 0
   crf: crf_stage.CrfConfig = dataclasses.field(default_factory=crf_stage.CrfConfig)
   runtime: Runtime | None = None
+  config: Any = None
 
   def mask(self, index: int) -> np.ndarray:
     """u8[H, W], the true mask of an image.

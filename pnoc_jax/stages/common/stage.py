@@ -29,7 +29,7 @@ GREY_RATE, MASK_RATE = 0.25, 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """One way to measure a stage's product against masks.
+  """One way to measure a stage's product, against masks or, as a proxy, without them.
 
   Attributes:
     name: of the score and of its files, `<name>_<split>.json`.
@@ -42,6 +42,8 @@ class Score:
     headline: whether the front of the report shows it.
     everything: whether the product is also of images without a label; else a split in which no
       image has one has no score.
+    masks: whether it compares with masks; else it is taken of splits that have none, as a proxy
+      that no table sets beside a score.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Score:
   needs: tuple[str, ...] = ()
   headline: bool = False
   everything: bool = False
+  masks: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Stage:
     splits: config -> the splits of which it makes a file an image.
     scores: how its product is measured.
     figures: draws its product of a split for the report, or None.
+    sample: its product of one image, as the report's first part shows and scores it, or None.
     memory: (config, data set, load) -> what its training holds on a device, or None.
     programs: context -> what it will run on devices, with shapes. Nothing is computed, and of the
       directories in `context.inputs` nothing is read.
@@ -100,6 +104,7 @@ class Stage:
   splits: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   scores: tuple[Score, ...] = ()
   figures: Callable[[examples.Look, str], str] | None = None
+  sample: examples.ViewOf | None = None
   memory: 'Memory | None' = None
   programs: Callable[[Context], list[compiler.Call]] = lambda context: []
   work: Callable[[Context, memory_lib.Images], tuple[memory_lib.Work, ...]] | None = None
