@@ -1,4 +1,4 @@
-"""Kills a run again and again; what it leaves must be, bit by bit, what an undisturbed run leaves.
+"""Kills a run again and again: what it leaves must be, bit by bit, what an undisturbed run leaves.
 
     python tests/faults/killed_runs.py --config=configs/pnoc_shapes.py:smoke --kills=50
     python tests/faults/killed_runs.py --config=tests/configs/tiny.py --renames

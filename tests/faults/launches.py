@@ -109,7 +109,7 @@ def start(
     log: what it prints is appended there; process 1 has a file of its own.
     processes: how many, joined on this machine.
     fault: is called in each new process, with what hears of events; what it returns hears them in
-      its place, before they happen.
+      its place, and of `before PATH`, too: a file is about to get its name.
   """
   joined = []
   if processes > 1:
@@ -148,7 +148,7 @@ def _launch(flags: list[str], tell: Hear, fault: Callable[[Hear], Hear]) -> None
   """What a new process does; it does not return."""
   code = 1
   try:
-    _listen(fault(tell), tell)
+    _listen(fault(tell))
     sys.argv[:] = [str(ROOT / 'launch' / 'run.py'), *flags]
     try:
       runpy.run_path(sys.argv[0], run_name='__main__')
@@ -165,8 +165,8 @@ def _launch(flags: list[str], tell: Hear, fault: Callable[[Hear], Hear]) -> None
     os._exit(code)
 
 
-def _listen(hear: Hear, tell: Hear) -> None:
-  """Puts `hear` before what is told, and `tell` after it."""
+def _listen(hear: Hear) -> None:
+  """Lets `hear` hear of what this process does."""
   from pnoc_jax.io import records
   from pnoc_jax.runs import runner
 
@@ -191,7 +191,6 @@ def _listen(hear: Hear, tell: Hear) -> None:
 
     return call
 
-  del tell
   runner._run_stage, records.JsonLines.write = staged, written
   os.rename, os.replace = renamed(os.rename), renamed(os.replace)
 
@@ -212,7 +211,7 @@ def lasting(workdir: pathlib.Path) -> dict[str, Any]:
       continue
     path = str(file.relative_to(workdir))
     stage, _, rest = path.partition('/')
-    if (stage == 'report' and rest) or rest.startswith(('checkpoints/', 'tensorboard/')):
+    if (stage == 'report' and rest) or rest.startswith(('checkpoints', 'tensorboard/')):
       continue
     content: Any = file.read_bytes()
     if rest == records.DONE:
@@ -229,6 +228,4 @@ def lasting(workdir: pathlib.Path) -> dict[str, Any]:
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
   """The paths that are not the same in both."""
-  return [
-    path for path in sorted(found.keys() | expected) if found.get(path) != expected.get(path)
-  ]
+  return [path for path in sorted(found.keys() | expected) if found.get(path) != expected.get(path)]
