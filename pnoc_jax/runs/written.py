@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ class Written:
         )
       self._known[line['file']] = line
     self._lines: records.JsonLines | None = None
+    self._noting = threading.Lock()  # Several threads write.
 
   def __enter__(self) -> 'Written':
     return self
@@ -91,13 +93,14 @@ class Written:
       'made_of': made_of,
       'sha256': hashlib.sha256(data).hexdigest(),
     }
-    if self._lines is None:
-      self._folder.mkdir(parents=True, exist_ok=True)
-      self._lines = records.JsonLines(self._path)
-    if self._known.get(line['file']) != line:
-      path.unlink(missing_ok=True)  # A run that dies here must not find the old file as the new.
-      self._lines.write(line)
-      self._known[line['file']] = line
+    with self._noting:
+      if self._lines is None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lines = records.JsonLines(self._path)
+      if self._known.get(line['file']) != line:
+        path.unlink(missing_ok=True)  # A run that dies here must not find the old file as the new.
+        self._lines.write(line)
+        self._known[line['file']] = line
     atomic.write(path, lambda file: file.write(data))
 
   def remove(self, path: Path) -> None:
