@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = 'images.json'
 
 States = Mapping[str, Mapping[str, list[int]]]
-"""{split: {name of a file: size and time of change}}."""
+"""{split: {name of a file: size and time of change}}, as JSON has it."""
 
 
 def look(sources: Mapping[str, info.Source], seen: cache.Seen | None = None) -> States:
@@ -62,7 +62,7 @@ def _digest(state: Mapping[str, list[int]]) -> str:
 def note(workdir: Path, states: States) -> None:
   """Keeps sizes and times for later starts."""
   path = workdir / FILE
-  if states and (not path.is_file() or records.read_json(path) != records.plain(states)):
+  if states and (not path.is_file() or records.read_json(path) != states):
     records.write_json(path, states)
 
 

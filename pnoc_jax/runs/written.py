@@ -148,10 +148,9 @@ def check_beside(files: Iterable[Path], output: Path, option: str) -> None:
   Raises:
     UserError: they overlap, perhaps through links.
   """
-  folders = {}
-  for file in files:
-    folders.setdefault(file.parent, file)
-  for folder, file in folders.items():
+  # Names, and not paths: there may be hundreds of thousands of files.
+  names = {os.path.dirname(name): name for name in map(os.fspath, files)}
+  for folder, file in ((Path(folder), name) for folder, name in names.items()):
     if _within(output, folder) or _within(folder, output):
       raise UserError(
         f'{option} is {output}, and {file} of the data set lies below it or beside it: name a '
