@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     print(f'stopped: {stop}')
     sys.exit(128 + stop.signal)  # As a shell says it: the run is not done.
   except Exception as error:
-    said = disk.full(error, workdir)
+    said = disk.failed(error, workdir)
     if said is None:
       raise
     print(f'error: {said}', file=sys.stderr, flush=True)

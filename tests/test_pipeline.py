@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from faults import launches
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.config import PipelineConfig
@@ -104,28 +105,8 @@ def test_a_run_that_dies_anywhere_ends_as_one_that_does_not(whole, tmp_path):
     assert f'[{moment}] exit {code}, {stage} is not done' in done.stdout
   assert 'saved at step 8; the same command resumes' in done.stdout
   assert 'Traceback' not in done.stderr
-  found, expected = _lasting(workdir), _lasting(whole[0])
-  assert found.keys() == expected.keys()
-  assert [path for path, content in found.items() if content != expected[path]] == []
-
-
-def _lasting(workdir):
-  """{path: content} of all that a run leaves for good, without what clocks have written."""
-  result = {}
-  for path, (_, content) in _tree(workdir).items():
-    stage, _, rest = path.partition('/')
-    if stage == 'report' or rest.startswith('checkpoints/'):
-      continue
-    if rest == records.DONE:
-      done = records.read_done(workdir / stage)
-      clocks = {'seconds', 'images', 'images_per_second', 'programs', 'programs_late'}
-      facts = {name: x for name, x in done.products.items() if name not in clocks}
-      content = done.fingerprint, facts
-    elif rest == 'metrics.jsonl':
-      lines = records.read_jsonl(workdir / path)
-      content = [{k: x for k, x in line.items() if 'time/' not in k} for line in lines]
-    result[path] = content
-  return result
+  found, expected = launches.lasting(workdir), launches.lasting(whole[0])
+  assert launches.differences(found, expected) == []
 
 
 @pytest.fixture
@@ -161,7 +142,7 @@ def test_a_stage_runs_again_with_all_that_follows(whole, config, tmp_path, monke
   assert again == [(name, graph.Status.RERUN) for name in names[names.index('c2am') :]]
   done = _run(workdir, '--config.rerun=c2am', '--config.until=saliency_priors')
   assert done.returncode == 0, done.stdout + done.stderr
-  made, expected = _lasting(workdir), _lasting(whole[0])
+  made, expected = launches.lasting(workdir), launches.lasting(whole[0])
   for name in ('c2am', 'saliency_priors'):
     assert f'{name} done in' in done.stdout
     assert (workdir / f'{name}.old1' / records.DONE).exists()

@@ -13,6 +13,8 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.io import user_cache
 
+Seen = dict[pathlib.Path, tuple[int, int]]
+"""Sizes and times of files, so that one start of a run asks for each of them once."""
 _FULL = '{} takes no more files, so facts about data are not kept'
 
 
@@ -80,17 +82,39 @@ def arrays(
   return Arrays(place, {})
 
 
-def state(path: pathlib.Path) -> bytes:
+def state(path: pathlib.Path, seen: Seen | None = None) -> bytes:
   """What changes when a file does: its name, size and time of change.
+
+  Args:
+    path: of the file.
+    seen: as of `size_and_time`.
 
   Raises:
     UserError: there is no such file, e.g. at the end of a link.
   """
+  return repr((str(path.absolute()), *size_and_time(path, seen))).encode()
+
+
+def size_and_time(path: pathlib.Path, seen: Seen | None = None) -> tuple[int, int]:
+  """A file's size, and its time of change in ns.
+
+  Args:
+    path: of the file.
+    seen: what is known of files already; what is found is kept there.
+
+  Raises:
+    UserError: there is no such file, e.g. at the end of a link.
+  """
+  if seen is not None and path in seen:
+    return seen[path]
   try:
     stat = path.stat()
   except OSError as error:
     raise errors.UserError(f'{path}: there is no such file ({error.strerror}).') from error
-  return repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns)).encode()
+  found = stat.st_size, stat.st_mtime_ns
+  if seen is not None:
+    seen[path] = found
+  return found
 
 
 def _write(place: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:

@@ -1,9 +1,14 @@
-"""Makes one file an image, in any number of calls: what is there is kept, the rest is made."""
+"""Makes one file an image, in any number of calls: what is there is kept, the rest is made.
 
+Files are packed and written by threads, while the devices make what comes next.
+"""
+
+import collections
 import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,11 @@ from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic
 from pnoc_jax.parallel import hosts
+
+_WRITERS = 4
+"""Threads that write: packing and syncing release the interpreter's lock."""
+_HELD = 2 * _WRITERS
+"""Products that are held at once, those that are written included."""
 
 # An image's index, and what writes its product to the path that it is given.
 Result = tuple[int, Callable[[Path], Any]]
@@ -33,7 +43,7 @@ class Job:
     among: indices of the images that shall have a product.
     directory: that holds `<split>/<id><suffix>`.
     results: makes products: `indices -> (index, write)`, in any order; `write(path)` must leave the
-      whole product or nothing.
+      whole product or nothing, in any thread.
     exists: whether there is a whole product at a path.
     suffix: of the files.
   """
@@ -56,12 +66,19 @@ def make_all(jobs: Iterable[Job], runtime: Runtime) -> dict[str, float]:
 
   Returns:
     Facts for the stage's record: this process's share of this call, `images` and
-    `images_per_second`.
+    `images_per_second`; and `seconds_for_disk`, how long the devices were given nothing to do
+    because too many products waited to be written.
   """
-  start, made = time.monotonic(), 0
+  start, made, waited = time.monotonic(), 0, 0.0
   for job in jobs:
-    made += make(job, runtime)
-  return {'images': made, 'images_per_second': made / (time.monotonic() - start)}
+    count, seconds = _make(job, runtime)
+    made, waited = made + count, waited + seconds
+  seconds = time.monotonic() - start
+  return {
+    'images': made,
+    'images_per_second': made / seconds,
+    'seconds_for_disk': round(waited, 3),
+  }
 
 
 def make(job: Job, runtime: Runtime) -> int:
@@ -81,16 +98,22 @@ def make(job: Job, runtime: Runtime) -> int:
     Interrupted: a signal asked a process to stop; what was made is kept.
     UserError: products are missing at the end.
   """
+  return _make(job, runtime)[0]
+
+
+def _make(job: Job, runtime: Runtime) -> tuple[int, float]:
+  """What `make` does; returns also for how many seconds all was held up by the disk."""
   among = [int(i) for i in job.among]
   mine = among[hosts.process_index() :: hosts.process_count()]
   todo = [i for i in mine if not job.exists(job.path(i))]
   folder = job.directory / job.source.split
   folder.mkdir(parents=True, exist_ok=True)
   made, stopped = 0, False
-  with log.Progress(len(mine), job.what, done=len(mine) - len(todo)) as progress:
+  progress = log.Progress(len(mine), job.what, done=len(mine) - len(todo))
+  with progress, _Writers() as writers:
     for index, write in job.results(todo) if todo else ():
-      write(job.path(index))
       made += 1
+      writers.write(write, job.path(index))
       progress.advance()
       if runtime.should_stop():
         stopped = True
@@ -101,7 +124,39 @@ def make(job: Job, runtime: Runtime) -> int:
   # Before the stage is called done; a power cut then takes none of them.
   atomic.sync_folders([folder, *(job.path(i) for i in todo)])
   _count(job, among, mine)
-  return made
+  return made, writers.waited
+
+
+class _Writers:
+  """Threads that write products; those that were given are written when the block is left.
+
+  Attributes:
+    waited: seconds in which one more product had to wait until another one was written.
+  """
+
+  def __init__(self):
+    self._pool = futures.ThreadPoolExecutor(_WRITERS, 'write')
+    self._held: collections.deque[futures.Future] = collections.deque()
+    self.waited = 0.0
+
+  def write(self, write: Callable[[Path], Any], path: Path) -> None:
+    """Has a product written; raises what an earlier one has met."""
+    while self._held and (self._held[0].done() or len(self._held) == _HELD):
+      begun = time.monotonic()
+      self._held.popleft().result()
+      self.waited += time.monotonic() - begun
+    self._held.append(self._pool.submit(write, path))
+
+  def __enter__(self) -> '_Writers':
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    # Also after an error: what was made is kept.
+    self._pool.shutdown()
+    while self._held:
+      error = self._held.popleft().exception()
+      if error is not None and exception[0] is None:
+        raise error
 
 
 def _count(job: Job, among: Sequence[int], mine: Sequence[int]) -> None:

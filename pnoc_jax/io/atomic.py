@@ -119,12 +119,18 @@ def require_file(path: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(path)
 
 
-def sweep(directory: str | os.PathLike) -> None:
-  """Removes the temporary files that killed runs left in a directory and below it.
+def sweep(directory: str | os.PathLike, *, below: bool = True) -> None:
+  """Removes the temporary files that killed runs left in a directory.
 
   Nobody else may write there meanwhile. Links to directories are not followed.
+
+  Args:
+    directory: where to look.
+    below: whether to look in all directories below it, too.
   """
-  for folder, _, names in os.walk(directory):
+  for folder, folders, names in os.walk(directory):
+    if not below:
+      folders.clear()
     for name in filter(_LEFT.fullmatch, names):
       pathlib.Path(folder, name).unlink(missing_ok=True)
 

@@ -3,11 +3,12 @@
 Numpy only: data workers import this file.
 """
 
+import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from pnoc_jax.io import atomic, npz
 
 STRIDE = 4  # Of a prior's low maps.
 _MOST_KEYS = 256
+_LEVEL = 1
+"""Of the compression. Maps of 375 x 500 px took 26 ms in place of 38 at numpy's 6, in 1 % more."""
 _PRIOR = {'keys': np.int32, 'low': np.float32, 'high': np.float16, 'logits': np.float32}
 _WALK = {'keys': np.int32, 'walk': np.float16}
 
@@ -93,8 +96,18 @@ def _write(path: str | os.PathLike, product: Prior | Walk, fault: str | None) ->
   fault = fault or _finite_fault(product, product._fields)
   if fault:
     raise ValueError(f'not written to {path}: {fault}')
-  # numpy dates every member 1980-01-01, so no clock enters the bytes.
-  atomic.write(path, lambda file: np.savez_compressed(file, **product._asdict()), sync_folder=False)
+  atomic.write(path, lambda file: _pack(file, product._asdict()), sync_folder=False)
+
+
+def _pack(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes an npz as numpy does, with less work."""
+  with zipfile.ZipFile(file, 'w') as archive:
+    for name, array in arrays.items():
+      member = io.BytesIO()
+      np.lib.format.write_array(member, array, allow_pickle=False)
+      # A member without a date has that of 1980-01-01, so no clock enters the bytes.
+      info = zipfile.ZipInfo(f'{name}.npy')
+      archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, _LEVEL)
 
 
 def _prior_fault(prior: Prior) -> str | None:

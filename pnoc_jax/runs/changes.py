@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pnoc_jax.data import info
+from pnoc_jax.data import cache, info
 from pnoc_jax.engine import settings
-from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 
 if TYPE_CHECKING:
@@ -21,27 +20,30 @@ if TYPE_CHECKING:
 FILE = 'images.json'
 
 States = Mapping[str, Mapping[str, list[int]]]
-"""{split: {name of a file: size and time of change}}."""
+"""{split: {name of a file: size and time of change}}, as JSON has it."""
 
 
-def look(sources: Mapping[str, info.Source]) -> States:
+def look(sources: Mapping[str, info.Source], seen: cache.Seen | None = None) -> States:
   """Sizes and times of the images of each split; nothing of a split that is computed or packed.
 
   Masks do not count: evaluation alone reads them, and scores again where they changed.
+
+  Args:
+    sources: the splits.
+    seen: what the check of this start has found out about files.
+
+  Raises:
+    UserError: a file is not there.
   """
-  return {split: found for split, source in sources.items() if (found := _states(source))}
+  return {split: found for split, source in sources.items() if (found := _states(source, seen))}
 
 
-def _states(source: info.Source) -> dict[str, list[int]]:
+def _states(source: info.Source, seen: cache.Seen | None) -> dict[str, list[int]]:
   found = {}
   for index in range(len(source)):
     files = source.files(index)
     for path in files[:-1] if source.has_masks else files:
-      try:
-        stat = path.stat()
-      except OSError as error:
-        raise UserError(f'{path}: there is no such file ({error.strerror})') from error
-      found[path.name] = [stat.st_size, stat.st_mtime_ns]
+      found[path.name] = list(cache.size_and_time(path, seen))
   return found
 
 
@@ -60,7 +62,7 @@ def _digest(state: Mapping[str, list[int]]) -> str:
 def note(workdir: Path, states: States) -> None:
   """Keeps sizes and times for later starts."""
   path = workdir / FILE
-  if states and (not path.is_file() or records.read_json(path) != records.plain(states)):
+  if states and (not path.is_file() or records.read_json(path) != states):
     records.write_json(path, states)
 
 

@@ -14,9 +14,9 @@ from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info
 from pnoc_jax.engine import loop, settings
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import atomic, records
 from pnoc_jax.parallel import company, hosts
-from pnoc_jax.runs import lock
+from pnoc_jax.runs import disk, lock
 
 # What may differ between the processes of a run; ids and labels are compared in place of paths.
 _OWN = (
@@ -37,11 +37,14 @@ class Crew(NamedTuple):
   should_stop: Callable[[], bool]
 
 
-def end(error: BaseException) -> tuple[str, int] | None:
+def end(error: BaseException, workdir: Path) -> tuple[str, int] | None:
   """What all processes say of an error, and the code that they end with."""
   if isinstance(error, loop.Interrupted):
     return f'stopped: {error}', 128 + error.signal
-  return (f'error: {error}', 2) if isinstance(error, UserError) else None
+  if isinstance(error, UserError):
+    return f'error: {error}', 2
+  said = disk.failed(error, workdir)
+  return None if said is None else (f'error: {said}', 1)
 
 
 def flat(config: PipelineConfig) -> dict[str, str]:
@@ -71,6 +74,8 @@ def versions() -> dict[str, str]:
 def held(workdir: Path, crew: Crew) -> Iterator[None]:
   """Keeps other runs out; one process does so for all, and the others see that it is there."""
   with lock.hold(workdir) if hosts.is_main() else contextlib.nullcontext():
+    if hosts.is_main():
+      atomic.sweep(workdir, below=False)
     there = crew.others.share(lock.mark(workdir) if hosts.is_main() else '')[0]
     if not hosts.is_main() and lock.mark(workdir) != there:
       raise UserError(

@@ -23,14 +23,13 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel import targets
-from pnoc_jax.runs import estimates, forecast, graph, lock, runner
+from pnoc_jax.runs import disk, estimates, forecast, graph, lock, runner
 from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
 _SLOW_ON_CPU = 20_000_000
 """Parameters from which on a training on a CPU is remarked on."""
-_SHARED = Path('/dev/shm')
 _HELD = 3
 """Batches of a worker that are in shared memory at once: two ready, and one that is read."""
 
@@ -203,19 +202,13 @@ def _check_workdir(workdir: Path, report: Report) -> None:
   if workdir.exists() and not workdir.is_dir():
     report.add(FAULT, 'run', f'--workdir is {workdir}, which is a file')
     return
-  parent = _existing(workdir)
+  parent = disk.existing(workdir)
   if not os.access(parent, os.W_OK):
     report.add(FAULT, 'run', f'{workdir} cannot be written: {parent} belongs to someone else')
   state = 'is there already' if workdir.exists() else 'is new'
   report.add(FACT, 'run', f'{workdir} {state}')
   if workdir.is_dir() and (said := lock.trouble(workdir)):
     report.add(WARNING, 'run', said)
-
-
-def _existing(path: Path) -> Path:
-  """The path, or the nearest directory above it that is there."""
-  path = path.absolute()
-  return path if path.is_dir() or path == path.parent else _existing(path.parent)
 
 
 def _time(
@@ -332,34 +325,22 @@ def _disk(
   needs: dict[str, memory.Memory],
   report: Report,
 ) -> None:
-  wanted = {}
-  for item in plan:
-    if item.runs:
-      name = item.stage.name
-      wanted[name] = sum(
-        product_bytes(item.stage, source.labels, seen.sizes)
-        for split, (source, seen) in looked.items()
-        if split in item.stage.splits(config)
-      )
-      if name in needs:
-        # One more than are kept while the newest is written, and the weights.
-        wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
+  images = {split: disk.Images(x.labels, seen.sizes) for split, (x, seen) in looked.items()}
+  wanted: dict[str, float] = dict(disk.products(config, plan, images))
+  for name in wanted.keys() & needs.keys():
+    # One more than are kept while the newest is written, and the weights.
+    wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
   _shared_memory(config, plan, looked, report)
-  free = shutil.disk_usage(_existing(workdir)).free
-  total = sum(wanted.values())
-  parts = ', '.join(f'{k} {estimates.readable(x)}' for k, x in wanted.items() if x)
-  text = f'about {estimates.readable(total)} for products and checkpoints'
-  text += f' ({parts})' if parts else ''
-  text += f'; free are {estimates.readable(free)}'
+  free, total = disk.free(workdir), sum(wanted.values())
   level = FAULT if total > free else WARNING if total > estimates.FULL * free else FACT
-  report.add(level, 'disk', text)
+  report.add(level, 'disk', disk.describe(wanted, workdir, what='products and checkpoints'))
 
 
 def _shared_memory(
   config: PipelineConfig, plan: list[graph.Planned], looked: Looked, report: Report
 ) -> None:
   """Batches that processes have loaded pass through shared memory, which containers keep small."""
-  if not config.runtime.loaders or not _SHARED.is_dir():
+  if not config.runtime.loaders or not disk.SHARED.is_dir():
     return
   largest = max((int(seen.sizes.prod(1).max(initial=0)) for _, seen in looked.values()), default=0)
   needs = [
@@ -367,14 +348,14 @@ def _shared_memory(
     for item in plan
     if item.runs
   ]
-  need, there = max(needs, default=0), shutil.disk_usage(_SHARED).total
+  need, there = max(needs, default=0), shutil.disk_usage(disk.SHARED).total
   if need > estimates.FULL * there:
     report.add(
       WARNING,
       'memory',
       f'{config.runtime.loaders} workers hand over batches of about {estimates.readable(need)} in '
-      f'{_SHARED}, which has {estimates.readable(there)}: enlarge it (docker run --shm-size=8g), '
-      'or lower config.runtime.workers',
+      f'{disk.SHARED}, which has {estimates.readable(there)}: enlarge it (docker run '
+      '--shm-size=8g), or lower config.runtime.workers',
     )
 
 
@@ -392,20 +373,6 @@ def _batch_bytes(ours: object, largest: int) -> int:
     pixels = getattr(ours, 'resize_to', 0) ** 2 or largest
     return int(ours.batch_size * pixels * 3 * sum(s**2 for s in getattr(ours, 'scales', (1.0,))))
   return 0
-
-
-def product_bytes(entry: stage.Stage, labels: np.ndarray, sizes: np.ndarray) -> int:
-  """Estimates the files that a stage makes of a split.
-
-  Args:
-    entry: the stage; 0 for one that makes no file an image.
-    labels: f32[N, K].
-    sizes: i64[N, 2] (H, W).
-  """
-  if entry.disk is None:
-    return 0
-  pixels = sizes.prod(1)
-  return int(entry.disk(float(pixels.sum()), float((pixels * labels.sum(1)).sum())))
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Runs a config, or several one after another: checks, plan, stages."""
 
+import functools
 import itertools
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import jax
 
 from pnoc_jax.config import PipelineConfig, validate
-from pnoc_jax.data import info
+from pnoc_jax.data import cache, info
 from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import clock, infer, log, loop, memory, settings
 from pnoc_jax.engine import train as trainer
@@ -20,7 +21,7 @@ from pnoc_jax.parallel import company, hosts
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import changes, crews, estimates, graph, lock, written
+from pnoc_jax.runs import changes, crews, disk, estimates, graph, lock, written
 from pnoc_jax.stages import evaluation
 from pnoc_jax.stages.common import stage
 
@@ -57,7 +58,8 @@ def execute_all(
     Interrupted: as of `execute`.
   """
   # Outermost, so that whatever happens to one process is told to all.
-  with company.Company(crews.end) as others, loop.stop_on_signals() as asked:
+  end = functools.partial(crews.end, workdir=workdir)
+  with company.Company(end) as others, loop.stop_on_signals() as asked:
     crew = crews.Crew(others, others.should_stop(asked))
     for config, _ in runs:
       validate(config)
@@ -126,16 +128,22 @@ def _run(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
   for source in sources.values():
     files = (path for index in range(len(source)) for path in source.files(index))
     written.check_beside(files, workdir, '--workdir')
+  seen: cache.Seen = {}
   if config.runtime.check_dataset:
-    sources = _check(config, runtime, sources)
+    sources = _check(config, runtime, sources, seen, crew.others)
   crew.others.compare({f'ids and labels of {x}': crews.facts(y) for x, y in sources.items()})
   plan = make_plan(config, sources, runtime)
   crew.others.compare({x.stage.name: f'{x.status.value} {x.fingerprint[:12]}' for x in plan})
   _check_stages(config, plan, runtime)
   states: changes.States = {}
   if hosts.is_main():
+    room, narrow = disk.ask(config, plan, sources, workdir)
     _print_plan(config, workdir, plan, sources, runtime)
-    states = changes.look(sources)
+    if room:
+      print(f'  disk: {room}')
+    if narrow:
+      print(f'warning: {narrow}', file=sys.stderr, flush=True)
+    states = changes.look(sources, seen)
     changed = changes.find(workdir, plan, states)
     _remark(workdir, sources, changed)
     _warn_of_memory(config, plan, sources, runtime)
@@ -211,9 +219,22 @@ def _open(config: PipelineConfig, runtime: Runtime) -> dict[str, info.Source]:
 
 
 def _check(
-  config: PipelineConfig, runtime: Runtime, sources: dict[str, info.Source]
+  config: PipelineConfig,
+  runtime: Runtime,
+  sources: dict[str, info.Source],
+  seen: cache.Seen,
+  others: company.Company,
 ) -> dict[str, info.Source]:
-  """Decodes every image once; broken ones stop the run or are left out, as configured."""
+  """Decodes every image once; broken ones stop the run or are left out, as configured.
+
+  Args:
+    config: the run's.
+    runtime: of the run.
+    sources: the splits.
+    seen: what is found out about files is kept there.
+    others: the processes of the run, which share the images.
+  """
+  crew = checks.Crew(hosts.process_index(), hosts.process_count(), others.share)
   for split, source in sources.items():
     if not len(source) or not source.files(0):
       continue  # It is computed, not read.
@@ -224,13 +245,16 @@ def _check(
         raise loop.Interrupted(done, f'the check of {split}, {done} of {total}, begins again')
 
     path = runtime.workdir / f'quarantine_{split}.csv'
-    with log.Progress(len(source), f'checking {split}') as progress:
+    mine = len(range(crew.index, len(source), crew.count))
+    with log.Progress(mine, f'checking {split}') as progress:
       broken = checks.screen(
         source,
         on_error=config.dataset.on_error,
         quarantine_path=path,
         stamp=runtime.workdir / f'.checked_{split}.json',
         on_progress=advance,
+        seen=seen,
+        crew=crew,
       )
     runtime.quarantined[split] = broken
     if broken and hosts.is_main():

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ class Written:
         )
       self._known[line['file']] = line
     self._lines: records.JsonLines | None = None
+    self._noting = threading.Lock()  # Several threads write.
 
   def __enter__(self) -> 'Written':
     return self
@@ -91,13 +93,14 @@ class Written:
       'made_of': made_of,
       'sha256': hashlib.sha256(data).hexdigest(),
     }
-    if self._lines is None:
-      self._folder.mkdir(parents=True, exist_ok=True)
-      self._lines = records.JsonLines(self._path)
-    if self._known.get(line['file']) != line:
-      path.unlink(missing_ok=True)  # A run that dies here must not find the old file as the new.
-      self._lines.write(line)
-      self._known[line['file']] = line
+    with self._noting:
+      if self._lines is None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lines = records.JsonLines(self._path)
+      if self._known.get(line['file']) != line:
+        path.unlink(missing_ok=True)  # A run that dies here must not find the old file as the new.
+        self._lines.write(line)
+        self._known[line['file']] = line
     atomic.write(path, lambda file: file.write(data))
 
   def remove(self, path: Path) -> None:
@@ -145,10 +148,9 @@ def check_beside(files: Iterable[Path], output: Path, option: str) -> None:
   Raises:
     UserError: they overlap, perhaps through links.
   """
-  folders = {}
-  for file in files:
-    folders.setdefault(file.parent, file)
-  for folder, file in folders.items():
+  # Names, and not paths: there may be hundreds of thousands of files.
+  names = {os.path.dirname(name): name for name in map(os.fspath, files)}
+  for folder, file in ((Path(folder), name) for folder, name in names.items()):
     if _within(output, folder) or _within(folder, output):
       raise UserError(
         f'{option} is {output}, and {file} of the data set lies below it or beside it: name a '

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import time
+import types
 
 import pytest
 
@@ -107,3 +109,55 @@ def test_splits_are_made_one_after_another_and_counted(tmp_path):
   made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*_*')}
   assert made == {f'{split}/{split}_{n}' for split in ('train', 'val') for n in range(4)}
   assert per_image.make_all(jobs, runtime)['images'] == 0
+
+
+def _slow(root, written, held, seconds=0.05):
+  """Products that take a while to write; notes which are, and how many were held at once."""
+  job = _job(root)
+  source = types.SimpleNamespace(split='train', ids=[f'image_{i}' for i in range(20)])
+
+  def results(indices):
+    given = []
+    for index in indices:
+      given.append(index)
+      held.append(len(given) - len(written))
+
+      def write(path, index=index):
+        time.sleep(seconds)
+        path.touch()
+        written.append(index)
+
+      yield index, write
+
+  return dataclasses.replace(job, source=source, among=range(20), results=results)
+
+
+def test_products_are_written_while_the_next_are_made(tmp_path):
+  written, held = [], []
+  job = _slow(tmp_path, written, held)
+  facts = per_image.make_all([job], label_maps.make_runtime(tmp_path))
+  assert sorted(written) == list(range(20)) == list(range(facts['images']))
+  # Several at a time, and not any number of them.
+  assert 4 < max(held) <= per_image._HELD + 1
+  # The disk is what is slow here, and the counter says so.
+  assert 0.05 < facts['seconds_for_disk'] < 20 * 0.05
+  quick = dataclasses.replace(_slow(tmp_path / 'b', [], [], seconds=0.0))
+  assert per_image.make_all([quick], label_maps.make_runtime(''))['seconds_for_disk'] < 0.05
+
+
+def test_what_cannot_be_written_ends_the_work_and_the_rest_is_kept(tmp_path):
+  written = []
+  job = _slow(tmp_path, written, [])
+
+  def results(indices):
+    for index, write in job.results(indices):
+      yield index, (_fail if index == 3 else write)
+
+  with pytest.raises(OSError, match='no room'):
+    per_image.make(dataclasses.replace(job, results=results), label_maps.make_runtime(tmp_path))
+  assert {0, 1, 2} <= set(written) and 3 not in written and len(written) < 20
+  assert _there(tmp_path) == {f'image_{i}' for i in written}
+
+
+def _fail(path):
+  raise OSError('no room')

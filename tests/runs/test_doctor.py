@@ -21,7 +21,7 @@ from pnoc_jax.data import info, sources
 from pnoc_jax.data.inspect import findings
 from pnoc_jax.io import images, records
 from pnoc_jax.parallel import targets
-from pnoc_jax.runs import doctor, estimates, graph
+from pnoc_jax.runs import disk, doctor, estimates, graph
 from pnoc_jax.stages.common import stage
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -258,7 +258,8 @@ def test_room_on_the_disk_counts_maps_of_the_splits_that_have_them(tmp_path):
     'predictions': int(500 * 0.03),
     'classifier': 0,
   }
-  found = {name: doctor.product_bytes(stages[name], labels, sizes) for name in expected}
+  images = disk.Images(labels, sizes)
+  found = {name: disk.product_bytes(stages[name], images) for name in expected}
   assert found == expected
   # All but two have the splits of the priors; none has a third one that was looked at.
   split = types.SimpleNamespace(labels=labels), types.SimpleNamespace(sizes=sizes)
@@ -302,7 +303,7 @@ def test_shared_memory_that_is_too_small_is_named(root, tmp_path, monkeypatch):
   usage = types.SimpleNamespace(free=1 << 40, total=1 << 40)
   small = types.SimpleNamespace(free=1 << 12, total=1 << 12)
   monkeypatch.setattr(
-    doctor.shutil, 'disk_usage', lambda path: small if path == doctor._SHARED else usage
+    doctor.shutil, 'disk_usage', lambda path: small if path == disk.SHARED else usage
   )
   (told,) = [x for x in _examine(config, tmp_path / 'run').of(WARNING) if x.about == 'memory']
   assert '/dev/shm, which has 4 KiB' in told.what and 'config.runtime.workers' in told.what

@@ -18,7 +18,7 @@ from pnoc_jax.stages.common import scores
 
 
 def test_one_of_several_runs_that_somebody_runs_alone_is_left_to_them(tmp_path):
-  crew = crews.Crew(company.Company(crews.end), lambda: False)
+  crew = crews.Crew(company.Company(lambda error: None), lambda: False)
   with (
     lock.hold(tmp_path),
     pytest.raises(UserError, match=r'another run is at work in .*process \d+ on'),
@@ -45,7 +45,7 @@ def test_the_check_and_the_scores_stop_at_the_next_image(tmp_path, monkeypatch, 
     spy = lambda *of: decoded.append(0) or time.sleep(0.01) or examine(*of)  # noqa: E731
     monkeypatch.setattr(runner.checks, 'examine', spy)
     with pytest.raises(loop.Interrupted, match='the check of train, 3 of 20'):
-      runner._check(config, runtime, {'train': source})
+      runner._check(config, runtime, {'train': source}, {}, company.Company(lambda error: None))
     assert len(decoded) < 15
     return
   split = scores.Split(source, runtime=runtime)

@@ -1,12 +1,14 @@
-"""The generator's program on one device and on eight: the same numbers."""
+"""The generator's program on one device, on two and on eight: the same numbers."""
 
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import mesh as mesh_lib
 from tests.updates import full_step
 
 
@@ -31,13 +33,13 @@ def program(mesh, compiled):
 
 @pytest.fixture(scope='module')
 def eight(mesh, program):
-  """Two steps on eight devices."""
+  """All steps on eight devices."""
   return full_step.take_steps(mesh, program)
 
 
 @pytest.fixture(scope='module')
 def one(one_device):
-  """Two steps on one device."""
+  """All steps on one device."""
   return full_step.take_steps(one_device, full_step.make_program(one_device, full_step.config()))
 
 
@@ -49,6 +51,17 @@ def _close(found, expected):
 
 def test_eight_devices_step_as_one(eight, one):
   _close(eight, one)
+
+
+def test_two_devices_step_as_one(one):
+  two = mesh_lib.make_mesh(jax.devices()[:2])
+  _close(full_step.take_steps(two, full_step.make_program(two, full_step.config())), one)
+
+
+def test_the_same_steps_again_are_the_same_to_the_last_bit(mesh, program, eight):
+  again = full_step.take_steps(mesh, program)
+  assert again.keys() == eight.keys()
+  assert [name for name, x in eight.items() if not np.array_equal(again[name], x)] == []
 
 
 def test_a_step_moves_what_it_should(eight, program):

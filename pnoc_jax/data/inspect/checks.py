@@ -30,42 +30,69 @@ class Problem:
   what: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Crew:
+  """The processes that check a split together, each its share of the images.
+
+  Attributes:
+    index: which of them this is; 0 keeps the stamp and the list of problems.
+    count: how many there are.
+    exchange: tells a text to all of them and returns theirs, in order; all call it together.
+  """
+
+  index: int = 0
+  count: int = 1
+  exchange: Callable[[str], list[str]] = lambda text: [text]
+
+
+ALONE = Crew()
+"""A process that checks all images by itself."""
+
+
 def check_source(
   source: info.Source,
   *,
   on_progress: Callable[[int, int], None] | None = None,
   threads: int = 4,
   stamp: str | os.PathLike | None = None,
+  seen: cache.Seen | None = None,
+  crew: Crew = ALONE,
 ) -> list[Problem]:
   """Decodes all images and masks of a source.
 
   Args:
     source: the examples.
-    on_progress: called with (examples done, examples); what it raises ends the check at once.
+    on_progress: called with (examples done, examples) of this process's share; what it raises ends
+      the check at once.
     threads: how many threads decode.
     stamp: a file that remembers a check without problems. As long as the data set's files keep
       their names, sizes and times of change, later checks read none of them.
+    seen: sizes and times of files that are known; those that are looked up are added.
+    crew: the processes that share the work. All have the same examples.
 
   Returns:
-    The problems, in the order of the ids.
+    The problems, in the order of the ids; in all processes the same.
   """
   if not len(source) or not source.files(0):
     return []
-  digest = _digest(source) if stamp is not None else None
-  if digest is not None and _read_stamp(stamp) == digest:
+  keeps = stamp is not None and crew.index == 0
+  digest = _digest(source, {} if seen is None else seen) if keeps else None
+  known = digest is not None and _read_stamp(stamp) == digest
+  if json.loads(crew.exchange(json.dumps(known))[0]):
     return []
-  problems = []
+  mine, problems = range(crew.index, len(source), crew.count), []
   with futures.ThreadPoolExecutor(threads) as pool:
     try:
-      for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], range(len(source)))):
-        problems += [Problem(source.ids[done], x) for x in what]
+      for done, what in enumerate(pool.map(lambda i: examine(source, i)[0], mine)):
+        problems += [(mine[done], x) for x in what]
         if on_progress is not None:
-          on_progress(done + 1, len(source))
+          on_progress(done + 1, len(mine))
     finally:
       pool.shutdown(cancel_futures=True)  # Whoever stops listening waits for no other image.
-  if digest is not None and not problems:
+  found = sorted(tuple(x) for text in crew.exchange(json.dumps(problems)) for x in json.loads(text))
+  if digest is not None and not found:
     _write(stamp, json.dumps({'format': _FORMAT, 'digest': digest}) + '\n')
-  return problems
+  return [Problem(source.ids[index], what) for index, what in found]
 
 
 def screen(
@@ -76,6 +103,8 @@ def screen(
   stamp: str | os.PathLike | None = None,
   on_progress: Callable[[int, int], None] | None = None,
   threads: int = 4,
+  seen: cache.Seen | None = None,
+  crew: Crew = ALONE,
 ) -> frozenset[str]:
   """Checks a source; its problems stop the run, or their examples are left out.
 
@@ -86,6 +115,8 @@ def screen(
     stamp: as in `check_source`.
     on_progress: as in `check_source`.
     threads: as in `check_source`.
+    seen: as in `check_source`.
+    crew: as in `check_source`.
 
   Returns:
     The ids to leave out, for `exclude` of `open_source`.
@@ -93,7 +124,9 @@ def screen(
   Raises:
     UserError: STRICT and there are problems.
   """
-  problems = check_source(source, on_progress=on_progress, threads=threads, stamp=stamp)
+  problems = check_source(
+    source, on_progress=on_progress, threads=threads, stamp=stamp, seen=seen, crew=crew
+  )
   if not problems:
     return frozenset()
   if on_error is info.OnError.STRICT:
@@ -102,7 +135,8 @@ def screen(
       lists.describe(source.info.name, lines)
       + '\nMend or remove these, or leave them out with --config.dataset.on_error=skip.'
     )
-  quarantine(problems, quarantine_path)
+  if crew.index == 0:
+    quarantine(problems, quarantine_path)
   return frozenset(x.id for x in problems)
 
 
@@ -132,9 +166,14 @@ def examine(
     mask = source.mask(index)
   except errors.UserError as error:
     return [str(error)], image, None
+  problems, size = [], source.size(index)
+  if image.shape[:2] != tuple(size):  # A table of sizes may say so; products are made by it.
+    problems.append(
+      f'{info.place(source, index)}: {source.ids[index]} is {image.shape[1]}x{image.shape[0]} px, '
+      f'and said to be {size[1]}x{size[0]}'
+    )
   if mask is None:
-    return [], image, None
-  problems = []
+    return problems, image, None
   if mask.shape != image.shape[:2]:
     problems.append(
       f'{info.place(source, index)}: the mask is {mask.shape[1]}x{mask.shape[0]} px, '
@@ -147,13 +186,16 @@ def examine(
   return problems, image, mask
 
 
-def _digest(source):
-  """Digest of the classes and of every file's state; None if a file is not there."""
+def _digest(source, seen):
+  """Digest of the classes and of every file's state; None if a file is not there.
+
+  A file of all examples, e.g. of annotations, counts once.
+  """
   sha = hashlib.sha256(repr(source.info.classes).encode())
   try:
-    for index in range(len(source)):
-      for path in source.files(index):
-        sha.update(cache.state(path))
+    paths = (path for index in range(len(source)) for path in source.files(index))
+    for path in dict.fromkeys(paths):
+      sha.update(cache.state(path, seen))
   except errors.UserError:
     return None  # The check names it as a problem.
   return sha.hexdigest()
@@ -169,5 +211,4 @@ def _read_stamp(path):
 
 
 def _write(path, text):
-  # All processes of a run check, and they write the same.
   atomic.write(path, lambda file: file.write(text.encode(errors='backslashreplace')))

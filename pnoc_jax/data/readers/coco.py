@@ -67,6 +67,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     numbers = numbers and [numbers[i] for i in keep]
   paths = files.need(folder, ids, problems, name='{}.jpg'.format)
   masks = _masks(config, root, path, ids, index, numbers, problems)
+  sizes = None if index is None or numbers is None else index.sizes()[numbers]
   white, said = deep.find_range(paths, problems)
   files.finish(root, split, ids, problems)
   return files.FileSource(
@@ -74,7 +75,7 @@ def open_source(config: info.DatasetConfig, split: str, exclude: frozenset[str])
     split,
     ids,
     labels,
-    files.ImageFiles(paths, white=white),
+    files.ImageFiles(paths, white=white, sizes=sizes),
     masks,
     said + ([] if config.masks else _remarks(root, ids, masks)),
   )

@@ -49,6 +49,10 @@ class Index:
     """The images' file names."""
     return self._arrays['names'].tolist()
 
+  def sizes(self) -> np.ndarray:
+    """i32[N, 2] (H, W), as the annotations say."""
+    return np.array(self._arrays['sizes'])
+
   def labels(self, num_classes: int) -> np.ndarray:
     """f32[N, K]: the classes of all regions, crowds too."""
     labels = np.zeros((len(self._arrays['names']), num_classes), np.float32)

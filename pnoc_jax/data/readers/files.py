@@ -1,8 +1,10 @@
 """A split whose images and masks are files, and the steps that the readers of such splits share."""
 
 import pathlib
+import pickle
 import unicodedata
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Protocol
@@ -73,6 +75,13 @@ class FileSource:
     self.white: ranges.Range | None = getattr(images, 'white', None)
     self._images, self._masks, self._sizes = images, masks, {}
 
+  def __getstate__(self) -> dict[str, bytes]:
+    # Each process that loads data is handed a copy: labels are mostly zeros, and paths alike.
+    return {'packed': zlib.compress(pickle.dumps({**vars(self), '_sizes': {}}), level=1)}
+
+  def __setstate__(self, state: dict[str, bytes]) -> None:
+    vars(self).update(pickle.loads(zlib.decompress(state['packed'])))
+
   def __len__(self) -> int:
     return len(self.ids)
 
@@ -105,6 +114,7 @@ class ImageFiles:
     *,
     upright: bool = False,
     white: ranges.Range | None = None,
+    sizes: np.ndarray | None = None,
   ):
     """Keeps its arguments.
 
@@ -113,8 +123,9 @@ class ImageFiles:
       upright: whether images are turned as EXIF says. The masks of the public data sets lie on the
         pixels as they are stored.
       white: the range of those of more than 8 bits, as `deep.find_range` finds it.
+      sizes: i32[N, 2] (H, W) where they are known; headers are read where they are not.
     """
-    self._paths, self._upright, self.white = tuple(paths), upright, white
+    self._paths, self._upright, self.white, self._known = tuple(paths), upright, white, sizes
 
   def read(self, index: int) -> np.ndarray:
     """u8[H, W, 3]."""
@@ -122,6 +133,9 @@ class ImageFiles:
 
   def size(self, index: int) -> tuple[int, int]:
     """(H, W)."""
+    if self._known is not None:
+      height, width = self._known[index].tolist()
+      return height, width
     return images.image_size(self._paths[index], upright=self._upright)
 
   def files(self, index: int) -> tuple[pathlib.Path]:

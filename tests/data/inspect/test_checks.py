@@ -1,11 +1,13 @@
 """Broken files are found before work starts, by name."""
 
+import json
+
 import numpy as np
 import pytest
 from data import folders
 
 from pnoc_jax import errors
-from pnoc_jax.data import info
+from pnoc_jax.data import cache, info
 from pnoc_jax.data.inspect import checks
 from pnoc_jax.data.readers import folder, shapes
 from pnoc_jax.io import images
@@ -57,6 +59,49 @@ def test_a_good_check_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
   (root / 'images' / 'a.png').write_bytes(b'broken')
   assert [x.id for x in checks.check_source(source, stamp=stamp)] == ['a']
   assert [x.id for x in checks.check_source(source, stamp=stamp)] == ['a']
+
+
+@pytest.mark.parametrize('process', [0, 1])
+def test_processes_share_the_check_and_each_file_is_asked_for_once(
+  broken, tmp_path, monkeypatch, process
+):
+  source, stamp = folder.FolderSource(str(broken), 'train'), tmp_path / 'stamp.json'
+  alone, told, reads, stats, seen = checks.check_source(source), [], [], [], {}
+  others = [[], [[x, 'theirs'] for x in (0, 2)]][process]  # Of process 1, or of process 0.
+
+  def exchange(text):
+    told.append(json.loads(text))
+    theirs = json.dumps(False if len(told) == 1 else others)
+    return [text, theirs] if process == 0 else [theirs, text]
+
+  read, size_and_time = source.example, cache.size_and_time
+  monkeypatch.setattr(source, 'example', lambda i: reads.append(i) or read(i))
+  spy = lambda path, known: stats.append(path) or size_and_time(path, known)  # noqa: E731
+  monkeypatch.setattr(cache, 'size_and_time', spy)
+  crew = checks.Crew(process, 2, exchange)
+  problems = checks.check_source(source, stamp=stamp, seen=seen, crew=crew)
+  mine = [0, 2, 4] if process == 0 else [1, 3]
+  assert sorted(reads) == mine and not stamp.exists()
+  own = [x for x in alone if source.ids.index(x.id) in mine]
+  assert problems == sorted([*own, *(checks.Problem(source.ids[i], x) for i, x in others)],
+                            key=lambda x: x.id)  # fmt: skip
+  # Only the process that keeps the stamp looks at all files.
+  assert len(stats) == len(seen) == (10 if process == 0 else 0)
+
+
+def test_what_the_first_process_remembers_holds_for_all(tmp_path, monkeypatch):
+  source = folder.FolderSource(str(folders.write(tmp_path / 'animals')), 'train')
+  monkeypatch.setattr(source, 'example', lambda i: pytest.fail('it is read'))
+  crew = checks.Crew(1, 2, lambda text: ['true', text])
+  assert checks.check_source(source, stamp=tmp_path / 'none.json', crew=crew) == []
+
+
+def test_a_size_that_is_not_the_images_is_a_problem(tmp_path, monkeypatch):
+  source = folder.FolderSource(str(folders.write(tmp_path / 'animals')), 'train')
+  monkeypatch.setattr(source, 'size', lambda i: (9, 8) if i == 1 else (28, 30))
+  sizes = {source.example(i)['image'].shape[:2] for i in range(len(source))}
+  problems = checks.check_source(source)
+  assert any(x.id == 'b' and 'and said to be 8x9' in x.what for x in problems), (problems, sizes)
 
 
 def test_a_link_to_nowhere_is_a_problem_and_no_crash(tmp_path):

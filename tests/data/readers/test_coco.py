@@ -55,6 +55,18 @@ def _expected():
   )
 
 
+def test_sizes_come_from_the_annotations_and_not_from_headers(root, monkeypatch):
+  source = _open(root)
+  expected = [images.image_size(source.files(i)[0]) for i in range(len(source))]
+  monkeypatch.setattr(images, 'image_size', lambda *_, **__: pytest.fail('a header is read'))
+  assert [source.size(i) for i in range(len(source))] == expected
+  # A process that loads data is handed over a copy.
+  copied = pickle.loads(pickle.dumps(source))
+  assert copied.ids == source.ids and copied.size(1) == expected[1]
+  np.testing.assert_array_equal(copied.labels, source.labels)
+  np.testing.assert_array_equal(copied.mask(0), source.mask(0))
+
+
 def test_labels_and_masks_come_from_the_annotations(root):
   source = _open(root)
   assert source.ids == TRAIN and source.info.num_classes == 80

@@ -62,7 +62,7 @@ def test_processes_share_the_same_global_batches(source, processes):
 
 def test_workers_and_resuming_change_nothing(source):
   stream = _batches(source, 7)
-  _assert_equal(_batches(source, 4, start_step=3, share=pipeline.Share(workers=2)), stream[3:])
+  _assert_equal(_batches(source, 4, start_step=3, share=pipeline.Share(workers=4)), stream[3:])
   _assert_equal(_batches(source, 2, start_step=5), stream[5:])
 
 

@@ -1,0 +1,84 @@
+"""The plan says what a run takes of the disk; too little room, or a broken disk, is told."""
+
+import errno
+import types
+
+import numpy as np
+import pytest
+
+from pnoc_jax import config as config_lib
+from pnoc_jax.errors import UserError
+from pnoc_jax.runs import crews, disk, graph
+from pnoc_jax.stages.common import stage
+
+MIB = 1 << 20
+
+
+def _ask(monkeypatch, tmp_path, free, status=graph.Status.RUN):
+  """What is said of the priors of 100 images of 1000 x 1000 px with two classes: 236 MiB."""
+  monkeypatch.setattr(disk.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=free))
+  entry = next(x for x in stage.stages(config_lib.PipelineConfig) if x.name == 'priors')
+
+  class Source:
+    labels = np.ones((100, 2))
+
+    def __len__(self):
+      return 100
+
+    def size(self, index):
+      return 1000, 1000
+
+  plan = [graph.Planned(entry, tmp_path / 'priors', status, {}, {})]
+  config = config_lib.PipelineConfig()
+  config.priors.splits = ('train',)
+  return disk.ask(config, plan, {'train': Source()}, tmp_path)
+
+
+def test_the_plan_says_what_products_take(monkeypatch, tmp_path):
+  said, warning = _ask(monkeypatch, tmp_path, 1000 * MIB)
+  assert said == 'about 236 MiB for products (priors 236 MiB); free are 1000 MiB' and not warning
+
+
+def test_of_a_stage_that_is_half_done_the_rest_counts(monkeypatch, tmp_path):
+  (tmp_path / 'priors' / 'train').mkdir(parents=True)
+  for i in range(75):
+    (tmp_path / 'priors' / 'train' / f'{i}.npz').touch()
+  said, warning = _ask(monkeypatch, tmp_path, 100 * MIB, graph.Status.RESUME)
+  assert 'about 59 MiB' in said and not warning
+
+
+def test_too_little_room_is_warned_of_and_far_too_little_refused(monkeypatch, tmp_path):
+  (tmp_path / 'priors.old1').mkdir()
+  said, warning = _ask(monkeypatch, tmp_path, 200 * MIB)
+  assert warning.endswith(f'{said}; priors.old1 of earlier reruns could be removed')
+  with pytest.raises(UserError, match=r'too little room, about 236 MiB.*priors\.old1.*nothing was'):
+    _ask(monkeypatch, tmp_path, 100 * MIB)
+
+
+@pytest.mark.parametrize(
+  ('cause', 'said'),
+  [
+    (OSError(errno.EIO, 'Input/output error', 'x.png'), 'a disk fails ('),
+    (OSError(errno.EFBIG, 'File too large'), 'ulimit -f'),
+    (ValueError('UNAVAILABLE: Stale file handle'), 'a disk fails ('),
+    (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'there is no room for a file ('),
+  ],
+)
+def test_a_disk_that_fails_is_told_in_all_processes(tmp_path, cause, said):
+  error = RuntimeError('saving failed')
+  error.__cause__ = cause
+  text, code = crews.end(error, tmp_path)
+  assert text.startswith('error: ') and said in text and code == 1
+  assert crews.end(RuntimeError('another'), tmp_path) is None
+
+
+def test_what_killed_runs_left_is_removed_under_the_lock(tmp_path):
+  left = tmp_path / '.config.json.0123456789abcdef.tmp'
+  below = tmp_path / 'report' / '.index.html.0123456789abcdef.tmp'
+  below.parent.mkdir()
+  for path in (left, below):
+    path.touch()
+  others = types.SimpleNamespace(share=lambda text: [text])
+  with crews.held(tmp_path, crews.Crew(others, lambda: False)):
+    # That of a stage goes as the stage begins.
+    assert not left.exists() and below.exists()
