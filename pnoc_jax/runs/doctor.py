@@ -199,6 +199,8 @@ def _plan(
         item.stage.check(runner.context(item, config, there, runtime))
         text = runner.describe(item, config, source, runtime)
         report.add(FACT, about, f'{item.status.value}: {text}')
+      for said in item.stage.warnings(config):
+        report.add(WARNING, about, said)
     else:
       report.add(FACT, about, f'{item.status.value}: {item.directory}')
   return plan
