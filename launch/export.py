@@ -1,9 +1,18 @@
-"""Exports a finished run's network as StableHLO, to be run without this package.
+"""Exports a network of a finished run, to be used without this package.
 
-`python launch/export.py --run=runs/pnoc_shapes --output=DIR [--height=512 --width=512]`
+`python launch/export.py --run=runs/pnoc_shapes --output=DIR`
 
-DIR then holds `model.stablehlo` (any batch size; CPU, GPU and TPU), `model.json` (classes,
-normalisation, what goes in and comes out) and `example.py`, which runs them on an image.
+`--network` names the segmentation network, the generator or the classifier, `--format` what is made
+of it:
+
+- stablehlo: `model.stablehlo`, which JAX runs on CPU, GPU and TPU, on any number of images.
+- torch: `model.safetensors`, with the names of timm or torchvision; `example.py` is the network in
+  PyTorch (`pip install torch timm safetensors`).
+- onnx: `model.onnx`, for one image of `--height` by `--width` (`pip install 'pnoc-jax[onnx]'`).
+
+With it come `model.json` (classes, normalisation, what goes in and comes out), `example.py`, which
+runs it on an image, and the card `README.md` (data, recipe, scores, commit). docs/exports.md tells
+more.
 """
 
 import argparse
@@ -27,22 +36,38 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
   parser.add_argument('--output', required=True, type=places.written, help='the directory to write')
   parser.add_argument(
+    '--format', choices=('stablehlo', 'torch', 'onnx'), default='stablehlo', help='what is written'
+  )
+  parser.add_argument(
+    '--network',
+    choices=('segmentation', 'generator', 'classifier'),
+    default='segmentation',
+    help='which of the networks of the run',
+  )
+  parser.add_argument(
     '--height', type=int, help="of the images, px; the training's crop by default"
   )
   parser.add_argument('--width', type=int, help='the height by default')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.runs import export
+  from pnoc_jax.runs.exports import export
 
   height = arguments.height or arguments.width
   size = (height, arguments.width or height) if height else None
   try:
-    file = export.export(arguments.run, arguments.output, size=size)
+    file = export.export(
+      arguments.run,
+      arguments.output,
+      form=export.Format(arguments.format),
+      network=arguments.network,
+      size=size,
+    )
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   print(f'{file}: {file.stat().st_size / 2**20:.1f} MiB')
-  print(f'try: python {file.parent / "example.py"} IMAGE')
+  if (file.parent / export.EXAMPLE).is_file():
+    print(f'try: python {file.parent / export.EXAMPLE} IMAGE')
   return 0
 
 

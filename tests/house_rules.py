@@ -68,6 +68,7 @@ HOMES = {
   'tensorboardX': {'engine.log'},
   'ml_collections': {'config_flags'},
   'torch': {'tools', 'benchmarks.torch_*', 'io.foreign'},
+  'jax2onnx': {'runs.exports.export'},
   'torchvision': {'tools', 'benchmarks.torch_*'},
   'timm': {'tools', 'benchmarks.torch_*'},
   'yaml': {'data.layouts.yolo'},
@@ -76,7 +77,11 @@ HOMES = {
   'tensorflow_datasets': {'data.readers.tfds'},
 }
 # Where the import stands inside a function: who never asks for it never needs it.
-LAZY = {('torch', 'io.foreign'), ('tensorflow_datasets', 'data.readers.tfds')}
+LAZY = {
+  ('torch', 'io.foreign'),
+  ('tensorflow_datasets', 'data.readers.tfds'),
+  ('jax2onnx', 'runs.exports.export'),
+}
 # A function with more parameters groups those that travel together in a dataclass.
 PARAMETERS = 8
 

@@ -22,6 +22,8 @@ def project() -> dict[str, house_rules.File]:
   found = {}
   for top in ('pnoc_jax', 'configs', 'launch', 'benchmarks', 'tools'):
     for path in sorted((ROOT / top).rglob('*.py')):
+      if 'templates' in path.parts:  # Copied into exports, and never imported.
+        continue
       relative = path.relative_to(ROOT / 'pnoc_jax' if top == 'pnoc_jax' else ROOT)
       place = '.'.join(relative.with_suffix('').parts).removesuffix('.__init__')
       if place == '__init__':

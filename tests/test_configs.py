@@ -189,7 +189,7 @@ def test_a_text_among_numbers_is_named(monkeypatch, capsys):
   ('field', 'value', 'message'),
   [
     ('generator.model.backbone', 'resnest_tinny', "generator.model.backbone is 'resnest_tinny'"),
-    ('generator.model.output_stride', 7, 'it is 8, 16 or 32'),
+    ('generator.model.output_stride', 7, 'it is 8 or 16 or 32'),
     ('generator.transform.crop', 500, '480 or 512'),
     ('generator.transform.min_size', 9000, 'is above max_size'),
     ('generator.smoothing', 1.0, 'generator.smoothing'),

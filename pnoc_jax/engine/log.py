@@ -146,10 +146,12 @@ class Progress:
       file: where to write; standard error by default.
       now: seconds from any origin.
     """
-    self._total, self._what, self._done, self._already = total, what, done, done
+    self._total, self._what, self._done = total, what, done
     self._file = file or sys.stderr
     self._seconds, self._now = seconds, now
     self._begin = self._last = now()
+    # The first items come after their programs were compiled, which says nothing of the others.
+    self._first: tuple[float, int] | None = None
     self._shown = hosts.is_main()
     self._bar = None
     if self._shown and self._file.isatty():
@@ -160,7 +162,11 @@ class Progress:
   def advance(self, items: int = 1) -> None:
     """Tells that so many more are done."""
     self._done += items
+    first, self._first = self._first, self._first or (self._now(), self._done)
     if self._bar is not None:
+      if first is None:
+        self._bar.initial = self._done
+        self._bar.unpause()
       self._bar.update(items)
     elif self._shown and self._now() - self._last >= self._seconds:
       self._print()
@@ -169,9 +175,10 @@ class Progress:
     self._last = self._now()
     elapsed = self._last - self._begin
     line = f'{self._what}: {self._done}/{self._total}, {clock.duration(elapsed)}'
-    new = self._done - self._already
-    if new > 0 and self._done < self._total:
-      line += f', {clock.duration(elapsed / new * (self._total - self._done))} left'
+    begin, before = self._first or (self._last, self._done)
+    if before < self._done < self._total:
+      seconds = (self._last - begin) / (self._done - before)
+      line += f', {clock.duration(seconds * (self._total - self._done))} left'
     print(line, file=self._file, flush=True)
 
   def close(self) -> None:

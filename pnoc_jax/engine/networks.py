@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from pnoc_jax.data import info
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context
 from pnoc_jax.io import weights
-from pnoc_jax.nn import backbones, classifier, layers, trunk
+from pnoc_jax.nn import backbones, classifier, layers
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.types import Variables
 
@@ -35,7 +36,7 @@ def build(
 
 def make_backbone(
   config: settings.ModelConfig, *, norm: layers.Norm | None = None, before_pool: bool = False
-) -> trunk.Backbone:
+) -> nn.Module:
   """Makes the backbone of `config`; `norm` overrides the config's."""
   options = backbones.Options(
     output_stride=config.output_stride,
@@ -59,6 +60,15 @@ def colours(config: settings.ModelConfig, dataset: info.DatasetInfo) -> info.Dat
   if row.mean is None or row.std is None or len(dataset.mean) != len(row.mean):
     return dataset
   return dataclasses.replace(dataset, mean=row.mean, std=row.std)
+
+
+def facts(config: settings.TrainingConfig, dataset: info.DatasetInfo) -> dict[str, Any]:
+  """What a weights file says of its network, so that it can be used without the run's config."""
+  return {
+    'model': settings.as_dict(config.model),
+    'dataset': settings.as_dict(colours(config.model, dataset)),
+    'crop': config.transform.crop,
+  }
 
 
 def stride(config: settings.ModelConfig) -> int:

@@ -41,7 +41,7 @@ class ModelConfig:
 
   Attributes:
     backbone: a name in `nn.backbones`.
-    output_stride: pixels to a cell of the maps: 8, 16 or 32.
+    output_stride: pixels to a cell of the maps: 8, 16 or 32; of a ViT the side of its patches.
     last_stage: the backbone ends after it ('layer3' is the field's "C4").
     norm: BatchNorm on batch statistics, or frozen (running statistics, affine not trained).
     frozen_stages: stages, counted from the stem, that do not train.
@@ -223,8 +223,11 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
       f"{name}.model.backbone is {model.backbone!r}, PoolNet's: its grid is known to the "
       'stage saliency alone; name resnet50 here'
     )
-  if model.output_stride not in (8, 16, 32):
-    faults.append(f'{name}.model.output_stride is {model.output_stride}; it is 8, 16 or 32')
+  elif model.output_stride not in (strides := backbones.info(model.backbone).output_strides):
+    known = ' or '.join(map(str, strides))
+    faults.append(
+      f'{name}.model.output_stride is {model.output_stride}; of {model.backbone} it is {known}'
+    )
   if config.epochs < 1 or config.batch_size < 1:
     faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
   smoothing = getattr(config, 'smoothing', 0.0)

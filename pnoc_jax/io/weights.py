@@ -53,6 +53,12 @@ def save(
   return file
 
 
+def torch_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
+  """Returns the content of a `.safetensors` that holds a state dict for PyTorch."""
+  arrays = {name: np.asarray(x, order='C') for name, x in tensors.items()}
+  return safetensors.numpy.save(arrays, {'format': 'pt'})
+
+
 def _crc32(arrays: Mapping[str, np.ndarray]) -> int:
   value = 0
   for name in sorted(arrays):

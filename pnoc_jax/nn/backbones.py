@@ -9,14 +9,16 @@ features['layer4']  # [B, H / 16, W / 16, 2048]
 
 import difflib
 
+import flax.linen as nn
+
 from pnoc_jax import errors
-from pnoc_jax.nn import efficientnet_lite, resnest, resnet, resnet38d, trunk
+from pnoc_jax.nn import efficientnet_lite, resnest, resnet, resnet38d, trunk, vit
 
 STAGES = trunk.STAGES
 Options = trunk.Options
 Row = trunk.Row
 
-_ROWS = (*resnet.ROWS, *resnest.ROWS, *resnet38d.ROWS, *efficientnet_lite.ROWS)
+_ROWS = (*resnet.ROWS, *resnest.ROWS, *resnet38d.ROWS, *efficientnet_lite.ROWS, *vit.ROWS)
 TABLE = {row.name: row for row in _ROWS}
 
 
@@ -41,7 +43,7 @@ def info(name: str) -> Row:
 _PLAIN = Options()
 
 
-def make_backbone(name: str | Row, options: Options = _PLAIN) -> trunk.Backbone:
+def make_backbone(name: str | Row, options: Options = _PLAIN) -> nn.Module:
   """Builds a backbone.
 
   Args:
@@ -68,4 +70,4 @@ def make_backbone(name: str | Row, options: Options = _PLAIN) -> trunk.Backbone:
     raise errors.UserError(
       f'frozen_stages is {options.frozen_stages}; it must be in 0..{len(STAGES)}.'
     )
-  return trunk.Backbone(row, options)
+  return (row.make or trunk.Backbone)(row, options)

@@ -313,8 +313,7 @@ def _pool_valid(valid: Array | None, ceil: bool) -> Array | None:
 
 def avg_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
   """Averages 3 x 3 windows, padding 1, of x [B, H, W, C]; the padding counts as zeros."""
-  pads: Any = ((1, 1), (1, 1))
-  return nn.avg_pool(zero_invalid(x, valid), (3, 3), (stride, stride), pads)
+  return _sums(zero_invalid(x, valid), 3, stride, ((1, 1), (1, 1))) / 9
 
 
 def shortcut_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
@@ -325,15 +324,17 @@ def shortcut_pool(x: Array, valid: Array | None, *, stride: int) -> Array:
   if stride == 1:
     return x
   height, width = x.shape[1:3]
-  window = (stride, stride)
-  pads: Any = ((0, -height % stride), (0, -width % stride))
-  if valid is None:
-    return nn.avg_pool(x, window, window, pads, count_include_pad=False)
-  # nn.avg_pool divides by the size of the window. The average over the valid pixels is the ratio of
-  # two such averages.
-  share = nn.avg_pool(valid[..., None].astype(x.dtype), window, window, pads)
-  mean = nn.avg_pool(zero_invalid(x, valid), window, window, pads)
-  return mean / jnp.maximum(share, 1.0 / stride**2)
+  pads = (0, -height % stride), (0, -width % stride)
+  exists = jnp.ones((1, height, width), bool) if valid is None else valid
+  count = _sums(exists[..., None].astype(x.dtype), stride, stride, pads)
+  return _sums(zero_invalid(x, valid), stride, stride, pads) / jnp.maximum(count, 1.0)
+
+
+def _sums(x: Array, side: int, stride: int, pads: tuple[tuple[int, int], ...]) -> Array:
+  """Returns the sums of square windows of x [B, H, W, C]."""
+  # Not nn.avg_pool: what exports to ONNX takes that for one without padding.
+  window, strides = (1, side, side, 1), (1, stride, stride, 1)
+  return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, ((0, 0), *pads, (0, 0)))
 
 
 def global_mean(x: Array, valid: Array | None) -> Array:

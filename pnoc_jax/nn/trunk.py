@@ -137,7 +137,7 @@ class Stage(nn.Module):
 
     def body(x, variables):
       (x, _), updated = block.apply(variables, x, valid, train, mutable=['batch_stats'])
-      return x, updated['batch_stats']
+      return x, updated.get('batch_stats', {})
 
     kept = None if self.remat else jax.checkpoint_policies.save_only_these_names(layers.KEPT)
     body = jax.checkpoint(body, prevent_cse=False, policy=kept)
@@ -217,7 +217,10 @@ class Row:
     strides: of layer1 to layer4 at output stride 32.
     output_strides: those that it can have.
     fixed_plan: stride and dilation of layer1 to layer4 where these do not follow `plan_strides`.
+    fixed_stem_stride: pixels to a cell of the stem's grid where the pool does not say it.
     make_stage: makes layer1 to layer4, with the arguments of `trunk.make_stage`.
+    make: makes the whole module, of the row and the options, where it is no `trunk.Backbone`: a
+      network of any kind that is called as one and has its attribute `dtype`.
     mean: the mean colour, in [0, 1], that the released weights want taken off an image, where it
       is not the data set's.
     std: the deviation that they want it divided by; given where `mean` is.
@@ -240,11 +243,18 @@ class Row:
   strides: tuple[int, ...] = (1, 2, 2, 2)
   output_strides: tuple[int, ...] = (8, 16, 32)
   fixed_plan: Plan | None = None
+  fixed_stem_stride: int | None = None
   make_stage: Callable[['Row', Options, int, int], nn.Module] = make_stage
+  make: Callable[['Row', Options], nn.Module] | None = None
   mean: Color | None = None
   std: Color | None = None
   bgr: bool = False
   pretrained: str = ''
+
+  @property
+  def family(self) -> str:
+    """Name of the file that its blocks are from: `resnet`, `vit` and the like."""
+    return getattr(self.block, 'func', self.block).__module__.rpartition('.')[2]
 
   @property
   def channels(self) -> dict[str, int]:
@@ -255,6 +265,8 @@ class Row:
   @property
   def stem_stride(self) -> int:
     """Pixels to a cell of the stem's grid, which is layer1's unless that strides."""
+    if self.fixed_stem_stride is not None:
+      return self.fixed_stem_stride
     return 2 if self.pool is layers.Pool.NONE else 4
 
   @property

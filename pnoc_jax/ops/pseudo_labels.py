@@ -110,8 +110,10 @@ def to_classes(labels: types.AnyArray, keys: types.AnyArray) -> types.AnyArray:
 def normalize_walk(walk: types.Array) -> types.Array:
   """Returns the scores divided by their largest, over all classes at once.
 
-  As in the reference, a class of low scores stays low beside another one. In the priors, each class
-  is divided by its own maximum. Cells of the padding must be 0.
+  As in the reference, a class of low scores stays low beside another one: a walk moves scores and
+  leaves their scale, so the numbers of one image are comparable with each other and not with those
+  of another image. The result is what a background score, such as 0.25, is compared with. In the
+  priors, each class is divided by its own maximum. Cells of the padding must be 0.
 
   Args:
     walk: f32[..., h, w, P], of one image in the last three axes.

@@ -58,7 +58,9 @@ def random_walk(
 
   Args:
     scores: f32[..., h, w, K], class activation maps, not negative.
-    edge: f32[..., h, w], probability of an edge in each cell, in [0, 1].
+    edge: f32[..., h, w], probability of an edge in each cell, in [0, 1]: what a network of
+      boundaries says after its sigmoid, 0 inside of a thing and 1 on its outline. The affinity of
+      two cells is 1 less the largest edge on the line between them.
     valid: bool[..., h, w], the cells that are image rather than padding; None: all. The walk does
       not enter the padding, so the result is that of the image alone.
     radius: A step reaches the cells that are closer than this.

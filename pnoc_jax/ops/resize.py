@@ -1,4 +1,4 @@
-"""Resizes arrays as PyTorch does: bilinear, bicubic and nearest, without antialiasing.
+"""Resizes arrays as PyTorch does: bilinear, bicubic and nearest.
 
 Bilinear and bicubic resizing are two small matrix products, one for each axis. Their gradients are
 matrix products, too, and sizes that are known only at run time change the matrices, not the shapes.
@@ -81,6 +81,36 @@ def _cubic_matrix(old: int, new: int) -> np.ndarray:
     weight = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
     np.add.at(matrix, (np.arange(new), np.clip(low + tap, 0, old - 1)), weight)
   return matrix.astype(np.float32)
+
+
+def bicubic_antialiased(x: types.Array, size: types.Array, *, shape: Sequence[int]) -> types.Array:
+  """Resizes as `interpolate(mode='bicubic', antialias=True)`, to a size known at run time only.
+
+  Args:
+    x: f[h, w, c].
+    size: i32[2], rows and columns of the result, in [1, H] and [1, W].
+    shape: (H, W), static.
+
+  Returns:
+    f[H, W, c]; what lies outside `size` is arbitrary.
+  """
+  chex.assert_rank(x, 3)
+  chex.assert_shape(size, (2,))
+  rows, columns = (_antialiased_matrix(x.shape[i], size[i], shape[i]) for i in range(2))
+  return _apply(x, rows, columns)
+
+
+def _antialiased_matrix(old: int, new: types.Array, rows: int) -> types.Array:
+  # Where the result is smaller, the kernel is as much wider. PyTorch has -0.5 here, as Pillow.
+  scale = old / new.astype(jnp.float32)
+  centre = (jnp.arange(rows)[:, None] + 0.5) * scale
+  d = jnp.abs(jnp.arange(old) + 0.5 - centre) / jnp.maximum(scale, 1.0)
+  near = (1.5 * d - 2.5) * d**2 + 1
+  far = ((5 - d) * d - 8) * d / 2 + 2
+  weight = jnp.where(d <= 1, near, jnp.where(d < 2, far, 0.0))
+  # Rows beyond the result may lie so far from the source that they have no weight at all.
+  total = weight.sum(1, keepdims=True)
+  return weight / jnp.where(total == 0, 1.0, total)
 
 
 def nearest(x: types.Array, size: Sequence[int]) -> types.Array:

@@ -24,7 +24,6 @@ from pnoc_jax.io import records, user_cache
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel import targets
 from pnoc_jax.runs import disk, estimates, forecast, graph, lock, runner
-from pnoc_jax.stages.common import stage
 
 FAULT, WARNING, FACT = Severity.FAULT, Severity.WARNING, Severity.FACT
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow')
@@ -193,6 +192,8 @@ def _plan(
         item.stage.check(runner.context(item, config, there, runtime))
         text = runner.describe(item, config, source, runtime)
         report.add(FACT, about, f'{item.status.value}: {text}')
+      for said in item.stage.warnings(config):
+        report.add(WARNING, about, said)
     else:
       report.add(FACT, about, f'{item.status.value}: {item.directory}')
   return plan

@@ -51,7 +51,7 @@ def _me() -> Holder:
 
 @contextlib.contextmanager
 def hold(directory: Path, what: str = 'run') -> Iterator[None]:
-  """Locks a directory that is there.
+  """Locks a directory that is there; where nothing else was written there, no lock is left.
 
   Args:
     directory: where this process will write.
@@ -78,10 +78,18 @@ def hold(directory: Path, what: str = 'run') -> Iterator[None]:
     except OSError:
       stack.enter_context(_hold_by_file(directory, what))
     else:
+      if os.fstat(number).st_nlink == 0:  # Its holder removed it since it was opened.
+        raise UserError(_busy(directory, what, None))
       os.ftruncate(number, 0)
       os.pwrite(number, json.dumps(records.plain(_me())).encode(), 0)
       os.fsync(number)  # Other machines shall read it.
-    yield
+    try:
+      yield
+    finally:
+      # Nothing was begun, or a later start would take the directory for a run's.
+      with contextlib.suppress(OSError):
+        if os.listdir(directory) == [_FILE]:
+          (directory / _FILE).unlink()
 
 
 def mark(directory: Path) -> str:

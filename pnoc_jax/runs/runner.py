@@ -1,10 +1,11 @@
 """Runs a config, or several one after another: checks, plan, stages."""
 
+import contextlib
 import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -64,9 +65,9 @@ def execute_all(
     for config, _ in runs:
       validate(config)
       others.compare({**crews.flat(config), **crews.versions()})
-    _check_outputs(workdir)
+    made = _check_outputs(workdir)
     _setup_cache(runs[0][0])
-    with crews.held(workdir, crew):
+    with _without_trace(made), crews.held(workdir, crew):
       for number, (config, path) in enumerate(runs, 1):
         if len(runs) > 1 and hosts.is_main():
           print(f'\n=== {config.name} ({number} of {len(runs)}) ===')
@@ -88,13 +89,28 @@ def _run_below(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
     _run(config, workdir, crew)
 
 
-def _check_outputs(workdir: Path) -> None:
+@contextlib.contextmanager
+def _without_trace(made: list[Path]) -> Iterator[None]:
+  """Removes what directories a start made for itself if it failed before anything was written."""
+  try:
+    yield
+  except BaseException:
+    for path in made if hosts.is_main() else ():
+      with contextlib.suppress(OSError):  # It is not empty.
+        path.rmdir()
+    raise
+
+
+def _check_outputs(workdir: Path) -> list[Path]:
+  """Makes the directory; returns it and those above it that were not there, the deepest first."""
+  made = [path for path in (workdir, *workdir.parents) if not path.exists()]
   if workdir.exists() and not workdir.is_dir():
     raise UserError(f'--workdir is {workdir}, which is a file')
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f'--workdir is {workdir}, which cannot be made: {error.strerror}') from error
+  return made
 
 
 def _setup_cache(config: PipelineConfig) -> None:
@@ -146,6 +162,9 @@ def _run(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
     states = changes.look(sources, seen)
     changed = changes.find(workdir, plan, states)
     _remark(workdir, sources, changed)
+    for item in plan:
+      for said in item.stage.warnings(config) if item.runs else ():
+        print(f'warning: stage {item.stage.name}: {said}', file=sys.stderr, flush=True)
     _warn_of_memory(config, plan, sources, runtime)
     if not changed:
       changes.note(workdir, states)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -80,33 +80,59 @@ def load(run: str | Path) -> Trained:
   Raises:
     UserError: there is no such run, or it has not come to its segmentation network.
   """
-  run = Path(run)
-  if not run.is_dir():
-    raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
-  config, directory = _find(run)
-  if not directory.is_dir():
-    raise UserError(
-      f'{run} holds no trained segmentation network ({directory} is missing): run it '
-      'through the stage segmentation first'
-    )
-  meta = weights.load_meta(directory)
+  directory = find(run)
+  facts = read_facts(directory)
+  config = read_config(run)
   try:
-    model_config = files.from_dict(settings.ModelConfig, meta['model'])
-    head = files.from_dict(segmentation.HeadConfig, meta['head'])
-    known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
-    dataset = files.from_dict(info.DatasetInfo, known)
-    _check_dataset(dataset)
-    crop = int(meta['crop'])
+    head = files.from_dict(segmentation.HeadConfig, facts.meta['head'])
     # How the run treats images is part of its config, not of the weights.
     inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
   except (KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{directory / weights.FILE} are not the weights of a segmentation network ({error!r})'
-    ) from error
-  built = segmentation.SegmentationConfig(model=model_config, head=head)
-  model = segmentation.build(built, dataset.num_classes)
-  variables = networks.load(model, dataset, directory)
-  return Trained(model, variables, dataset, crop, inference)
+    raise _not_of(directory, 'segmentation', error) from error
+  built = segmentation.SegmentationConfig(model=facts.model, head=head)
+  model = segmentation.build(built, facts.dataset.num_classes)
+  variables = networks.load(model, facts.dataset, directory)
+  return Trained(model, variables, facts.dataset, facts.crop, inference)
+
+
+class Facts(NamedTuple):
+  """What a weights file says of its network.
+
+  Attributes:
+    model: the backbone's settings.
+    dataset: classes, palette and normalisation.
+    crop: side in pixels of the squares it was trained on.
+    meta: all that the file says.
+  """
+
+  model: settings.ModelConfig
+  dataset: info.DatasetInfo
+  crop: int
+  meta: dict[str, Any]
+
+
+def read_facts(directory: Path, stage: str = 'segmentation') -> Facts:
+  """Reads what the weights of a stage say of their network.
+
+  Raises:
+    UserError: they are of another network, or damaged.
+  """
+  meta = weights.load_meta(directory)
+  try:
+    model = files.from_dict(settings.ModelConfig, meta['model'])
+    known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
+    dataset = files.from_dict(info.DatasetInfo, known)
+    _check_dataset(dataset)
+    return Facts(model, dataset, int(meta['crop']), meta)
+  except (KeyError, TypeError, ValueError) as error:
+    raise _not_of(directory, stage, error) from error
+
+
+def _not_of(directory: Path, stage: str, error: Exception) -> UserError:
+  return UserError(
+    f'{directory / weights.FILE} are not the weights of a {stage} network, or of an older version '
+    f'of this package ({error!r})'
+  )
 
 
 def _check_dataset(dataset: info.DatasetInfo) -> None:
@@ -121,15 +147,37 @@ def _check_dataset(dataset: info.DatasetInfo) -> None:
     raise ValueError('its normalisation is none')
 
 
-def _find(run: Path) -> tuple[dict, Path]:
-  """A run's config, empty where there is none, and the directory of its segmentation network."""
-  whole = not (run / weights.FILE).is_file()
-  file = (run if whole else run.parent) / 'config.json'
-  config = records.read_object(file) if file.is_file() else {}
-  taken = files.lookup(config, 'inputs.segmentation', '')
-  if not whole:
-    return config, run
-  return config, Path(taken) if taken else run / 'segmentation'
+def find(run: str | Path, stage: str = 'segmentation') -> Path:
+  """The directory of a run's network.
+
+  Args:
+    run: the run's directory, which may take the network of another one (`inputs.STAGE`), or that of
+      the stage.
+    stage: whose network it is.
+
+  Raises:
+    UserError: there is no such run, or it has not come to this network.
+  """
+  run = Path(run)
+  if not run.is_dir():
+    raise UserError(f'{run}: no such directory; name the --workdir of a finished run')
+  if (run / weights.FILE).is_file():
+    return run
+  taken = files.lookup(read_config(run), f'inputs.{stage}', '')
+  directory = Path(taken) if taken else run / stage
+  if not directory.is_dir():
+    raise UserError(
+      f'{run} holds no trained {stage} network ({directory} is missing): run it '
+      f'through the stage {stage} first'
+    )
+  return directory
+
+
+def read_config(run: str | Path) -> dict[str, Any]:
+  """A run's config, empty where there is none; `run` may be the directory of one of its stages."""
+  run = Path(run)
+  file = (run.parent if (run / weights.FILE).is_file() else run) / 'config.json'
+  return records.read_object(file) if file.is_file() else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -172,7 +172,8 @@ def train(
     meter = meters.CamMeter(model, networks.colours(config.model, seen.info))
     measured = measure.make_measure(meter, seen, config, context.runtime)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
-  trainer.train(program, examples, config, context, measure=measured)
+  facts = networks.facts(config, source.info)
+  trainer.train(program, examples, config, context, meta=lambda _: facts, measure=measured)
 
 
 def _examples(config: GeneratorConfig, source: info.Source) -> pipeline.Examples:

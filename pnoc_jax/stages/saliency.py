@@ -17,7 +17,7 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images
 from pnoc_jax.losses import poolnet as losses
-from pnoc_jax.nn import layers, poolnet
+from pnoc_jax.nn import backbones, layers, poolnet
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import optimizer
 from pnoc_jax.parallel import compile as compiler
@@ -298,6 +298,19 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
   return found
 
 
+def _warnings(config: stage.PipelineConfig) -> list[str]:
+  ours = config.saliency
+  row = backbones.info(ours.model.backbone)
+  drawn = ours.start is settings.BackboneStart.PRETRAINED and not ours.init
+  if not drawn or not (row.pretrained or row.bgr):
+    return []
+  return [
+    f'PoolNet starts from random weights: saliency.init names none, and {row.name} has released '
+    'ones. Name the file with --config.saliency.init=FILE; of resnet50_caffe it is that of '
+    "PoolNet's authors, resnet50_caffe.pth"
+  ]
+
+
 STAGE = stage.Stage(
   name='saliency',
   config=SaliencyConfig,
@@ -309,6 +322,7 @@ STAGE = stage.Stage(
   reads=lambda config: ('saliency', 'priors.splits'),
   check=_check,
   faults=_faults,
+  warnings=_warnings,
   splits=lambda config: config.priors.splits,
   scores=(
     stage.Score('saliency', 'Saliency maps', saliency_scores.score_saliency, needs=('priors',)),

@@ -97,12 +97,7 @@ def run(context: Context) -> None:
   origin = networks.origin(ours, context.inputs, deeplab.SCRATCH)
   examples = _examples(context)
   program = _make_program(model, networks.first_variables(model, origin, context), context)
-  facts = {
-    'model': settings.as_dict(ours.model),
-    'head': settings.as_dict(ours.head),
-    'dataset': settings.as_dict(networks.colours(ours.model, source.info)),
-    'crop': ours.transform.crop,
-  }
+  facts = networks.facts(ours, source.info) | {'head': settings.as_dict(ours.head)}
   # Differs from the reference: the last weights are kept; because its best ones on validation are
   # chosen by the masks where these are the labels.
   trainer.train(

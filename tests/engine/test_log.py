@@ -59,6 +59,18 @@ def test_clock_leaves_out_the_compilation_and_the_pauses():
   assert clock.duration(3 * 3600 + 125) == '3 h 2 min'
 
 
+def test_the_time_left_leaves_out_what_came_before_the_first_item():
+  hand, file = Hand(), io.StringIO()
+  with log.Progress(30, 'priors', file=file, now=hand) as progress:
+    hand.time += 100.0  # The programs are compiled.
+    for _ in range(30):
+      hand.time += 1.0
+      progress.advance()
+  said = file.getvalue().splitlines()
+  assert said[0] == 'priors: 1/30, 1 min 41 s'
+  assert said[1] == 'priors: 11/30, 1 min 51 s, 19 s left'
+
+
 def test_progress_without_a_terminal_prints_a_line_now_and_then():
   hand, file = Hand(), io.StringIO()
   with log.Progress(100, 'priors', done=20, file=file, now=hand) as progress:

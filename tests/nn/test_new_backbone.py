@@ -45,6 +45,42 @@ TOY = backbones.Row(
 )
 
 
+class Foreign(nn.Module):
+  """A network of flax's own layers, with one map: patches of 8 x 8 pixels and a perceptron."""
+
+  row: trunk.Row
+  options: trunk.Options
+
+  @property
+  def dtype(self):
+    return self.options.dtype
+
+  @nn.compact
+  def __call__(self, image, valid=None, *, train=False):
+    image = layers.zero_invalid(image, valid)
+    pads = ((0, 0), (0, -image.shape[1] % 8), (0, -image.shape[2] % 8), (0, 0))
+    x = nn.Conv(6, (8, 8), 8, padding='VALID', name='patches')(jnp.pad(image, pads))
+    x = nn.Dense(10, name='mix')(nn.relu(x))
+    mask = layers.stride_valid(valid, 8)
+    return {'layer4': x}, None if mask is None else {'layer4': mask}
+
+
+def test_a_module_of_any_kind_is_a_backbone():
+  row = backbones.Row(
+    'foreign', None, None, (1,) * 4, output_strides=(8,), fixed_stem_stride=8, make=Foreign
+  )
+  model = classifier.Classifier(backbones.make_backbone(row, backbones.Options(output_stride=8)), 3)
+  image = np.random.default_rng(0).normal(size=(1, 30, 21, 3)).astype(np.float32)
+  variables = jax.jit(model.init)(jax.random.key(0), image)
+  alone = model.apply(variables, image)
+  assert alone.shape == (1, 4, 3, 3)
+  canvas, valid = np.full((1, 40, 40, 3), 7.0, np.float32), np.zeros((1, 40, 40), bool)
+  canvas[:, :30, :21], valid[:, :30, :21] = image, True
+  padded = np.asarray(model.apply(variables, canvas, valid))
+  np.testing.assert_allclose(padded[:, :4, :3], alone, atol=1e-5)
+  assert not padded[:, 4:].any() and not padded[:, :, 3:].any()
+
+
 def test_a_row_added_to_the_table_builds_and_trains(monkeypatch):
   monkeypatch.setitem(backbones.TABLE, TOY.name, TOY)
   backbone = backbones.make_backbone('toy', backbones.Options(output_stride=8))

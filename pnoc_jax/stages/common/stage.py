@@ -78,6 +78,7 @@ class Stage:
     check: raises UserError, before any work, for what is wrong with files that it will read;
       `context.inputs` holds what is there already.
     faults: config -> what is wrong with it, in words, without data or devices.
+    warnings: config -> what can run, but is hardly meant, in words.
     splits: config -> the splits of which it makes a file an image.
     scores: how its product is measured.
     figures: draws its product of a split for the report, or None.
@@ -101,6 +102,7 @@ class Stage:
   looks: tuple[str, ...] = ()
   check: Callable[[Context], None] = lambda context: None
   faults: 'Callable[[PipelineConfig], list[str]]' = lambda config: []
+  warnings: 'Callable[[PipelineConfig], list[str]]' = lambda config: []
   splits: 'Callable[[PipelineConfig], tuple[str, ...]]' = lambda config: ()
   scores: tuple[Score, ...] = ()
   figures: Callable[[examples.Look, str], str] | None = None

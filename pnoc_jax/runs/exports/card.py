@@ -1,0 +1,142 @@
+"""The card of an exported network: what it is, what it learnt from and how, how good it is."""
+
+import importlib.metadata
+import pathlib
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from pnoc_jax import trees
+from pnoc_jax.config import PipelineConfig
+from pnoc_jax.io import weights
+from pnoc_jax.report import files
+from pnoc_jax.runs import trained
+from pnoc_jax.runs.exports import networks
+from pnoc_jax.stages.common import stage
+
+FILE = 'README.md'
+_TITLES = {
+  'segmentation': 'Segmentation network (DeepLabV3+)',
+  'generator': 'Generator of class activation maps',
+  'classifier': 'Classifier',
+}
+# The scores that are a network's own.
+_OF = {'segmentation': 'predictions', 'generator': 'priors', 'classifier': ''}
+# What a reader wants of a stage's settings, in this order; those that there are not are left out.
+_RECIPE = (
+  'method',
+  'init',
+  'start',
+  'labels',
+  'epochs',
+  'batch_size',
+  'transform.crop',
+  'transform.augment',
+  'optim.rule',
+  'optim.lr',
+  'optim.weight_decay',
+  'optim.accumulate',
+  'optim.ema',
+  'smoothing',
+)
+
+
+def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str, Any]) -> str:
+  """Writes the card, in Markdown.
+
+  Args:
+    run: the run's directory, or that of a stage.
+    found: the network.
+    contract: what `model.json` holds.
+  """
+  config = trained.read_config(run)
+  parts = [
+    f'# {_TITLES[found.name]} of {contract["dataset"]}',
+    f'Backbone {found.config.backbone}, {trees.count(found.variables["params"]):,} parameters. '
+    '`model.json` says what goes in and comes out, `example.py`, where there is one, runs it on an '
+    'image.',
+    '## Data',
+    f'{found.dataset.name}: {found.dataset.num_classes} classes'
+    + (', and the background' if found.name == 'segmentation' else '')
+    + f': {", ".join(found.dataset.classes)}. Learnt from '
+    + _labels(found.name, config),
+    '## Recipe',
+    _recipe(found, config),
+    '## Scores',
+    _scores(pathlib.Path(run), found),
+    '## Origin',
+    _origin(found, config),
+  ]
+  return '\n\n'.join(parts) + '\n'
+
+
+def _labels(name: str, config: Mapping[str, Any]) -> str:
+  if name == 'segmentation' and files.lookup(config, 'segmentation.labels', '') == 'true':
+    return 'masks drawn by people.'
+  if name == 'segmentation':
+    return 'pseudo masks, made of the labels of whole images.'
+  return 'the labels of whole images.'
+
+
+def _recipe(found: networks.Network, config: Mapping[str, Any]) -> str:
+  stated = config.get(found.name)
+  if not isinstance(stated, Mapping):
+    return 'The run has no config.'
+  rows = {f'model.{key}': value for key, value in stated.get('model', {}).items()}
+  for path in _RECIPE:
+    value: Any = stated
+    for part in path.split('.'):
+      value = value.get(part) if isinstance(value, Mapping) else None
+    if value not in (None, ''):
+      rows[path] = value
+  rows['seed'] = config.get('seed', '')
+  lines = [f'| `{key}` | {value} |' for key, value in rows.items()]
+  return '\n'.join(['| setting | value |', '|---|---|', *lines])
+
+
+def _scores(run: pathlib.Path, found: networks.Network) -> str:
+  root = run.parent if (run / weights.FILE).is_file() else run
+  read = files.read_run(root, stage.stages(PipelineConfig))
+  name = _OF[found.name]
+  lines = [
+    f'| {title} | {split} | {100 * result["miou"]:.2f} | {result.get("images", "")} |'
+    for title, split, result in (
+      (read.scored[key].title, split, result)
+      for key, by_split in read.scores.items()
+      if name and key.startswith(name)
+      for split, result in by_split.items()
+    )
+  ]
+  if not lines:
+    return 'This run has none of this network.'
+  note = (
+    'Measured by the run, with the scales, flips and other settings of its stage; the exported '
+    'network sees an image once.'
+  )
+  return '\n'.join(['| of | split | mIoU, % | images |', '|---|---|---|---|', *lines, '', note])
+
+
+def _origin(found: networks.Network, config: Mapping[str, Any]) -> str:
+  rows = {
+    'run': config.get('name', ''),
+    'weights, sha256': weights.origin(found.directory)['sha256'],
+    'pnoc-jax': importlib.metadata.version('pnoc-jax'),
+    'commit of the code that exported it': commit(),
+  }
+  return '\n'.join(f'- {key}: {value}' for key, value in rows.items() if value)
+
+
+def commit() -> str:
+  """The commit of this package's code, or nothing where it is no checkout of git."""
+  try:
+    done = subprocess.run(
+      ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      timeout=10,
+      check=True,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return ''
+  return done.stdout.strip()

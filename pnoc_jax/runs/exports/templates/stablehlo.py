@@ -1,0 +1,28 @@
+"""Runs the network: python example.py IMAGE [LABELS.png]. Needs jax and pillow."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from PIL import Image
+
+here = pathlib.Path(__file__).parent
+contract = json.loads((here / 'model.json').read_text(encoding='utf-8'))
+model = jax.export.deserialize(bytearray((here / 'model.stablehlo').read_bytes()))
+size = contract['input']['height'], contract['input']['width']
+
+kinds = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
+image = Image.open(sys.argv[1], formats=kinds).convert('RGB')
+pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), np.uint8)
+found = model.call(pixels[None])
+if contract['network'] == 'segmentation':
+  labels = Image.fromarray(np.asarray(found)[0].argmax(-1).astype(np.uint8)).resize(image.size, 0)
+  labels.save(sys.argv[2] if len(sys.argv) > 2 else 'labels.png')
+  counts = np.bincount(np.array(labels).ravel())
+  print({contract['classes'][k]: int(n) for k, n in enumerate(counts) if n})
+else:
+  probabilities, maps = (np.asarray(x)[0] for x in found)
+  print({name: round(float(p), 3) for name, p in zip(contract['classes'], probabilities)})
+  print(f'maps: {maps.shape}')

@@ -1,0 +1,144 @@
+"""Exported networks: in PyTorch (tools/record_export_fixture.py), in ONNX, and their cards."""
+
+import functools
+import importlib.util
+import json
+import pathlib
+
+import exported_networks
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import seeded_tensors
+
+from launch import export as launcher
+from pnoc_jax.io import records, weights
+from pnoc_jax.nn import backbones, torch_names
+from pnoc_jax.ops import convolution
+from pnoc_jax.runs.exports import export, networks
+from tests.launch import finished_run
+
+FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run with a config and a score."""
+  directory = finished_run.write(tmp_path_factory.mktemp('run'))
+  config = {
+    'name': 'of_test',
+    'seed': 3,
+    'segmentation': {'model': {'backbone': 'resnest_tiny'}, 'epochs': 7, 'labels': 'pseudo'},
+  }
+  records.write_json(directory / 'config.json', config)
+  score = {'iou': {'background': 0.5, 'apex': 0.25}, 'miou': 0.375, 'images': 12}
+  records.write_json(directory / 'evaluation' / 'predictions_val.json', score)
+  return directory
+
+
+@pytest.mark.parametrize('case', exported_networks.CASES)
+def test_what_pytorch_computes_of_an_export_is_what_we_compute(case):
+  found = exported_networks.network(case)
+  with np.load(FIXTURES / 'exports.npz') as file:
+    theirs = file[case]
+  image = seeded_tensors.image((1, *exported_networks.SIZE, 3))
+  ours = jax.jit(functools.partial(found.model.apply, train=False))(found.variables, image)
+  scale = np.abs(theirs).max()
+  np.testing.assert_allclose(np.asarray(ours) / scale, theirs / scale, rtol=0, atol=3e-5)
+  # PyTorch had these tensors.
+  for name, value in export.state_dict(found).items():
+    np.testing.assert_array_equal(value, seeded_tensors.tensor(name, value.shape))
+
+
+@pytest.mark.parametrize(
+  'arch',
+  [
+    'resnet18',
+    'resnet50_caffe',
+    'resnest14',
+    'resnet38d',
+    'tf_efficientnet_lite0',
+    'vit_small_patch14_dinov2',
+  ],
+)
+def test_the_backbones_names_go_there_and_back(arch):
+  row = backbones.info(arch)
+  backbone = backbones.make_backbone(arch, backbones.Options(output_stride=row.output_strides[0]))
+  template = jax.eval_shape(
+    backbone.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+  )
+  names, value = [], np.zeros((1, 1, 3, 1))
+  for collection, tree in template.items():
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    names += [f'{collection}/backbone/' + '/'.join(key.key for key in path) for path, _ in paths]
+  theirs = torch_names.to_torch({n: value + i for i, n in enumerate(names)}, row)
+  ours, unknown = torch_names.from_torch(theirs, row)
+  assert not unknown and set(ours) == set(names) and len(theirs) == len(names)
+  assert all((ours[n] == i).all() for i, n in enumerate(names))
+
+
+def test_an_array_without_a_name_in_pytorch_is_told():
+  with pytest.raises(KeyError, match='params/decoder/new/kernel'):
+    torch_names.to_torch({'params/decoder/new/kernel': np.zeros(3)}, backbones.info('resnet18'))
+
+
+def test_the_files_of_an_export_for_pytorch(run, tmp_path):
+  output = tmp_path / 'out'
+  flags = [f'--run={run}', f'--output={output}', '--format=torch', '--height=40', '--width=56']
+  assert launcher.main(flags) == 0
+  assert {x.name for x in output.iterdir()} == {
+    'README.md',
+    'example.py',
+    'model.json',
+    'model.safetensors',
+  }
+  tensors = safetensors.numpy.load_file(output / 'model.safetensors')
+  for name, value in export.state_dict(networks.load(run, 'segmentation')).items():
+    np.testing.assert_array_equal(tensors.pop(name), value)
+  assert not tensors
+  contract = json.loads((output / 'model.json').read_text())
+  assert contract['input']['height'] == 40 and contract['classes'][0] == 'background'
+  assert contract['normalization']['applied'].startswith('by the caller')
+  compile((output / 'example.py').read_text(), 'example.py', 'exec')
+  card = (output / 'README.md').read_text()
+  sha256 = weights.origin(run / 'segmentation')['sha256']
+  for words in ('| `epochs` | 7 |', '| `seed` | 3 |', '| val | 37.50 | 12 |', sha256, 'of_test'):
+    assert words in card
+
+
+def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
+  flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
+  assert launcher.main(flags) == 2
+  assert 'holds no trained generator network' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_generator_is_exported_with_its_maps(tmp_path):
+  found = exported_networks.network('dilated')
+  run = export.program(found, (32, 48), convolution.Radix.SPLIT)
+  image = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)
+  probabilities, maps = jax.eval_shape(run, image)
+  assert probabilities.shape == (2, 6) and maps.shape == (2, 4, 6, 6)
+  contract = export.describe(found, export.Format.STABLEHLO, (32, 48))
+  assert contract['output']['channels'] == 6 and contract['output']['maps']['channels'] == 6
+  assert len(contract['classes']) == len(contract['palette']) == 6
+
+
+def test_onnx_without_its_package_is_refused(run, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert launcher.main([f'--run={run}', f'--output={tmp_path / "o"}', '--format=onnx']) == 2
+  assert "pip install 'pnoc-jax[onnx]'" in capsys.readouterr().err
+
+
+def test_an_onnx_graph_computes_what_we_compute(run, tmp_path):
+  pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+  output = tmp_path / 'out'
+  assert launcher.main([f'--run={run}', f'--output={output}', '--format=onnx']) == 0
+  found = networks.load(run, 'segmentation')
+  image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+  session = onnxruntime.InferenceSession(output / 'model.onnx')
+  (theirs,) = session.run(None, {session.get_inputs()[0].name: image})
+  ours = jax.jit(export.program(found, (32, 32), convolution.Radix.SPLIT))(image)
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
