@@ -32,8 +32,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])
 _TOPS = 'benchmarks|configs|docs|launch|notebooks|pnoc_jax|tests|tools'
 _NEEDS = '# needs: '
-# Its headings say which machine each of its commands needs.
-_MEASURED = ROOT / 'docs' / 'performance.md'
+# These pages say beside their commands which machine, package or time these need.
+_SAID = {'performance.md', 'paper.md', 'exports.md'}
 # Commands that another test runs, or that the checks of the project are.
 _ELSEWHERE = {
   'python launch/run.py --config=configs/pnoc_shapes.py': 'tests/test_pipeline.py: all its stages',
@@ -59,7 +59,7 @@ def _commands(file: pathlib.Path) -> list[tuple[list[str], bool]]:
   """The commands of a file as lists of words, each with whether a test can run it."""
   found = []
   for _, block in _blocks(file, 'bash'):
-    runs = not block.startswith(_NEEDS) and file != _MEASURED
+    runs = not block.startswith(_NEEDS) and file.name not in _SAID
     for line in block.replace('\\\n', ' ').splitlines():
       words: list[str] = []
       for word in [*shlex.split(line, comments=True), '&&']:
