@@ -67,23 +67,20 @@ class Patches(nn.Module):
     conv = nn.Conv(self.width, patch, patch, padding='VALID', dtype=self.dtype, name='conv1')
     x = conv(jnp.pad(image, pads))
     batch, *shape, _ = x.shape
+    exists = layers.stride_valid(valid, side)
     first = self.param('cls_token', _INIT, (1, 1, self.width), jnp.float32)
     position = self.param('pos_embed', _INIT, (1, 1 + grid**2, self.width), jnp.float32)
-    x = x.astype(jnp.float32) + self._placed(position[0, 1:], valid, shape)
+    x = x.astype(jnp.float32) + self._placed(position[0, 1:], exists, shape)
     first = jnp.broadcast_to(first + position[:, :1], (batch, 1, self.width))
     tokens = jnp.concatenate([first, x.reshape(batch, -1, self.width)], axis=1).astype(self.dtype)
-    if valid is None:
+    if exists is None:
       return tokens, None
-    exists = layers.stride_valid(valid, side).reshape(batch, -1)
-    return tokens, jnp.pad(exists, ((0, 0), (1, 0)), constant_values=True)
+    return tokens, jnp.pad(exists.reshape(batch, -1), ((0, 0), (1, 0)), constant_values=True)
 
-  def _placed(self, position: Array, valid: Array | None, shape: Sequence[int]) -> Array:
+  def _placed(self, position: Array, exists: Array | None, shape: Sequence[int]) -> Array:
     """Returns the position embedding [B or 1, h, w, width] of the grids that exist."""
     stored = position.reshape(self.form.grid, self.form.grid, self.width)
-    if valid is None:
-      sizes = jnp.array([shape], jnp.int32)
-    else:
-      sizes = layers.valid_sizes(layers.stride_valid(valid, self.form.patch))
+    sizes = jnp.array([shape], jnp.int32) if exists is None else layers.valid_sizes(exists)
     return jax.vmap(lambda size: resize.bicubic_antialiased(stored, size, shape=shape))(sizes)
 
 
