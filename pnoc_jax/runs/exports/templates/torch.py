@@ -31,9 +31,10 @@ def make_backbone(facts: dict) -> nn.Module:
       block = type('Block', (SplitBlock,), {'expansion': facts['expansion']})
       options = {'stem_type': 'deep', 'stem_width': facts['stem_width'], 'avg_down': True}
       options['block_args'] = {'radix': 2, 'avd': True, 'avd_first': False}
-    sizes = facts['blocks'][:count]
-    widths = tuple(facts['widths'][:count])
-    model = resnet.ResNet(block, sizes, num_classes=0, channels=widths, **options)
+    widths = tuple(facts['widths'])
+    model = resnet.ResNet(block, facts['blocks'], num_classes=0, channels=widths, **options)
+    for stage in STAGES[count:]:
+      delattr(model, stage)
     if facts['pool'] == 'none':
       model.maxpool = nn.Identity()
     for stage, plan in zip(STAGES[:count], facts['plan']):
