@@ -240,9 +240,11 @@ class Checkpoints:
 
 def _note_all(folders: Sequence[pathlib.Path]) -> None:
   for folder in folders:
-    # It may be deleted meanwhile, as more than are kept; a note is never worth an error.
+    # It may be deleted meanwhile, as more than are kept; a note is never worth an error. Of one
+    # that could not be written there is none, and a note alone would pass for a checkpoint.
     with contextlib.suppress(OSError):
-      records.write_json(folder / _FILES, _sums(folder))
+      if folder.is_dir():
+        records.write_json(folder / _FILES, _sums(folder))
 
 
 def _sums(folder: pathlib.Path) -> dict[str, list[int]]:
@@ -272,6 +274,8 @@ def _damage(folder: pathlib.Path) -> str:
   if not note.is_file():
     return ''  # Written by a run that was killed right after, or before there were notes.
   noted = records.read_json(note)
+  if not noted:
+    return 'it holds nothing'
   try:
     for name, (size, checksum) in noted.items():
       path = folder / name

@@ -144,3 +144,17 @@ def test_another_state_is_refused_with_both_sides(mesh, tmp_path):
   assert 'params/w: float32[4] in the checkpoint, bfloat16[4] expected' in message
   assert 'params/half: bfloat16[2] in the checkpoint, absent expected' in message
   assert 'params/more: absent in the checkpoint, float32[4] expected' in message
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_no_note_that_passes_for_one(mesh, tmp_path):
+  directory, told = tmp_path / 'checkpoints', []
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(1, state_of(mesh, 1))
+  checkpoints._note_all([directory / '2'])
+  assert not (directory / '2').exists()
+  # As runs of earlier versions have left it.
+  (directory / '2').mkdir()
+  (directory / '2' / 'files.json').write_text('{}')
+  with checkpoints.Checkpoints(directory, report=told.append) as saved:
+    assert saved.restore_latest(state_of(mesh)).step == 1
+  assert 'step 2' in told[0] and 'it holds nothing' in told[0]
