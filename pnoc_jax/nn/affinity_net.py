@@ -23,11 +23,13 @@ class AffinityNet(nn.Module):
 
   Attributes:
     backbone: a module of `backbones.make_backbone`; all its stages are read.
+    plan: its stride and dilation of layer1 to layer4.
     width: channels a stage.
     groups: groups of the normalisation.
   """
 
-  backbone: trunk.Backbone
+  backbone: nn.Module
+  plan: trunk.Plan
   width: int = 32
   groups: int = 4
 
@@ -47,7 +49,7 @@ class AffinityNet(nn.Module):
     features, valids = self.backbone(image, valid, train=False)
     features = {n: jax.lax.stop_gradient(x).astype(jnp.float32) for n, x in features.items()}
     # How many cells of layer1 a cell of each stage spans.
-    finer, *strides = [stride for stride, _ in self.backbone.plan]
+    finer, *strides = [stride for stride, _ in self.plan]
     factors = {name: math.prod(strides[: max(i - 1, 0)]) for i, name in enumerate(features)}
     return EdgeBranch(factors, finer, self.width, self.groups, name='edges')(features, valids)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pnoc_jax.io import atomic
 from pnoc_jax.paper import rows as row_lib
-from pnoc_jax.report import curves, examples, files, pictures, refinement, tables
+from pnoc_jax.report import curves, examples, files, pictures, refinement, sections, tables
 
 if TYPE_CHECKING:
   from pnoc_jax.paper import tables as table_lib
@@ -59,9 +59,10 @@ def montage(
   firsts = _firsts(look)
   if not firsts:
     return None
-  seen = examples.Look(firsts, lambda _, name: look.source(name), count)
+  views = {'priors': sections.prior_view}
+  seen = examples.Look(firsts, lambda _, name: look.source(name), count, views)
   source = look.source(split)
-  ranked = seen.ranked(split) or [(x, float('nan')) for x in source.ids]
+  ranked = seen.ranked(split, 'priors') or [(x, float('nan')) for x in source.ids]
   shown = []
   for _, image_id, _ in examples.choose(ranked, count):
     example = examples.Example(firsts[0][1], split, source, source.ids.index(image_id))

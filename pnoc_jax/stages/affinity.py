@@ -48,7 +48,9 @@ class AffinityConfig(settings.StageTrainingConfig):
 
 def build(config: AffinityConfig) -> affinity_net.AffinityNet:
   """Makes the network; it is the same for any number of classes."""
-  return affinity_net.AffinityNet(networks.make_backbone(config.model), width=config.width)
+  model = config.model
+  plan = backbones.info(model.backbone).plan(model.output_stride)
+  return affinity_net.AffinityNet(networks.make_backbone(model), plan, width=config.width)
 
 
 def stride(config: AffinityConfig) -> int:

@@ -55,7 +55,7 @@ def _oracle(params, image, groups=4):
 def test_edges_match_the_released_form():
   # Sizes of which every stride leaves a remainder.
   image = _RNG.normal(size=(2, 37, 21, 3)).astype(np.float32)
-  model = affinity_net.AffinityNet(Pixels(), width=8)
+  model = affinity_net.AffinityNet(Pixels(), Pixels.plan, width=8)
   variables = _init(model, image)
   found = jax.jit(model.apply)(variables, image)
   assert found.shape == (2, 10, 6)
@@ -79,7 +79,9 @@ def test_a_finer_stem_is_averaged():
   image = _RNG.normal(size=(2, 37, 21, 3)).astype(np.float32)
   valid = np.zeros((2, 37, 21), bool)
   valid[:, :30, :20] = True
-  plain, finer = (affinity_net.AffinityNet(kind(), width=8) for kind in (Pixels, FinerStem))
+  plain, finer = (
+    affinity_net.AffinityNet(kind(), kind.plan, width=8) for kind in (Pixels, FinerStem)
+  )
   variables = _init(plain, image)
   for seen in (None, valid):
     expected = jax.jit(plain.apply)(variables, image, seen)
@@ -92,7 +94,7 @@ def test_padded_equals_alone():
   valid = np.zeros((2, 40, 40), bool)
   for i, (h, w) in enumerate(sizes):
     valid[i, :h, :w] = True
-  model = affinity_net.AffinityNet(Pixels(), width=8)
+  model = affinity_net.AffinityNet(Pixels(), Pixels.plan, width=8)
   variables = _init(model, padded)
   apply = jax.jit(model.apply)
   found = np.asarray(apply(variables, padded, valid))
@@ -106,7 +108,7 @@ def test_padded_equals_alone():
 
 def test_no_gradient_enters_the_backbone():
   image = _RNG.normal(size=(1, 16, 16, 3)).astype(np.float32)
-  model = affinity_net.AffinityNet(Pixels(), width=8)
+  model = affinity_net.AffinityNet(Pixels(), Pixels.plan, width=8)
   params = _init(model, image)['params']
 
   @jax.jit
@@ -120,7 +122,8 @@ def test_no_gradient_enters_the_backbone():
 
 
 def test_on_a_real_backbone():
-  model = affinity_net.AffinityNet(networks.make_backbone('resnest50', dtype=jnp.bfloat16))
+  backbone = networks.make_backbone('resnest50', dtype=jnp.bfloat16)
+  model = affinity_net.AffinityNet(backbone, backbone.plan)
   image = jnp.zeros((2, 65, 94, 3))
   edge, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
   assert edge.shape == (2, 17, 24)

@@ -28,7 +28,7 @@ def _backbone(**options):
     (classifier.Classifier(_backbone(), 4), (2, 5, 6, 4)),
     (deeplab.DeepLab(_backbone(), 4, width=8, low_width=4), (2, 65, 94, 4)),
     # Edges are on layer1's grid, a quarter of the image, whatever the stem's is.
-    (affinity_net.AffinityNet(_backbone(), width=8), (2, 17, 24)),
+    (affinity_net.AffinityNet(_backbone(), _backbone().plan, width=8), (2, 17, 24)),
     (c2am.C2AM(_backbone()), (2, 5, 6, 1)),
     (poolnet.PoolNet(_backbone(before_pool=True), width=8), (2, 65, 94)),
   ],

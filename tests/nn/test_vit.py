@@ -19,6 +19,7 @@ from pnoc_jax.engine import settings
 from pnoc_jax.nn import backbones, classifier, deeplab, torch_names, vit
 from pnoc_jax.ops import normalize
 from pnoc_jax.optim import schedules
+from pnoc_jax.stages import affinity
 from pnoc_jax.updates import pnoc
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
@@ -188,3 +189,11 @@ def test_the_loop_over_blocks_is_the_same():
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * max(np.abs(a).max(), 1e-3)), *found
   )
+
+
+def test_edges_are_found_on_the_grid_of_patches():
+  config = affinity.AffinityConfig()
+  config.model.backbone = 'vit_tiny_patch16_224'
+  model, image = affinity.build(config), jnp.zeros((1, 65, 48, 3))
+  edges, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
+  assert edges.shape == (1, 5, 3) and affinity.stride(config) == 16
