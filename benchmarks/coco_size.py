@@ -70,7 +70,7 @@ def generate(root: pathlib.Path, scale: float) -> None:
         )
     categories = [{'id': i + 1, 'name': name} for i, name in enumerate(coco.CLASSES)]
     content = {'images': listed, 'annotations': annotations, 'categories': categories}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding='utf-8')
 
 
 def _encoded(height: int, width: int, seed: int) -> bytes:

@@ -157,10 +157,10 @@ class Photographs(NamedTuple):
 
 def read(root: Path, split: str, *, most: int | None = None) -> tuple[Photographs, list[str]]:
   """Reads a split of a directory in the project's own layout; returns it and all class names."""
-  classes = (root / 'classes.txt').read_text().split()
-  lines = (root / 'image_labels.csv').read_text().splitlines()[1:]
+  classes = (root / 'classes.txt').read_text(encoding='utf-8').split()
+  lines = (root / 'image_labels.csv').read_text(encoding='utf-8').splitlines()[1:]
   labels = dict(line.split(',', 1) for line in lines)
-  names = (root / 'splits' / f'{split}.txt').read_text().split()[:most]
+  names = (root / 'splits' / f'{split}.txt').read_text(encoding='utf-8').split()[:most]
 
   def one(name: str):
     image = images.read_image(root / 'images' / f'{name}.jpg')
@@ -503,7 +503,9 @@ def main(argv: list[str] | None = None) -> None:
   settings.family, found = settings.family[0], []
   for row in Study(settings).rows():
     found.append(row)
-    (settings.out / f'{settings.family}.json').write_text(json.dumps(found) + '\n')
+    (settings.out / f'{settings.family}.json').write_text(
+      json.dumps(found) + '\n', encoding='utf-8'
+    )
     scores = {
       f'{split} x{scale}': f'{score["miou"]:.1f} (at {score["threshold"]}, mAP {score["map"]:.1f})'
       for split in ('val', 'choice')

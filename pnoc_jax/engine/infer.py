@@ -186,6 +186,7 @@ class Inference:
     source: info.Source,
     indices: Iterable[int],
     *,
+    among: Iterable[int] | None = None,
     context: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] = lambda batch: {},
     by_classes: bool = False,
   ) -> Iterator[tuple[int, tuple[int, int], PyTree]]:
@@ -194,6 +195,7 @@ class Inference:
     Args:
       source: the images.
       indices: those wanted, each once.
+      among: which lay out the batches, see `buckets.multi_scale_batches`.
       context: what `fuse` needs to know of a batch, which has `index` i32[B] and `bucket` (H, W):
         arrays [B, ...].
       by_classes: whether only images of about as many classes share a batch, as `present` fills
@@ -207,7 +209,12 @@ class Inference:
     shapes = self._fitting(source)
     counts = np.maximum((source.labels > 0).sum(axis=1), 1) if by_classes else np.ones(len(source))
     batches = buckets.multi_scale_batches(
-      source, indices, shapes, kind=lambda i: width(int(counts[i])), workers=self._workers
+      source,
+      indices,
+      shapes,
+      among=among,
+      kind=lambda i: width(int(counts[i])),
+      workers=self._workers,
     )
     with batches:
       for batch in batches:

@@ -61,6 +61,11 @@ class Job:
     return image_path(self.directory, self.source.split, self.source.ids[index], self.suffix)
 
 
+def share(among: Iterable[int]) -> list[int]:
+  """Those of some images that this process makes."""
+  return [int(i) for i in among][hosts.process_index() :: hosts.process_count()]
+
+
 def make_all(jobs: Iterable[Job], runtime: Runtime) -> dict[str, float]:
   """Makes the products of several splits, one after another.
 
@@ -104,7 +109,7 @@ def make(job: Job, runtime: Runtime) -> int:
 def _make(job: Job, runtime: Runtime) -> tuple[int, float]:
   """What `make` does; returns also for how many seconds all was held up by the disk."""
   among = [int(i) for i in job.among]
-  mine = among[hosts.process_index() :: hosts.process_count()]
+  mine = share(among)
   todo = [i for i in mine if not job.exists(job.path(i))]
   folder = job.directory / job.source.split
   folder.mkdir(parents=True, exist_ok=True)

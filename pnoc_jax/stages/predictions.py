@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -86,7 +86,7 @@ def job(segment: 'Segmenter', source: info.Source, directory: Path) -> per_image
   """The label maps of all images of a source, below a directory."""
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
-    for index, labels in segment(source, indices):
+    for index, labels in segment(source, indices, per_image.share(range(len(source)))):
       yield index, functools.partial(maps.write_labels, labels=labels, dataset=source.info)
 
   return per_image.Job(
@@ -163,11 +163,22 @@ class Segmenter:
       return found
     return found + self._refine.calls(images, labels=images[0][0].info.num_classes + 1)
 
-  def __call__(self, source: info.Source, indices: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (index, labels of 0..K, int[H, W]) of the images of these indices, in any order."""
+  def __call__(
+    self, source: info.Source, indices: Iterable[int], among: Iterable[int] | None = None
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """Infers images.
+
+    Args:
+      source: the images.
+      indices: those wanted, each once.
+      among: which lay out the batches, see `buckets.multi_scale_batches`.
+
+    Yields:
+      The index, and labels of 0..K, int[H, W]; in any order.
+    """
     found = (
       (index, result[:height, :width])
-      for index, (height, width), result in self.inference(source, indices)
+      for index, (height, width), result in self.inference(source, indices, among=among)
     )
     if self._refine is None:
       yield from found

@@ -68,11 +68,14 @@ def run(context: Context) -> dict[str, float]:
   seen = health.Maps(dataset.classes)
 
   def job(source: info.Source) -> per_image.Job:
+    among = pipeline.labelled(source)
+
     def results(indices: list[int]) -> Iterator[per_image.Result]:
       labels = source.labels
       found = inference(
         source,
         indices,
+        among=per_image.share(among),
         context=lambda x: {'classes': infer.present(labels[x['index']])},
         by_classes=True,
       )
@@ -85,7 +88,7 @@ def run(context: Context) -> dict[str, float]:
     return per_image.Job(
       what=f'priors of {source.split}',
       source=source,
-      among=pipeline.labelled(source),
+      among=among,
       directory=context.out,
       results=results,
       exists=products.exists_complete,

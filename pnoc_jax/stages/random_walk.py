@@ -114,6 +114,7 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
   )
   (context.out / 'edges' / source.split).mkdir(parents=True, exist_ok=True)
   keys: dict[int, np.ndarray] = {}
+  among = pipeline.labelled(source)
 
   def priors(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     found = [_read(source, index, directory) for index in batch['index']]
@@ -121,7 +122,8 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
     return {'low': _stack([prior.low for prior in found], batch['bucket'])}
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
-    found_of = inference(source, indices, context=priors, by_classes=True)
+    every = per_image.share(among)
+    found_of = inference(source, indices, among=every, context=priors, by_classes=True)
     for index, (height, width), (edge, walk) in found_of:
       known = keys.pop(index)
       grey = np.round(255 * edge[: -(-height // stride), : -(-width // stride)]).astype(np.uint8)
@@ -133,7 +135,7 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
   return per_image.Job(
     what=f'random walk of {source.split}',
     source=source,
-    among=pipeline.labelled(source),
+    among=among,
     directory=context.out,
     results=results,
     exists=products.exists_walk,

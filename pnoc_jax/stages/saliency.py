@@ -241,8 +241,9 @@ def _job(
 
   def results(indices: list[int]) -> Iterator[per_image.Result]:
     for factor, inference in inferences.items():
-      chosen = [i for i in indices if (i in doubled) == (factor == 2.0)]
-      for index, (height, width), found in inference(source, chosen) if chosen else ():
+      among = [i for i in per_image.share(range(len(source))) if (i in doubled) == (factor == 2.0)]
+      chosen = set(among).intersection(indices)
+      for index, (height, width), found in inference(source, chosen, among=among) if chosen else ():
         grey = np.round(255 * found[:height, :width]).astype(np.uint8)
         yield index, lambda path, grey=grey: images.write_png(path, grey)
 

@@ -120,15 +120,18 @@ def _network(
 
 
 def _maps_job(inference: infer.Inference, source: info.Source, context: Context) -> per_image.Job:
+  among = pipeline.labelled(source)
+
   def results(indices: list[int]) -> Iterator[per_image.Result]:
-    for index, (height, width), found in inference(source, indices):
+    every = per_image.share(among)
+    for index, (height, width), found in inference(source, indices, among=every):
       array = np.round(255 * found[:height, :width]).astype(np.uint8)
       yield index, lambda path, array=array: images.write_png(path, array)
 
   return per_image.Job(
     what=f'saliency maps of {source.split}',
     source=source,
-    among=pipeline.labelled(source),
+    among=among,
     directory=context.out / MAPS,
     results=results,
     exists=maps.exists_png,

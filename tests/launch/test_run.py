@@ -30,14 +30,17 @@ def _call(script, *arguments):
   )
 
 
-@pytest.mark.parametrize('script', ['run', 'doctor'])
+_CONFIGURED = ('run', 'doctor', 'paper')
+
+
+@pytest.mark.parametrize('script', _CONFIGURED)
 def test_help_names_the_config_and_is_no_error(script):
   done = _call(script, '--help')
   assert done.returncode == 0 and not done.stderr
   assert '--config: ' in done.stdout and '--workdir: ' in done.stdout
 
 
-_OTHERS = sorted(x.stem for x in (ROOT / 'launch').glob('*.py') if x.stem not in ('run', 'doctor'))
+_OTHERS = sorted(x.stem for x in (ROOT / 'launch').glob('*.py') if x.stem not in _CONFIGURED)
 
 
 @pytest.mark.parametrize('script', _OTHERS)

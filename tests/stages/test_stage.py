@@ -162,9 +162,11 @@ def test_a_toy_stage_that_is_interrupted_goes_on(make_config, tmp_path, monkeypa
   rows = records.read_jsonl(parts / 'toy' / 'metrics.jsonl')
   assert [row['step'] for row in rows] == [1, 2, 3]
   interrupt(maps, 'write_labels', 5)
-  assert len(_pngs(parts)) == 5
+  # What was handed to the writing threads is written, too.
+  kept = len(_pngs(parts))
+  assert 5 <= kept < TRAIN
   runner.execute(config, parts)
-  assert records.read_done(parts / 'toy').products['images'] == TRAIN + VAL - 5
+  assert records.read_done(parts / 'toy').products['images'] == TRAIN + VAL - kept
   assert _pngs(parts) == _pngs(whole)
   saved = ((path / 'toy' / weights.FILE).read_bytes() for path in (whole, parts))
   assert len(set(saved)) == 1

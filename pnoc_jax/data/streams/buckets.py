@@ -94,18 +94,22 @@ def multi_scale_batches(
   indices: Iterable[int],
   shapes: Shapes,
   *,
+  among: Iterable[int] | None = None,
   kind: Callable[[int], int] = lambda index: 0,
   workers: int = 0,
 ) -> pipeline.Batches:
   """One pass over some images, each at several scales; all images of a batch share its shapes.
 
   Batches go through the buckets of the whole source in their order, and through a bucket's images
-  in the order of `indices`. The last batch of a bucket is filled up with repeats of weight 0. Flips
-  are left to the device.
+  in the order of `among`. Places of other images, and those after the last one, are filled with
+  repeats of weight 0. Flips are left to the device.
 
   Args:
     source: the examples.
     indices: of the images to yield, each once.
+    among: indices that have `indices` among them and lay out the batches; `indices` by default. An
+      image then has the same row of the same batch whichever are wanted: on CPUs the last bits of
+      what a network makes of it depend on its row.
     shapes: scales, and the shapes of the batches.
     kind: of an image, by its index; images of different kinds share no batch.
     workers: processes that prepare batches; 0 for threads of this process.
@@ -118,7 +122,9 @@ def multi_scale_batches(
   sizes = [source.size(i) for i in range(len(source))]
   buckets = plan_buckets(sizes, multiple=shapes.multiple, max_buckets=shapes.max_buckets)
   groups: dict[tuple[Size, int], list[int]] = {}
-  for index in map(int, indices):
+  order = [int(index) for index in indices]
+  wanted = set(order)
+  for index in map(int, order if among is None else among):
     groups.setdefault((choose(sizes[index], buckets), kind(index)), []).append(index)
   square, count, plan = shapes.resize_to, shapes.batch_size, []
   for (bucket, _), members in sorted(groups.items(), key=lambda x: (_by_area(x[0][0]), x[0][1])):
@@ -126,9 +132,16 @@ def multi_scale_batches(
     scaled = [scaled_bucket(largest, scale, multiple=shapes.multiple) for scale in shapes.scales]
     for start in range(0, len(members), count):
       batch = members[start : start + count]
-      filling = count - len(batch)
-      weights = [1.0] * len(batch) + [0.0] * filling
-      plan.append(_Plan(bucket, scaled, batch + batch[-1:] * filling, weights))
+      last = next((index for index in batch if index in wanted), None)
+      if last is None:
+        continue
+      rows, weights = [], []
+      for index in [*batch, *[-1] * (count - len(batch))]:
+        is_wanted = index in wanted
+        last = index if is_wanted else last
+        rows.append(last)
+        weights.append(float(is_wanted))
+      plan.append(_Plan(bucket, scaled, rows, weights))
   dataset = grain.MapDataset.source(plan).map(_Load(source, shapes.scales, square))
   return pipeline.Batches(dataset, workers=workers, buffer=2)
 
@@ -155,7 +168,7 @@ class _Load:
     scaled = [np.zeros((rows, *shape, channels), np.uint8) for shape in plan.shapes]
     boxes = [np.zeros((rows, 4), np.int32) for _ in plan.shapes]
     for row, index in enumerate(plan.indices):
-      if row and plan.indices[row - 1] == index:  # A repeat that fills up the batch.
+      if row and plan.indices[row - 1] == index:  # A repeat that fills a place.
         for x in (sizes, *scaled, *boxes):
           x[row] = x[row - 1]
         continue

@@ -84,6 +84,24 @@ def test_an_image_lies_in_the_bucket_of_its_source_whichever_are_asked_for(tmp_p
         np.testing.assert_array_equal(one, other)
 
 
+def test_an_image_keeps_its_row_whichever_are_asked_for(tmp_path):
+  source = folder.FolderSource(str(folders.write(tmp_path / 'x', 7)), 'train')
+  shapes = buckets.Shapes(scales=(1.0,), batch_size=3, multiple=8, max_buckets=1)
+
+  def places(indices):
+    batches = list(buckets.multi_scale_batches(source, indices, shapes, among=range(7)))
+    found = {}
+    for batch in batches:
+      for row in np.flatnonzero(batch['weight']):
+        found[int(batch['index'][row])] = row, batch['images'][0][row].tobytes()
+    return found, len(batches)
+
+  every, count = places(range(7))
+  assert count == 3 and sorted(every) == list(range(7))
+  some, count = places([1, 2, 6])
+  assert count == 2 and some == {i: every[i] for i in (1, 2, 6)}
+
+
 def test_square_resize_keeps_the_native_size(tmp_path):
   source = folder.FolderSource(str(folders.write(tmp_path / 'x', 4)), 'train')
   result = _by_index(source, range(4), max_buckets=1, resize_to=16)
