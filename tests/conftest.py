@@ -24,7 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
   flags.FLAGS.mark_as_parsed()
 
 
-LONGEST = ('tests/test_presets.py', 'tests/test_pipeline.py')
+LONGEST = (
+  'tests/test_presets.py',
+  'tests/test_pipeline.py',
+  'tests/parallel/test_whole_run.py',
+  'tests/test_docs.py',
+  'tests/test_notebook.py',
+  'tests/faults/test_runs.py',
+)
 """Files that take minutes: they begin first, so that no process works on one alone at the end."""
 
 
