@@ -47,7 +47,6 @@ _SIDE = 320  # Longest side of a photograph, px.
 _STRIDE = 16
 _BATCH = 16
 _JITTER, _HUE = 0.3, 0.1
-_ROOM = 4  # Most classes of an image.
 _JUDGE = 100  # Seed of the classifier that judges.
 _CHOICE = 4  # One image in so many of train is for choosing.
 
@@ -62,7 +61,6 @@ class Numbers(NamedTuple):
   cse: float = 1.0
   noc_start: float = 0.0
   noc_lr: float = 0.0
-  smoothing: float = 0.0
 
 
 class Family(NamedTuple):
@@ -374,12 +372,13 @@ class Study:
   def score(self, variables, photographs: Photographs) -> dict[str, Any]:
     """Scores of the priors, by scale, each at its best threshold."""
     found, count = {}, len(photographs.label)
-    present = [np.flatnonzero(x)[:_ROOM] for x in photographs.label]
+    present = [np.flatnonzero(x) for x in photographs.label]
+    room = photographs.label.shape[1]
     for scale in self.family.scales:
       parts, logits = [], []
       for first in range(0, count, _BATCH):
         rows = np.minimum(np.arange(first, first + _BATCH), count - 1)
-        classes = np.stack([np.resize(present[i], _ROOM) for i in rows]).astype(np.int32)
+        classes = np.stack([np.resize(present[i], room) for i in rows]).astype(np.int32)
         maps, out = self._scale(
           variables,
           photographs.image[rows],

@@ -29,7 +29,7 @@ def convolve(
     kernel: f32[k, k, 1, C], of odd k.
     window: how it moves; its groups are C.
     radix: GROUPED, or SPLIT into the sum over the taps; AUTO is SPLIT on CPUs, on GPUs where the
-      kernel is dilated (their library has no fast form of that), and GROUPED elsewhere.
+      kernel is dilated (grouped, that took 1.7 to 3.6 times as long), and GROUPED elsewhere.
 
   Returns:
     f[B, h, w, C], in the type of x.
