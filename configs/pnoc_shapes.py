@@ -52,6 +52,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
     config.dataset.shapes.train, config.dataset.shapes.val = 64, 32
     for training in trainings:
       training.epochs = 1
+    config.runtime.quick_compiling = True
     # A few steps teach nothing.
     config.c2am.min_hint_mean = 0.0
     # Without PoolNet, which compiles longest.
