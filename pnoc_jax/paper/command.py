@@ -8,12 +8,15 @@ from pathlib import Path
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
 from pnoc_jax.errors import UserError, did_you_mean
+from pnoc_jax.io import records
 from pnoc_jax.paper import figures, plan, sheets
 from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.paper import tables as table_lib
+from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel import targets
 from pnoc_jax.report import files
 from pnoc_jax.runs import forecast, runner
+from pnoc_jax.stages import report
 from pnoc_jax.stages.common import stage
 
 
@@ -75,6 +78,10 @@ def plan_of(order: Order, data: 'Data | None') -> list[plan.Run]:
     row.name: row for thing in wanted for row in row_lib.fitting(thing.rows, order.config)
   }
   row_lib.chosen(list(possible.values()), order.rows)
+  for name, thing in order.wanted:
+    if not order.of(thing):
+      known = ', '.join(row.name for row in row_lib.fitting(thing.rows, order.config))
+      raise UserError(f'{name} has none of the rows {", ".join(order.rows)}; it has {known}')
   rows = {row.name: row for thing in wanted for row in order.of(thing)}
   others = [x for x in row_lib.fitting(row_lib.ALL, order.config) if x.name not in rows]
   return plan.runs(
@@ -132,15 +139,29 @@ def execute(order: Order) -> None:
   """
   data = Data(order.config.dataset)
   runs = plan_of(order, data)
-  runner.execute_all(
-    [(run.config, run.directory) for run in runs],
-    order.workdir,
-    after=functools.partial(write, order, runs, data),
-  )
+  faults = [] if order.config.rerun else [x for run in runs for x in run.differences()]
+  if faults:
+    raise UserError(
+      f'{order.workdir} holds other runs than these:\n  '
+      + '\n  '.join(faults)
+      + '\nNothing was changed. Set the fields back, or take another --workdir.'
+    )
+  # Nobody knows by what code these were made.
+  noted = {run.directory for run in runs if run.is_done()}
+
+  def after() -> None:
+    made = report.made(list(meshes.make_mesh().devices.flat))
+    for run in runs:
+      if run.directory not in noted and run.is_done():
+        noted.add(run.directory)
+        records.write_json(run.directory / files.MADE, made)
+    write(order, runs, data)
+
+  runner.execute_all([(run.config, run.directory) for run in runs], order.workdir, after=after)
 
 
 def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
-  """Writes the tables of what is there, and the figures whose runs are all there.
+  """Writes the tables of the runs that are done, and the figures whose runs all are.
 
   Args:
     order: what is wanted.
@@ -151,7 +172,7 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
     The files.
   """
   entries, written = stage.stages(order.config), []
-  there = [run for run in runs if run.directory.is_dir()]
+  there = [run for run in runs if run.is_done()]
   found_of = {(x.row.name, x.seed): files.read_run(x.directory, entries) for x in there}
   read = {key: _with_log(run, entries) for key, run in found_of.items() if run.scores}
   configs = {run.row.name: run.config for run in runs}

@@ -1,5 +1,6 @@
 """The paper's tables: which rows each has, and which numbers of a run's records stand in it."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,14 +36,29 @@ class Look:
   statistics: Callable[[str], statistics.ClassStatistics]
 
   @property
+  def splits(self) -> list[str]:
+    """The splits that are scored: those of which a run has scores, or all before there is one."""
+    wanted = list(self.config.evaluation.splits or self.config.priors.splits)
+    known = {x for _, _, runs in self.found for run in runs if run for x in run.score_splits}
+    return [x for x in wanted if x in known] or wanted
+
+  @property
   def train(self) -> str:
     """The split that stands for the paper's "train": the first that is scored."""
-    return (self.config.evaluation.splits or self.config.priors.splits)[0]
+    return self.splits[0]
 
   @property
   def val(self) -> str:
     """The split that stands for the paper's "val": the last that is scored."""
-    return (self.config.evaluation.splits or self.config.priors.splits)[-1]
+    return self.splits[-1]
+
+  def published(self, stage: str, split: str) -> tuple[str, str]:
+    """What of the authors' numbers a column of a split can stand beside: a `Column.printed`."""
+    # Theirs are of the training split, but for predictions.
+    is_val = split == self.config.dataset.val_split
+    if is_val != (stage == 'predictions'):
+      return '', ''
+    return stage, 'val' if is_val else 'train'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +127,7 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
       sheets.column([None if run is None else column.value(run) for run in runs], column.digits)
       for _, _, runs in look.found
     ]
-    printed = [_printed(look, row, config, *column.printed) for row, config, _ in look.found]
+    printed = [_printed(row, config, *column.printed) for row, config, _ in look.found]
     for line, cell in zip(lines, cells, strict=True):
       line.append(cell)
     names.append(column.title)
@@ -131,18 +147,14 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
   )
 
 
-def _printed(
-  look: Look, row: row_lib.Row, config: PipelineConfig, stage: str, words: str
-) -> float | None:
+def _printed(row: row_lib.Row, config: PipelineConfig, stage: str, words: str) -> float | None:
   """What was published for a row, of a stage and with these words after the number.
 
-  After the maps, numbers were published of C2AM-H and of the recipe's own label smoothing alone.
+  Of the stages after the maps, numbers were published with C2AM-H alone.
   """
-  smoothed = [x.generator.smoothing > 0 for x in (config, look.config)]
-  other = stage in ('saliency_priors', 'saliency', 'pseudo_masks') and (
-    row.saliency is False or config.c2am.method is c2am.Hints.C2AM
-  )
-  if row.network or other or (stage != 'priors' and smoothed[0] != smoothed[1]):
+  refined = stage in ('saliency_priors', 'saliency', 'pseudo_masks')
+  without = row.saliency is False or config.c2am.method is c2am.Hints.C2AM
+  if row.network or (refined and without):
     return None
   found = published.scores(settings.as_dict(config)).get(stage, '')
   number, _, rest = found.partition(' ')
@@ -165,7 +177,20 @@ def notes(look: Look, printed: bool) -> tuple[str, ...]:
     )
   else:
     said.append('The authors published no number for this data set and these rows.')
-  return tuple(said)
+  return (*said, *_origin(look))
+
+
+def _origin(look: Look) -> list[str]:
+  """By what code and on what machine the runs were made: each in a sentence, where that differs."""
+  made = [run.made for _, _, runs in look.found for run in runs if run is not None]
+  counts = collections.Counter((x.get('commit', ''), x.get('machine', '')) for x in made)
+  found = [
+    f'{number} run(s): {f"commit {commit}" if commit else "code that left no record"}'
+    f'{f" on {machine}" if machine else ""}.'
+    for (commit, machine), number in counts.items()
+  ]
+  mixed = ['Runs were made by different code or machines.'] if len(counts) > 1 else []
+  return mixed + (found if any(any(x) for x in counts) else [])
 
 
 def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
@@ -176,14 +201,16 @@ def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
     measured = [x for x in measured if x in {1, *(round(ours.epochs * i / 3) for i in (1, 2, 3))}]
   columns = [Column(f'E{x}', epoch(x), best=True) for x in measured]
   after = f'TTA {look.train}'
-  columns.append(Column(after, score('priors', look.train), printed=('priors', 'train'), best=True))
+  printed = look.published('priors', look.train)
+  columns.append(Column(after, score('priors', look.train), printed=printed, best=True))
   if not every:
     columns += [
       Column('FP', score('priors', look.train, 'fp')),
       Column('FN', score('priors', look.train, 'fn')),
       Column('threshold', score('priors', look.train, 'threshold'), digits=2),
-      Column(f'TTA {look.val}', score('priors', look.val), best=True),
     ]
+    if look.val != look.train:
+      columns.append(Column(f'TTA {look.val}', score('priors', look.val), best=True))
   return by_row(table, look, columns, after)
 
 
@@ -193,9 +220,7 @@ def _walks(table: Table, look: Look) -> sheets.Sheet:
       f'{what} {split}',
       score(name, split),
       best=True,
-      printed=('pseudo_masks', 'train')
-      if (name, split) == ('pseudo_masks', look.train)
-      else ('', ''),
+      printed=look.published(name, split) if split == look.train else ('', ''),
     )
     for name, what in (('random_walk', 'walk'), ('pseudo_masks', 'walk and CRF'))
     for split in dict.fromkeys((look.train, look.val))
@@ -231,7 +256,9 @@ def _segmentation(table: Table, look: Look) -> sheets.Sheet:
   split = look.config.predictions.splits[0]
   columns = [
     Column(f'pseudo masks {look.train}', score('pseudo_masks', look.train)),
-    Column(split, score('predictions', split), best=True, printed=('predictions', 'val')),
+    Column(
+      split, score('predictions', split), best=True, printed=look.published('predictions', split)
+    ),
   ]
   return by_row(table, look, columns, split)
 
@@ -249,9 +276,8 @@ def _by_class(table: Table, look: Look, name: str, split: str) -> sheets.Sheet:
 
   lines = [(x, cells(lambda result, x=x: result['iou'].get(x))) for x in classes]
   lines.append(('mean', cells(lambda result: result['miou'])))
-  return sheets.Sheet(
-    table.title, 'class', titles, tuple(lines), drawn=titles, notes=notes(look, printed=False)[:1]
-  )
+  said = (notes(look, printed=False)[0], *_origin(look))
+  return sheets.Sheet(table.title, 'class', titles, tuple(lines), drawn=titles, notes=said)
 
 
 # Classes of VOC by size and by context (the paper, Table 8); other data sets have thirds by size.
@@ -375,8 +401,7 @@ TABLES = {
   2: Table('Table 2: pseudo masks after the random walk', row_lib.WALKS, _walks),
   3: Table('Table 3: saliency by hints, network and priors', row_lib.SALIENCY, _saliency),
   4: Table('Table 4: the segmentation network', _LABELS, _segmentation),
-  # The paper's is of COCO.
-  5: Table('Table 5: the segmentation network on COCO', _LABELS, _segmentation),
+  5: Table('Table 5 (of COCO in the paper): the segmentation network', _LABELS, _segmentation),
   6: Table('Table 6: the segmentation network by class', _LABELS, _segmentation_by_class),
   7: Table('Table 7: mIoU of the maps after every epoch', _MAPS, _all_epochs),
   8: Table('Table 8: IoU of the maps by class, beside size and context', _MAPS, _classes),

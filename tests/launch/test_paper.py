@@ -175,6 +175,10 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   assert [float(cell[f'run {i}']) for i in range(3)] == list(IOU['pnoc'])
   tex = (tmp_path / 'table1.tex').read_text()
   assert r'\textbf{57.0 $\pm$ 2.6}' in tex and tex.count(r'\\') == 4
+  sheet = sheets.Sheet(
+    'a', 'b', ('c',), (('d', (sheets.column([-3.0]),)), ('e', (sheets.column([]),)))
+  )
+  assert 'd & $-$3.0 ' in sheets.latex(sheet) and 'e & - ' in sheets.latex(sheet)
   assert '<svg' in (tmp_path / 'table1.svg').read_text()
 
 
@@ -202,32 +206,51 @@ def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
   assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
 
 
-def test_the_authors_numbers_stand_beside_those_of_their_data_set(tmp_path):
-  config = _make(())
-  config.dataset.name, config.generator.method, config.generator.smoothing = 'voc12', 'pnoc', 0.1
-  row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
-  look = tables.Look(config, [(row, config, [None])], pytest.fail, pytest.fail)
-  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
-  assert 'TTA train, published' in text and '| 63.7 |' in text
-  assert 'published no number' not in text
-  # Of the walk's masks the number is of P-NOC with saliency and the recipe's smoothing.
+def _published(dataset, number, names, column, **changes):
+  """Of each row what stands in a column of the authors' numbers."""
   of = {row.name: row for row in rows.ALL}
-  names = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
-  found = [
-    (
-      of[x],
-      settings.override(config, {**dict(of[x].fields), 'generator.method': x[:4].strip('_')}),
-      [],
-    )
-    for x in names
-  ]
-  walks = tables.Look(config, found, pytest.fail, pytest.fail)
-  sheet = tables.TABLES[2].fill(tables.TABLES[2], walks)
-  index = sheet.columns.index('walk and CRF train, published')
-  assert [cells[index].mean for _, cells in sheet.lines] == [None] * 4 + [75.5]
-  config.dataset.name = 'shapes'
-  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
-  assert '63.7' not in text and 'published no number for this data set' in text
+  config = settings.override(_make(()), {'dataset.name': dataset, **changes})
+  found = []
+  for name in names:
+    method = dict(word.split('=') for word in of[name].words)['method']
+    fields = {'generator.smoothing': 0.1, **dict(of[name].fields), 'generator.method': method}
+    found.append((of[name], settings.override(copy.deepcopy(config), fields), []))
+  look = tables.Look(config, found, pytest.fail, pytest.fail)
+  sheet = tables.TABLES[number].fill(tables.TABLES[number], look)
+  if f'{column}, published' not in sheet.columns:
+    return [None] * len(names)
+  index = sheet.columns.index(f'{column}, published')
+  return [cells[index].mean for _, cells in sheet.lines]
+
+
+def test_the_authors_numbers_stand_beside_those_of_their_data_set():
+  names = ('vanilla', 'poc', 'poc_ls', 'pnoc', 'pnoc_ls')
+  numbers = [53.7, 61.5, 61.9, 62.9, 63.7]
+  assert _published('voc12', 1, names, 'TTA train') == numbers
+  assert _published('shapes', 1, names, 'TTA train') == [None] * 5
+  # Theirs are of the training split.
+  split = {'evaluation.splits': ('val',)}
+  assert _published('voc12', 1, names, 'TTA val', **split) == [None] * 5
+
+
+def test_the_authors_numbers_after_the_maps_are_of_the_maps_that_they_had():
+  """The README lists what each was made from: on VOC P-NOC with smoothing, on COCO without."""
+  walks = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
+  for dataset, expected in (
+    ('voc12', [None, None, None, None, 75.5]),
+    ('coco14', [None, None, 47.7, None, None]),
+  ):
+    assert _published(dataset, 2, walks, 'walk and CRF train') == expected
+  segmentations = tuple(row.name for row in rows.SEGMENTATIONS)
+  val = {'predictions.splits': ('val',)}
+  assert _published('voc12', 4, segmentations, 'val', **val) == [71.4, None, None, 73.8, 80.6]
+  assert _published('coco14', 4, segmentations, 'val', **val) == [None, None, 48.1, None, None]
+  # They published none of another split.
+  assert _published('voc12', 4, segmentations, 'test', **{'predictions.splits': ('test',)}) == (
+    [None] * 5
+  )
+  saliency = ('pnoc_c2am', 'poc_ls_h', 'pnoc_h', 'pnoc_ls_h')
+  assert _published('voc12', 3, saliency, 'R., GT') == [None, None, None, 70.8]
 
 
 def test_table_8_has_groups_and_correlations(tmp_path):
@@ -379,11 +402,96 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
     ({'tables': ('1',), 'rows': ('pnok',)}, 'no row pnok here.* did you mean pnoc'),
     ({'tables': ('1',), 'rows': ('pnoc_walk',)}, 'no row pnoc_walk'),
     ({'tables': ('1',), 'rows': ('vanilla_rs101',)}, 'no row vanilla_rs101'),
+    ({'tables': ('1', '2'), 'rows': ('pnoc',)}, 'table2 has none of the rows pnoc; it has puzzle'),
   ],
 )
 def test_what_there_is_not_is_named(tmp_path, what, message):
   with pytest.raises(UserError, match=message):
     list(command.preview(_order(tmp_path, **what), None))
+
+
+def test_a_product_that_the_config_gives_is_not_that_of_runs_that_differ(tmp_path):
+  made = {'inputs.generator': 'runs/a/generator', 'inputs.classifier': 'runs/a/classifier'}
+  make = rows.maker(_GIVEN._replace(fields=made))
+  of = {row.name: row for row in rows.ALL}
+  for names, seeds, other in (
+    (('poc', 'pnoc'), (0,), 'poc-0 and pnoc-0'),
+    (('poc',), (0, 1), 'poc-0 and poc-1'),
+  ):
+    with pytest.raises(UserError, match=rf'inputs\.generator would be the same in {other}'):
+      plan.runs([of[x] for x in names], seeds, make, tmp_path)
+  assert len(plan.runs([of['pnoc_walk'], of['pnoc_h_walk']], (0,), make, tmp_path)) == 2
+  # One judge may serve all.
+  judge = rows.maker(_GIVEN._replace(fields={'inputs.classifier': 'runs/a/classifier'}))
+  assert len(plan.runs([of['poc'], of['pnoc']], (0, 1), judge, tmp_path)) == 4
+
+
+def test_runs_of_other_settings_are_in_no_table_and_refused_before_work(tmp_path, monkeypatch):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=1)
+  first, second = command.plan_of(order, None)
+  longer = settings.override(copy.deepcopy(second.config), {'generator.epochs': 9})
+  longer.inputs.classifier = ''
+  _finish(first.config, first.directory, 40.0)
+  _finish(longer, second.directory, 90.0)
+  # As is a run that is not done, whatever it has scored.
+  command.write(order, [first, second], command.Data(order.config.dataset))
+  text = (tmp_path / 'table1.md').read_text()
+  assert '| P-OC | 34.0 |' in text and '| P-NOC | - |' in text and '90.0' not in text
+  monkeypatch.setattr(runner, 'execute_all', lambda *_, **__: pytest.fail('It has begun.'))
+  with pytest.raises(
+    UserError, match=r'pnoc-0/generator: generator\.epochs is 9 there and \d here'
+  ):
+    command.execute(order)
+
+
+def test_a_data_set_with_masks_of_one_split_has_columns_of_that_split(tmp_path):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=1)
+  _finish_all(order)
+  for path in tmp_path.glob('*/evaluation/priors_train.json'):
+    path.unlink()
+  runs = command.plan_of(order, None)
+  written = command.write(order, runs, command.Data(order.config.dataset))
+  lines = (tmp_path / 'table1.md').read_text().splitlines()
+  assert lines[2] == '| method | E1 | E3 | E4 | TTA val | FP | FN | threshold |'
+  assert '| P-OC | 34.0 | 38.0 | 40.0 | 40.0 | 1.0 |' in lines[4]
+  assert (tmp_path / 'table1.svg') in written
+
+
+def test_a_table_says_by_what_code_its_runs_were_made(tmp_path, monkeypatch):
+  order = _order(tmp_path, tables=('1',), rows=('vanilla', 'pnoc'), seeds=1)
+  first, second = command.plan_of(order, None)
+  _finish(first.config, first.directory)
+
+  def execute_all(runs, where, *, after):
+    _finish(second.config, second.directory)
+    after()
+
+  monkeypatch.setattr(runner, 'execute_all', execute_all)
+  monkeypatch.setattr(command.report, '_commit', lambda: 'abc123')
+  command.execute(order)
+  text = (tmp_path / 'table1.md').read_text()
+  assert 'Runs were made by different code or machines.' in text
+  assert '1 run(s): code that left no record.' in text and '1 run(s): commit abc123 on ' in text
+
+
+def test_a_picture_that_is_not_there_leaves_its_place_empty(tmp_path):
+  """Captions stand above the pictures of their row, whatever the first image lacks."""
+  toy_run.write_run(tmp_path / 'a')
+  toy_run.write_run(tmp_path / 'b')
+  runs = [command.files.read_run(tmp_path / x, toy_run.STAGES) for x in 'ab']
+  config = _make(())
+  found = [(row, config, [run]) for row, run in zip(rows.MAPS, runs, strict=False)]
+  look = tables.Look(config, found, _toy, pytest.fail)
+  whole = figures.FIGURES[8].draw(figures.FIGURES[8], look)
+  first = whole.axes[0].images[0].get_array()
+  for path in (tmp_path / 'a' / 'priors' / 'train').glob('*.npz'):
+    index = _toy('').ids.index(path.stem)
+    if np.array_equal(_toy('').image(index), first):
+      path.unlink()
+  drawing = figures.FIGURES[8].draw(figures.FIGURES[8], look)
+  titles = [axes.get_title() for axes in drawing.axes[:4]]
+  assert titles == ['image', 'mask', rows.MAPS[0].title, rows.MAPS[1].title]
+  assert [bool(axes.images) for axes in drawing.axes[:4]] == [True, True, False, True]
 
 
 @pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])

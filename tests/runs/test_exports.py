@@ -16,7 +16,7 @@ from launch import export as launcher
 from pnoc_jax.io import records, weights
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.ops import convolution
-from pnoc_jax.runs.exports import export, networks
+from pnoc_jax.runs.exports import card, export, networks
 from tests.launch import finished_run
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
@@ -105,6 +105,17 @@ def test_the_files_of_an_export_for_pytorch(run, tmp_path):
   sha256 = weights.origin(run / 'segmentation')['sha256']
   for words in ('| `epochs` | 7 |', '| `seed` | 3 |', '| val | 37.50 | 12 |', sha256, 'of_test'):
     assert words in card
+
+
+def test_the_card_of_a_network_that_another_run_trained_tells_its_recipe(run, tmp_path):
+  taker = tmp_path / 'taker'
+  config = {'name': 'taker', 'segmentation': {'epochs': 99, 'labels': 'true'}}
+  config['inputs'] = {'segmentation': str(run / 'segmentation')}
+  records.write_json(taker / 'config.json', config)
+  found = networks.load(taker, 'segmentation')
+  contract = export.describe(found, export.Format.TORCH, (32, 32))
+  text = card.text(taker, found, contract)
+  assert '| `epochs` | 7 |' in text and '- run: of_test' in text and 'pseudo masks' in text
 
 
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):

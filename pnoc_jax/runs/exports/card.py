@@ -49,7 +49,8 @@ def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str
     found: the network.
     contract: what `model.json` holds.
   """
-  config = trained.read_config(run)
+  # The network may be another run's, which this one takes.
+  config = trained.read_config(found.directory)
   parts = [
     f'# {_TITLES[found.name]} of {contract["dataset"]}',
     f'Backbone {found.config.backbone}, {trees.count(found.variables["params"]):,} parameters. '
@@ -72,7 +73,7 @@ def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str
 
 def _labels(name: str, config: Mapping[str, Any]) -> str:
   if name == 'segmentation' and files.lookup(config, 'segmentation.labels', '') == 'true':
-    return 'masks drawn by people.'
+    return 'the true masks.'
   if name == 'segmentation':
     return 'pseudo masks, made of the labels of whole images.'
   return 'the labels of whole images.'
