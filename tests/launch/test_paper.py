@@ -18,6 +18,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.paper import command, figures, plan, rows, sheets, tables
 from pnoc_jax.parallel import targets
+from pnoc_jax.report import examples
 from pnoc_jax.runs import graph, runner
 from pnoc_jax.stages.common import maps, stage
 from tests.report import toy_run
@@ -475,23 +476,24 @@ def test_a_table_says_by_what_code_its_runs_were_made(tmp_path, monkeypatch):
 
 
 def test_a_picture_that_is_not_there_leaves_its_place_empty(tmp_path):
-  """Captions stand above the pictures of their row, whatever the first image lacks."""
-  toy_run.write_run(tmp_path / 'a')
-  toy_run.write_run(tmp_path / 'b')
-  runs = [command.files.read_run(tmp_path / x, toy_run.STAGES) for x in 'ab']
-  config = _make(())
-  found = [(row, config, [run]) for row, run in zip(rows.MAPS, runs, strict=False)]
-  look = tables.Look(config, found, _toy, pytest.fail)
-  whole = figures.FIGURES[8].draw(figures.FIGURES[8], look)
-  first = whole.axes[0].images[0].get_array()
-  for path in (tmp_path / 'a' / 'priors' / 'train').glob('*.npz'):
-    index = _toy('').ids.index(path.stem)
-    if np.array_equal(_toy('').image(index), first):
-      path.unlink()
-  drawing = figures.FIGURES[8].draw(figures.FIGURES[8], look)
-  titles = [axes.get_title() for axes in drawing.axes[:4]]
-  assert titles == ['image', 'mask', rows.MAPS[0].title, rows.MAPS[1].title]
-  assert [bool(axes.images) for axes in drawing.axes[:4]] == [True, True, False, True]
+  """Captions stand above the pictures of their row, whatever an image lacks."""
+  toy_run.write_run(tmp_path)
+  config, seen = _make(()), []
+  run = command.files.read_run(tmp_path, toy_run.STAGES)
+  look = tables.Look(config, [(rows.MAPS[0], config, [run])], _toy, pytest.fail)
+
+  def panels(firsts, example):
+    seen.append(example.id)
+    picture = examples.Picture('second', '', example.image)
+    yield None if len(seen) == 1 else picture._replace(caption='first')
+    yield picture
+    yield None
+
+  drawing = figures.montage(look, 'title', 'train', 3, panels)
+  assert len(seen) == 3 and len(drawing.axes) == 12
+  titles = [axes.get_title() for axes in drawing.axes]
+  assert titles == ['image', 'mask', 'first', 'second', *[''] * 8]
+  assert [bool(x.images) for x in drawing.axes] == [True, True, False, *[True] * 9]
 
 
 @pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])
