@@ -1,12 +1,12 @@
 """What `launch/paper.py` does: plan, run, and write tables and figures after each run."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import checks, statistics
 from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.io import records
 from pnoc_jax.paper import figures, plan, sheets
@@ -105,7 +105,7 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
     UserError: something is named that there is not.
   """
   try:
-    runs = plan_of(order, Data(order.config.dataset))
+    runs = plan_of(order, Data(order.config.dataset, order.workdir))
   except UserError:
     runs = plan_of(order, None)
     yield 'The data set is not here: products are taken for done that have these settings.'
@@ -114,12 +114,18 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
 
 
 class Data:
-  """The data set's splits; each is opened once, and its masks are looked at once."""
+  """The data set's splits without the images that runs left out; each is looked at once."""
 
-  def __init__(self, config: info.DatasetConfig) -> None:
-    """Opens nothing yet."""
-    self._open = functools.cache(functools.partial(sources.open_source, config))
-    self.statistics = functools.cache(lambda split: table_lib.class_statistics(self._open(split)))
+  def __init__(self, config: info.DatasetConfig, workdir: Path) -> None:
+    """Opens nothing yet.
+
+    Args:
+      config: the data set.
+      workdir: of the runs, which say there what they left out (`dataset.on_error=skip`).
+    """
+    self._config, self._workdir = config, workdir
+    self._opened: dict[tuple[str, frozenset[str]], info.Source] = {}
+    self._statistics: dict[int, statistics.ClassStatistics] = {}
 
   def open(self, split: str) -> info.Source:
     """A split.
@@ -127,7 +133,18 @@ class Data:
     Raises:
       UserError: it is not there, or not whole.
     """
-    return self._open(split)
+    found = self._workdir.glob(f'*/quarantine_{split}.csv')
+    key = split, frozenset(x for path in found for x in checks.quarantined(path))
+    if key not in self._opened:
+      self._opened[key] = sources.open_source(self._config, split, exclude=key[1])
+    return self._opened[key]
+
+  def statistics(self, split: str) -> statistics.ClassStatistics:
+    """Statistics of a split's classes, by its masks."""
+    source = self.open(split)
+    if id(source) not in self._statistics:
+      self._statistics[id(source)] = table_lib.class_statistics(source)
+    return self._statistics[id(source)]
 
 
 def execute(order: Order) -> None:
@@ -137,7 +154,7 @@ def execute(order: Order) -> None:
     UserError: something is named that there is not, or a run cannot begin.
     Interrupted: a signal asked to stop; the state is saved.
   """
-  data = Data(order.config.dataset)
+  data = Data(order.config.dataset, order.workdir)
   runs = plan_of(order, data)
   faults = [] if order.config.rerun else [x for run in runs for x in run.differences()]
   if faults:

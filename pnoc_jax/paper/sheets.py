@@ -116,7 +116,9 @@ def comma_separated(sheet: Sheet) -> str:
   for name, cells in sheet.lines:
     for column, cell in zip(sheet.columns, cells, strict=True):
       numbers = (cell.mean, cell.deviation, len(cell.known), *cell.values)
-      writer.writerow((name, column, *('' if x is None else x for x in numbers)))
+      writer.writerow(
+        (name, column, *(x if x is not None and np.isfinite(x) else '' for x in numbers))
+      )
   return file.getvalue()
 
 

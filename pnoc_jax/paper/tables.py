@@ -166,10 +166,8 @@ def notes(look: Look, printed: bool) -> tuple[str, ...]:
   counts = [sum(run is not None for run in runs) for _, _, runs in look.found]
   few, many = min(counts, default=0), max(counts, default=0)
   runs = f'{many} run(s) a row' if few == many else f'{few} to {many} runs a row'
-  said = [
-    f'In percent, of {look.config.dataset.name}, by {look.config.name}; {runs}, mean ± standard '
-    'deviation (n - 1) over seeds.'
-  ]
+  spread = ', mean ± standard deviation (n - 1) over seeds' if many > 1 else ''
+  said = [f'In percent, of {look.config.dataset.name}, by {look.config.name}; {runs}{spread}.']
   if printed:
     said.append(
       '"Published": by the authors (README of their code, or the paper), with their networks and '
@@ -196,9 +194,10 @@ def _origin(look: Look) -> list[str]:
 def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
   ours = look.config.generator
   measured = [x for x in range(1, ours.epochs + 1) if ours.eval_every and x % ours.eval_every == 0]
-  if not every:
-    # The beginning, thirds and the end.
-    measured = [x for x in measured if x in {1, *(round(ours.epochs * i / 3) for i in (1, 2, 3))}]
+  if not every and measured:
+    # The beginning, thirds and the end, or what was measured next.
+    wanted = (1, *(round(ours.epochs * i / 3) for i in (1, 2, 3)))
+    measured = sorted({min((x for x in measured if x >= y), default=measured[-1]) for y in wanted})
   columns = [Column(f'E{x}', epoch(x), best=True) for x in measured]
   after = f'TTA {look.train}'
   printed = look.published('priors', look.train)

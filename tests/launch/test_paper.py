@@ -13,6 +13,7 @@ import pytest
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags
 from pnoc_jax.data import sources
+from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import loop, settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
@@ -158,7 +159,7 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   order = _order(tmp_path, tables=('1', '7'), rows=('vanilla', 'poc', 'pnoc'))
   _finish_all(order)
   runs = command.plan_of(order, None)
-  written = command.write(order, runs, command.Data(order.config.dataset))
+  written = command.write(order, runs, command.Data(order.config.dataset, tmp_path))
   assert {path.name for path in written} == {
     f'table{n}.{kind}' for n in (1, 7) for kind in ('md', 'csv', 'tex', 'svg')
   }
@@ -179,6 +180,8 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   sheet = sheets.Sheet(
     'a', 'b', ('c',), (('d', (sheets.column([-3.0]),)), ('e', (sheets.column([]),)))
   )
+  absent = sheets.Sheet('a', 'b', ('c',), (('d', (sheets.column([float('nan'), 2.0]),)),))
+  assert sheets.comma_separated(absent).splitlines()[1] == 'd,c,2.0,,1,,2.0'
   assert 'd & $-$3.0 ' in sheets.latex(sheet) and 'e & - ' in sheets.latex(sheet)
   assert '<svg' in (tmp_path / 'table1.svg').read_text()
 
@@ -192,17 +195,19 @@ def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
   _finish(run.config, run.directory, 50.0)
   records.write_json(run.directory / 'config.json', settings.as_dict(run.config))
   shutil.rmtree(run.directory / 'generator')
-  command.write(order, [run], command.Data(order.config.dataset))
+  command.write(order, [run], command.Data(order.config.dataset, tmp_path))
   assert '| P-NOC | 44.0 | 48.0 | 50.0 | 50.0 |' in (tmp_path / 'table1.md').read_text()
 
 
 def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'))
   runs = command.plan_of(order, None)
-  assert command.write(order, runs, command.Data(order.config.dataset))  # Nothing is there yet.
+  assert command.write(
+    order, runs, command.Data(order.config.dataset, tmp_path)
+  )  # Nothing is there yet.
   assert (tmp_path / 'table1.md').read_text().count('| - |') >= 2
   _finish(runs[0].config, runs[0].directory, 40.0)
-  command.write(order, runs, command.Data(order.config.dataset))
+  command.write(order, runs, command.Data(order.config.dataset, tmp_path))
   text = (tmp_path / 'table1.md').read_text()
   assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
 
@@ -262,7 +267,7 @@ def test_table_8_has_groups_and_correlations(tmp_path):
   result = json.loads(path.read_text())
   result['iou'] = dict(zip(result['iou'], range(10, 90, 10), strict=False))
   path.write_text(json.dumps(result))
-  command.write(order, [run], command.Data(order.config.dataset))
+  command.write(order, [run], command.Data(order.config.dataset, tmp_path))
   found = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
            if x['column'] == 'P-NOC'}  # fmt: skip
   size = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
@@ -435,7 +440,7 @@ def test_runs_of_other_settings_are_in_no_table_and_refused_before_work(tmp_path
   _finish(first.config, first.directory, 40.0)
   _finish(longer, second.directory, 90.0)
   # As is a run that is not done, whatever it has scored.
-  command.write(order, [first, second], command.Data(order.config.dataset))
+  command.write(order, [first, second], command.Data(order.config.dataset, tmp_path))
   text = (tmp_path / 'table1.md').read_text()
   assert '| P-OC | 34.0 |' in text and '| P-NOC | - |' in text and '90.0' not in text
   monkeypatch.setattr(runner, 'execute_all', lambda *_, **__: pytest.fail('It has begun.'))
@@ -451,11 +456,46 @@ def test_a_data_set_with_masks_of_one_split_has_columns_of_that_split(tmp_path):
   for path in tmp_path.glob('*/evaluation/priors_train.json'):
     path.unlink()
   runs = command.plan_of(order, None)
-  written = command.write(order, runs, command.Data(order.config.dataset))
+  written = command.write(order, runs, command.Data(order.config.dataset, tmp_path))
   lines = (tmp_path / 'table1.md').read_text().splitlines()
   assert lines[2] == '| method | E1 | E3 | E4 | TTA val | FP | FN | threshold |'
   assert '| P-OC | 34.0 | 38.0 | 40.0 | 40.0 | 1.0 |' in lines[4]
   assert (tmp_path / 'table1.svg') in written
+
+
+def test_images_that_runs_left_out_are_in_no_statistics_and_part_no_products(tmp_path):
+  config = _make(()).dataset
+  data = command.Data(config, tmp_path)
+  whole, lost = data.open('train'), data.open('train').ids[0]
+  checks.quarantine([checks.Problem(lost, 'broken, it seems')], tmp_path / 'quarantine_train.csv')
+  (tmp_path / 'pnoc-0').mkdir()
+  (tmp_path / 'quarantine_train.csv').rename(tmp_path / 'pnoc-0' / 'quarantine_train.csv')
+  kept = data.open('train')
+  assert data.open('train') is kept and set(whole.ids) - set(kept.ids) == {lost}
+  assert data.statistics('train').images.sum() == kept.labels.sum() < whole.labels.sum()
+  (run,) = _plan(tmp_path, ('pnoc',))
+  for item in graph.make_plan(
+    run.config, run.directory, {x: data.open(x) for x in ('train', 'val')}
+  ):
+    item.directory.mkdir(parents=True)
+    graph.finish(item, {})
+  row = next(row for row in rows.ALL if row.name == 'pnoc_walk')
+  others = [run.row]
+  found = plan.runs([row], (0,), _make, tmp_path, others=others, open_source=data.open)
+  assert _shared(found[0]) == {'generator': 'pnoc-0', 'priors': 'pnoc-0'}
+
+
+def test_columns_of_epochs_are_of_what_was_measured(tmp_path):
+  def columns(epochs, every):
+    fields = {'generator.epochs': epochs, 'generator.eval_every': every}
+    config = settings.override(_make(()), fields)
+    look = tables.Look(config, [(rows.MAPS[0], config, [None])], pytest.fail, pytest.fail)
+    sheet = tables.TABLES[1].fill(tables.TABLES[1], look)
+    return [x for x in sheet.columns if x.startswith('E')]
+
+  assert columns(15, 1) == ['E1', 'E5', 'E10', 'E15']
+  assert columns(4, 2) == ['E2', 'E4'] and columns(15, 2) == ['E2', 'E6', 'E10', 'E14']
+  assert columns(4, 0) == []
 
 
 def test_a_table_says_by_what_code_its_runs_were_made(tmp_path, monkeypatch):
