@@ -46,7 +46,9 @@ def run(context: Context) -> None:
   hosts.barrier('report')
 
 
-def made(devices: Sequence[jax.Device]) -> dict[str, str]:
+def made(
+  devices: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm]
+) -> dict[str, str]:
   """How a run came about, for the end of its page: command, code, machine and date, in words.
 
   Args:

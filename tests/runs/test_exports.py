@@ -118,6 +118,16 @@ def test_the_card_of_a_network_that_another_run_trained_tells_its_recipe(run, tm
   assert '| `epochs` | 7 |' in text and '- run: of_test' in text and 'pseudo masks' in text
 
 
+def test_a_card_is_written_where_the_package_is_not_installed(run, monkeypatch):
+  def version(name):
+    raise card.importlib.metadata.PackageNotFoundError(name)
+
+  monkeypatch.setattr(card.importlib.metadata, 'version', version)
+  found = networks.load(run, 'segmentation')
+  text = card.text(run, found, export.describe(found, export.Format.TORCH, (32, 32)))
+  assert '- weights, sha256: ' in text and 'pnoc-jax:' not in text
+
+
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
   flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
   assert launcher.main(flags) == 2

@@ -121,10 +121,18 @@ def _origin(found: networks.Network, config: Mapping[str, Any]) -> str:
   rows = {
     'run': config.get('name', ''),
     'weights, sha256': weights.origin(found.directory)['sha256'],
-    'pnoc-jax': importlib.metadata.version('pnoc-jax'),
+    'pnoc-jax': _version(),
     'commit of the code that exported it': commit(),
   }
   return '\n'.join(f'- {key}: {value}' for key, value in rows.items() if value)
+
+
+def _version() -> str:
+  """This package's version, or nothing where it runs from a checkout that is not installed."""
+  try:
+    return importlib.metadata.version('pnoc-jax')
+  except importlib.metadata.PackageNotFoundError:
+    return ''
 
 
 def commit() -> str:
