@@ -128,6 +128,13 @@ def test_a_card_is_written_where_the_package_is_not_installed(run, monkeypatch):
   assert '- weights, sha256: ' in text and 'pnoc-jax:' not in text
 
 
+def test_the_commit_of_a_repository_around_an_installed_package_is_not_ours(monkeypatch):
+  # As deep in this repository as an installed package would be in that of its user.
+  folder = pathlib.Path(card.__file__).parent / 'templates'
+  monkeypatch.setattr(card, '__file__', str(folder / 'card.py'))
+  assert card.commit() == ''
+
+
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
   flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
   assert launcher.main(flags) == 2

@@ -137,10 +137,13 @@ def _version() -> str:
 
 def commit() -> str:
   """The commit of this package's code, or nothing where it is no checkout of git."""
+  root = pathlib.Path(__file__).parents[3]
+  if not (root / '.git').exists():
+    return ''  # Above it may lie a repository of somebody else.
   try:
     done = subprocess.run(
       ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
-      cwd=pathlib.Path(__file__).parent,
+      cwd=root,
       capture_output=True,
       text=True,
       timeout=10,
