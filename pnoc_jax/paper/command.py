@@ -1,6 +1,7 @@
 """What `launch/paper.py` does: plan, run, and write tables and figures after each run."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def execute(order: Order) -> None:
   """Runs what is not there; writes what is wanted after each run.
 
   Raises:
-    UserError: something is named that there is not, or a run cannot begin.
+    UserError: something is named that there is not, a run cannot begin, or what is wanted cannot be
+      written.
     Interrupted: a signal asked to stop; the state is saved.
   """
   data = Data(order.config.dataset, order.workdir)
@@ -165,6 +167,7 @@ def execute(order: Order) -> None:
     )
   # Nobody knows by what code these were made.
   noted = {run.directory for run in runs if run.is_done()}
+  failed: list[Exception] = []
 
   def after() -> None:
     made = report.made(list(meshes.make_mesh().devices.flat))
@@ -172,9 +175,17 @@ def execute(order: Order) -> None:
       if run.directory not in noted and run.is_done():
         noted.add(run.directory)
         records.write_json(run.directory / files.MADE, made)
-    write(order, runs, data)
+    try:
+      write(order, runs, data)
+      failed.clear()
+    except (UserError, OSError) as error:
+      # A mask that cannot be read, say, is no reason to lose days of other runs.
+      failed[:] = [error]
+      print(f'warning: nothing is written yet: {error}', file=sys.stderr, flush=True)
 
   runner.execute_all([(run.config, run.directory) for run in runs], order.workdir, after=after)
+  if failed:
+    raise UserError(f'all is run, but not all is written: {failed[0]}') from failed[0]
 
 
 def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:

@@ -142,6 +142,11 @@ def _curves(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure 
     row.title: [result for run in runs if run and (result := run.score('priors', look.train))]
     for row, _, runs in look.found
   }
+  # A curve over seeds has the thresholds of the first.
+  results = {
+    title: [x for x in found if x.get('thresholds', ()) == found[0].get('thresholds')]
+    for title, found in results.items()
+  }
   results = {title: found for title, found in results.items() if found}
   if not results:
     return None

@@ -113,7 +113,9 @@ def epoch(number: int) -> Callable[[files.RunFiles], float | None]:
   def read(run: files.RunFiles) -> float | None:
     stage = run.stages.get('generator')
     found = stage.rows if stage else ()
-    values = [x['eval/miou'] for x in found if 'eval/miou' in x and round(x['epoch']) == number]
+    values = [
+      x['eval/miou'] for x in found if 'eval/miou' in x and round(x.get('epoch', 0)) == number
+    ]
     return values[-1] if values else None
 
   return read

@@ -485,6 +485,27 @@ def test_images_that_runs_left_out_are_in_no_statistics_and_part_no_products(tmp
   assert _shared(found[0]) == {'generator': 'pnoc-0', 'priors': 'pnoc-0'}
 
 
+def test_a_table_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch, capsys):
+  order = _order(tmp_path, tables=('8',), rows=('vanilla', 'pnoc'), seeds=1)
+  ran = []
+
+  def execute_all(runs, where, *, after):
+    for config, directory in runs:
+      _finish(config, directory)
+      after()
+      ran.append(directory.name)
+
+  def broken(source):
+    raise UserError('a.png cannot be read')
+
+  monkeypatch.setattr(runner, 'execute_all', execute_all)
+  monkeypatch.setattr(tables, 'class_statistics', broken)
+  with pytest.raises(UserError, match=r'all is run, but not all is written: a\.png cannot be read'):
+    command.execute(order)
+  assert ran == ['vanilla-0', 'pnoc-0']
+  assert capsys.readouterr().err.count('warning: nothing is written yet: a.png') == 2
+
+
 def test_columns_of_epochs_are_of_what_was_measured(tmp_path):
   def columns(epochs, every):
     fields = {'generator.epochs': epochs, 'generator.eval_every': every}
