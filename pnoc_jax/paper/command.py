@@ -221,11 +221,12 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
 
 def _with_log(run: files.RunFiles, entries: Sequence[stage.Stage]) -> files.RunFiles:
   """The files of a run with the log of its generator, which another run may have trained."""
-  owner = run
+  owner, seen = run, {run.workdir}
   while 'generator' not in owner.stages:
     taken = [files.lookup(owner.config, f'inputs.{x}', '') for x in ('generator', 'priors')]
     folder = next((Path(x).parent for x in taken if x), None)
-    if folder is None or not folder.is_dir():
+    if folder is None or folder in seen or not folder.is_dir():
       return run
+    seen.add(folder)
     owner = files.read_run(folder, entries)
   return dataclasses.replace(run, stages={'generator': owner.stages['generator'], **run.stages})

@@ -6,6 +6,8 @@ import functools
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +199,22 @@ def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
   shutil.rmtree(run.directory / 'generator')
   command.write(order, [run], command.Data(order.config.dataset, tmp_path))
   assert '| P-NOC | 44.0 | 48.0 | 50.0 | 50.0 |' in (tmp_path / 'table1.md').read_text()
+
+
+def test_runs_that_name_each_other_have_no_log_of_a_generator(tmp_path):
+  for ours, other in (('a', 'b'), ('b', 'a')):
+    config = {'inputs': {'generator': str(tmp_path / other / 'generator')}}
+    records.write_json(tmp_path / ours / 'config.json', config)
+  run = command.files.read_run(tmp_path / 'a', stage.stages(_make(())))
+  assert command._with_log(run, stage.stages(_make(()))) is run
+
+
+def test_a_target_without_a_dry_run_starts_nothing(tmp_path):
+  flags = ['--table=1', f'--config={TINY}', f'--workdir={tmp_path / "x"}', '--target=h100:8']
+  path = [sys.executable, str(ROOT / 'launch' / 'paper.py')]
+  done = subprocess.run([*path, *flags], capture_output=True, text=True, check=False, cwd=tmp_path)
+  assert done.returncode == 2 and '--target estimates times; give --dry_run' in done.stderr
+  assert not (tmp_path / 'x').exists()
 
 
 def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
