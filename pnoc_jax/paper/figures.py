@@ -173,7 +173,7 @@ def _curves(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure 
       spread = lines.std(axis=0, ddof=1)
       right.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15)
   right.set(xlabel='threshold', ylabel='mIoU, %', title=f'(b) maps of {look.train}, mean of seeds')
-  right.legend(title='and its best mIoU', title_fontsize=7, fontsize=7, frameon=False)
+  right.legend(title='with the best mIoU', title_fontsize=7, fontsize=7, frameon=False)
   for axes in (left, right):
     axes.grid(alpha=0.2)
   return drawing
