@@ -216,7 +216,9 @@ def _onnx(found: networks.Network, size: tuple[int, int]) -> bytes:
   # It warns of each shape that is known at run time alone.
   logging.getLogger('onnx_ir').setLevel(logging.ERROR)
   function = program(found, size, convolution.Radix.GROUPED)
-  return jax2onnx.to_onnx(function, [_images(size)]).SerializeToString()
+  outputs = ['probabilities'] + ([] if isinstance(found.model, deeplab.DeepLab) else ['maps'])
+  names = {'input_names': ['image'], 'output_names': outputs}
+  return jax2onnx.to_onnx(function, [_images(size)], **names).SerializeToString()
 
 
 def state_dict(found: networks.Network) -> dict[str, np.ndarray]:
