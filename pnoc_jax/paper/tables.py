@@ -194,11 +194,10 @@ def _origin(look: Look) -> list[str]:
 
 
 def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
-  ours = look.config.generator
-  measured = [x for x in range(1, ours.epochs + 1) if ours.eval_every and x % ours.eval_every == 0]
+  measured = _measured_epochs(look)
   if not every and measured:
     # The beginning, thirds and the end, or what was measured next.
-    wanted = (1, *(round(ours.epochs * i / 3) for i in (1, 2, 3)))
+    wanted = (1, *(round(measured[-1] * i / 3) for i in (1, 2, 3)))
     measured = sorted({min((x for x in measured if x >= y), default=measured[-1]) for y in wanted})
   columns = [Column(f'E{x}', epoch(x), best=True) for x in measured]
   after = f'TTA {look.train}'
@@ -213,6 +212,19 @@ def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
     if look.val != look.train:
       columns.append(Column(f'TTA {look.val}', score('priors', look.val), best=True))
   return by_row(table, look, columns, after)
+
+
+def _measured_epochs(look: Look) -> list[int]:
+  """The epochs after which a run has measured its maps, or will where no run has."""
+  logs = [run.stages['generator'].rows for *_, runs in look.found for run in _trained(runs)]
+  found = {round(x['epoch']) for log in logs for x in log if {'epoch', 'eval/miou'} <= set(x)}
+  ours = look.config.generator
+  planned = range(ours.eval_every, ours.epochs + 1, ours.eval_every) if ours.eval_every else ()
+  return sorted(found) or list(planned)
+
+
+def _trained(runs: Sequence[files.RunFiles | None]) -> list[files.RunFiles]:
+  return [run for run in runs if run is not None and 'generator' in run.stages]
 
 
 def _walks(table: Table, look: Look) -> sheets.Sheet:

@@ -525,15 +525,19 @@ def test_a_table_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch, caps
 
 
 def test_columns_of_epochs_are_of_what_was_measured(tmp_path):
-  def columns(epochs, every):
+  def columns(epochs, every, run=None):
     fields = {'generator.epochs': epochs, 'generator.eval_every': every}
     config = settings.override(_make(()), fields)
-    look = tables.Look(config, [(rows.MAPS[0], config, [None])], pytest.fail, pytest.fail)
+    look = tables.Look(config, [(rows.MAPS[0], config, [run])], pytest.fail, pytest.fail)
     sheet = tables.TABLES[1].fill(tables.TABLES[1], look)
     return [x for x in sheet.columns if x.startswith('E')]
 
   assert columns(15, 1) == ['E1', 'E5', 'E10', 'E15']
   assert columns(4, 2) == ['E2', 'E4'] and columns(15, 2) == ['E2', 'E6', 'E10', 'E14']
+  # A set of few images is shown in more epochs than the config has.
+  toy_run.write_run(tmp_path)
+  run = command.files.read_run(tmp_path, toy_run.STAGES)
+  assert columns(2, 1, run) == ['E1', 'E2', 'E3', 'E5']
   assert columns(4, 0) == []
 
 
