@@ -8,7 +8,10 @@ of it:
 - stablehlo: `model.stablehlo`, which JAX runs on CPU, GPU and TPU, on any number of images.
 - torch: `model.safetensors`, with the names of timm or torchvision; `example.py` is the network in
   PyTorch (`pip install torch timm safetensors`).
-- onnx: `model.onnx`, for one image of `--height` by `--width` (`pip install 'pnoc-jax[onnx]'`).
+- onnx: `model.onnx`, which ONNX runtimes run on any number of images
+  (`pip install 'pnoc-jax[onnx]'`).
+
+The programs of stablehlo and onnx take images of `--height` by `--width`.
 
 With it come `model.json` (classes, normalisation, what goes in and comes out), `example.py`, which
 runs it on an image, and the card `README.md` (data, recipe, scores, commit). docs/exports.md tells

@@ -29,7 +29,9 @@ _SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each row: seeds 0, 1, ...', l
 _ROWS = flags.DEFINE_list('rows', [], 'Rows by their names, e.g. poc,pnoc; all by default.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'By default runs/paper_<name of the config>.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and the time; change nothing.')
-_TARGET = flags.DEFINE_string('target', None, 'Devices to estimate times for, e.g. h100:8.')
+_TARGET = flags.DEFINE_string(
+  'target', None, 'With --dry_run: devices to estimate times for, e.g. h100:8.'
+)
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'Join the processes of the cluster.'
 )
@@ -49,6 +51,8 @@ def main(argv: list[str]) -> None:
   try:
     workdir = places.local(_WORKDIR.value or f'runs/paper_{_CONFIG.value.name}')
     target = targets.parse(_TARGET.value) if _TARGET.value else None
+    if target and not _DRY_RUN.value:
+      raise UserError('--target estimates times; give --dry_run with it, or leave it out to run')
     order = command.Order(
       _CONFIG.value,
       rows.maker(config_flags.given('config')),

@@ -111,10 +111,12 @@ class Stem(nn.Module):
   Attributes:
     width: number of output channels.
     dtype: type of the computation.
+    radix: form of the depthwise convolution.
   """
 
   width: int = 16
   dtype: jnp.dtype = jnp.float32
+  radix: convolution.Radix = convolution.Radix.AUTO
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
@@ -124,7 +126,8 @@ class Stem(nn.Module):
     )
     x, valid = conv(x, valid), layers.stride_valid(valid, 2)
     x = relu6(_norm(self.dtype, 'bn1')(x, valid, train))
-    return Block(self.width, 3, expansion=1, dtype=self.dtype, name='block0')(x, valid, train)
+    block = Block(self.width, 3, 1, radix=self.radix, dtype=self.dtype, name='block0')
+    return block(x, valid, train)
 
 
 class Stage(nn.Module):
@@ -212,6 +215,7 @@ def make_row(
     widths=(*(stage[-1].width for stage in stages[:3]), _HEAD_WIDTH),
     expansion=1,
     stem_width=first.width,
+    stem_radix=True,
     pool=layers.Pool.NONE,
     strides=(2, 2, 2, 2),
     make_stage=functools.partial(make_stage, parts=parts),

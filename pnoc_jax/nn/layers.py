@@ -240,7 +240,10 @@ def pad_same(x: Array, valid: Array | None, *, reach: int, stride: int) -> Array
     rows = x.shape[axis]
     length = (-(-rows // stride) - 1) * stride + reach
     if sizes is None:
-      x = _pad_rows(x, axis, _zeros_before(rows, reach, stride), length)
+      before, pads = _zeros_before(rows, reach, stride), [(0, 0)] * 4
+      pads[axis] = before, length - before - rows
+      # Not `lax.pad`: jax2onnx has no form of it for any number of images.
+      x = jnp.pad(x, pads)
       continue
     # The zeros at the top depend on the image; there are `stride` possible numbers.
     before = _zeros_before(sizes[:, axis - 1], reach, stride)[:, None, None, None]

@@ -213,6 +213,7 @@ class Row:
     expansion: see `widths`.
     stem_width: what the stem is built with; it has `stem_width * stem_expansion` channels.
     stem_expansion: see `stem_width`.
+    stem_radix: whether the stem is also given the options' `radix`.
     pool: how the stem ends: at stride 4, or without a pool at stride 2.
     strides: of layer1 to layer4 at output stride 32.
     output_strides: those that it can have.
@@ -239,6 +240,7 @@ class Row:
   expansion: int = 4
   stem_width: int = 64
   stem_expansion: int = 1
+  stem_radix: bool = False
   pool: layers.Pool = layers.Pool.FLOOR
   strides: tuple[int, ...] = (1, 2, 2, 2)
   output_strides: tuple[int, ...] = (8, 16, 32)
@@ -328,7 +330,8 @@ class Backbone(nn.Module):
     x = image.astype(options.dtype)
     for i, name in enumerate(STAGES[: STAGES.index(options.last_stage) + 1]):
       if i == 0:
-        stage = row.stem(row.stem_width, options.dtype, name=name)
+        form = {'radix': options.radix} if row.stem_radix else {}
+        stage = row.stem(row.stem_width, options.dtype, name=name, **form)
       else:
         stage = row.make_stage(row, options, i - 1, x.shape[-1])
       frozen = i < options.frozen_stages

@@ -181,7 +181,7 @@ class VisionTransformer(nn.Module):
       found = x
       if name == trunk.STAGES[-1]:
         found = _norm('norm')(x).astype(options.dtype)
-      features[name] = found[:, 1:].reshape(len(image), *shape, -1)
+      features[name] = found[:, 1:].reshape(image.shape[0], *shape, -1)
       valids[name] = mask
     return features, None if mask is None else valids
 

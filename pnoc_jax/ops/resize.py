@@ -4,6 +4,7 @@ Bilinear and bicubic resizing are two small matrix products, one for each axis. 
 matrix products, too, and sizes that are known only at run time change the matrices, not the shapes.
 """
 
+import string
 from collections.abc import Sequence
 
 import chex
@@ -50,9 +51,11 @@ def _linear_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
 def _apply(x: types.Array, rows: types.AnyArray, columns: types.AnyArray) -> types.Array:
   dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
   x = x.astype(jnp.float32)
+  # Letters, not an ellipsis: of that jax2onnx makes a product for a single image.
+  many = string.ascii_lowercase[8 : 8 + x.ndim - 3]
   # HIGHEST: accelerators would round the factors to bfloat16 or TF32.
-  x = jnp.einsum('Hh,...hwc->...Hwc', rows, x, precision=jax.lax.Precision.HIGHEST)
-  x = jnp.einsum('Ww,...hwc->...hWc', columns, x, precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum(f'Hh,{many}hwc->{many}Hwc', rows, x, precision=jax.lax.Precision.HIGHEST)
+  x = jnp.einsum(f'Ww,{many}hwc->{many}hWc', columns, x, precision=jax.lax.Precision.HIGHEST)
   return x.astype(dtype)
 
 

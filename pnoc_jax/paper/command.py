@@ -1,19 +1,23 @@
 """What `launch/paper.py` does: plan, run, and write tables and figures after each run."""
 
 import dataclasses
-import functools
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pnoc_jax.config import PipelineConfig
 from pnoc_jax.data import info, sources
+from pnoc_jax.data.inspect import checks, statistics
 from pnoc_jax.errors import UserError, did_you_mean
+from pnoc_jax.io import records
 from pnoc_jax.paper import figures, plan, sheets
 from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.paper import tables as table_lib
+from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.parallel import targets
 from pnoc_jax.report import files
 from pnoc_jax.runs import forecast, runner
+from pnoc_jax.stages import report
 from pnoc_jax.stages.common import stage
 
 
@@ -75,6 +79,10 @@ def plan_of(order: Order, data: 'Data | None') -> list[plan.Run]:
     row.name: row for thing in wanted for row in row_lib.fitting(thing.rows, order.config)
   }
   row_lib.chosen(list(possible.values()), order.rows)
+  for name, thing in order.wanted:
+    if not order.of(thing):
+      known = ', '.join(row.name for row in row_lib.fitting(thing.rows, order.config))
+      raise UserError(f'{name} has none of the rows {", ".join(order.rows)}; it has {known}')
   rows = {row.name: row for thing in wanted for row in order.of(thing)}
   others = [x for x in row_lib.fitting(row_lib.ALL, order.config) if x.name not in rows]
   return plan.runs(
@@ -98,7 +106,7 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
     UserError: something is named that there is not.
   """
   try:
-    runs = plan_of(order, Data(order.config.dataset))
+    runs = plan_of(order, Data(order.config.dataset, order.workdir))
   except UserError:
     runs = plan_of(order, None)
     yield 'The data set is not here: products are taken for done that have these settings.'
@@ -107,12 +115,18 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
 
 
 class Data:
-  """The data set's splits; each is opened once, and its masks are looked at once."""
+  """The data set's splits without the images that runs left out; each is looked at once."""
 
-  def __init__(self, config: info.DatasetConfig) -> None:
-    """Opens nothing yet."""
-    self._open = functools.cache(functools.partial(sources.open_source, config))
-    self.statistics = functools.cache(lambda split: table_lib.class_statistics(self._open(split)))
+  def __init__(self, config: info.DatasetConfig, workdir: Path) -> None:
+    """Opens nothing yet.
+
+    Args:
+      config: the data set.
+      workdir: of the runs, which say there what they left out (`dataset.on_error=skip`).
+    """
+    self._config, self._workdir = config, workdir
+    self._opened: dict[tuple[str, frozenset[str]], info.Source] = {}
+    self._statistics: dict[int, statistics.ClassStatistics] = {}
 
   def open(self, split: str) -> info.Source:
     """A split.
@@ -120,27 +134,62 @@ class Data:
     Raises:
       UserError: it is not there, or not whole.
     """
-    return self._open(split)
+    found = self._workdir.glob(f'*/quarantine_{split}.csv')
+    key = split, frozenset(x for path in found for x in checks.quarantined(path))
+    if key not in self._opened:
+      self._opened[key] = sources.open_source(self._config, split, exclude=key[1])
+    return self._opened[key]
+
+  def statistics(self, split: str) -> statistics.ClassStatistics:
+    """Statistics of a split's classes, by its masks."""
+    source = self.open(split)
+    if id(source) not in self._statistics:
+      self._statistics[id(source)] = table_lib.class_statistics(source)
+    return self._statistics[id(source)]
 
 
 def execute(order: Order) -> None:
   """Runs what is not there; writes what is wanted after each run.
 
   Raises:
-    UserError: something is named that there is not, or a run cannot begin.
+    UserError: something is named that there is not, a run cannot begin, or what is wanted cannot be
+      written.
     Interrupted: a signal asked to stop; the state is saved.
   """
-  data = Data(order.config.dataset)
+  data = Data(order.config.dataset, order.workdir)
   runs = plan_of(order, data)
-  runner.execute_all(
-    [(run.config, run.directory) for run in runs],
-    order.workdir,
-    after=functools.partial(write, order, runs, data),
-  )
+  faults = [] if order.config.rerun else [x for run in runs for x in run.differences()]
+  if faults:
+    raise UserError(
+      f'{order.workdir} holds other runs than these:\n  '
+      + '\n  '.join(faults)
+      + '\nNothing was changed. Set the fields back, or take another --workdir.'
+    )
+  # Nobody knows by what code these were made.
+  noted = {run.directory for run in runs if run.is_done()}
+  failed: list[Exception] = []
+
+  def after() -> None:
+    made = report.made(list(meshes.make_mesh().devices.flat))
+    for run in runs:
+      if run.directory not in noted and run.is_done():
+        noted.add(run.directory)
+        records.write_json(run.directory / files.MADE, made)
+    try:
+      write(order, runs, data)
+      failed.clear()
+    except (UserError, OSError) as error:
+      # A mask that cannot be read, say, is no reason to lose days of other runs.
+      failed[:] = [error]
+      print(f'warning: nothing is written yet: {error}', file=sys.stderr, flush=True)
+
+  runner.execute_all([(run.config, run.directory) for run in runs], order.workdir, after=after)
+  if failed:
+    raise UserError(f'all is run, but not all is written: {failed[0]}') from failed[0]
 
 
 def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
-  """Writes the tables of what is there, and the figures whose runs are all there.
+  """Writes the tables of the runs that are done, and the figures whose runs all are.
 
   Args:
     order: what is wanted.
@@ -151,7 +200,7 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
     The files.
   """
   entries, written = stage.stages(order.config), []
-  there = [run for run in runs if run.directory.is_dir()]
+  there = [run for run in runs if run.is_done()]
   found_of = {(x.row.name, x.seed): files.read_run(x.directory, entries) for x in there}
   read = {key: _with_log(run, entries) for key, run in found_of.items() if run.scores}
   configs = {run.row.name: run.config for run in runs}
@@ -172,11 +221,12 @@ def write(order: Order, runs: Sequence[plan.Run], data: Data) -> list[Path]:
 
 def _with_log(run: files.RunFiles, entries: Sequence[stage.Stage]) -> files.RunFiles:
   """The files of a run with the log of its generator, which another run may have trained."""
-  owner = run
+  owner, seen = run, {run.workdir}
   while 'generator' not in owner.stages:
     taken = [files.lookup(owner.config, f'inputs.{x}', '') for x in ('generator', 'priors')]
     folder = next((Path(x).parent for x in taken if x), None)
-    if folder is None or not folder.is_dir():
+    if folder is None or folder in seen or not folder.is_dir():
       return run
+    seen.add(folder)
     owner = files.read_run(folder, entries)
   return dataclasses.replace(run, stages={'generator': owner.stages['generator'], **run.stages})

@@ -1,6 +1,7 @@
 """The paper's figures: pictures of maps, hints and labels side by side, and curves."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
   from pnoc_jax.paper import tables as table_lib
 
 Panels = Callable[[Sequence[tuple[str, files.RunFiles]], examples.Example], Iterator]
-"""(title and files of each row's first run, an image) -> the pictures after image and mask."""
+"""(title and files of each row's first run, an image) -> the pictures after image and mask; None
+stands in the place of one that is not there."""
 _INCH, _DPI = 1.5, 150
 
 
@@ -67,26 +69,25 @@ def montage(
   for _, image_id, _ in examples.choose(ranked, count):
     example = examples.Example(firsts[0][1], split, source, source.ids.index(image_id))
     found, target = list(panels(firsts, example)), example.target()
-    if not found:
+    if not any(found):
       continue
-    if target is not None:
-      found.insert(0, example.coloured(target, 'mask', ''))
-    shown.append([examples.Picture('image', '', example.image), *found])
+    mask = None if target is None else example.coloured(target, 'mask', '')
+    shown.append([examples.Picture('image', '', example.image), mask, *found])
   if not shown:
     return None
-  width = max(map(len, shown))
+  # What no image has, such as masks, gets no column.
+  columns = [x for x in itertools.zip_longest(*shown) if any(x)]
   figure = matplotlib.figure.Figure(
-    figsize=(_INCH * width, _INCH * len(shown) + 0.5), layout='constrained'
+    figsize=(_INCH * len(columns), _INCH * len(shown) + 0.5), layout='constrained'
   )
   figure.suptitle(title, fontsize=9)
-  grid = figure.subplots(len(shown), width, squeeze=False)
-  for number, (axes, strip) in enumerate(zip(grid, shown, strict=True)):
-    for place in axes:
+  grid = figure.subplots(len(shown), len(columns), squeeze=False)
+  for places, strip in zip(grid.T, columns, strict=True):
+    places[0].set_title(next(x.caption for x in strip if x), fontsize=7)
+    for place, picture in zip(places, strip, strict=True):
       place.set_axis_off()
-    for place, picture in zip(axes, strip, strict=False):
-      place.imshow(picture.array, interpolation='nearest')
-      if number == 0:
-        place.set_title(picture.caption, fontsize=7)
+      if picture is not None:
+        place.imshow(picture.array, interpolation='nearest')
   return figure
 
 
@@ -94,24 +95,23 @@ def _maps(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example)
   """The largest map of each row."""
   for title, run in runs:
     prior = dataclasses.replace(example, run=run).prior()
-    if prior is not None:
-      yield example.overlaid(prior.high, title, '')
+    yield None if prior is None else example.overlaid(prior.high, title, '')
 
 
 def _hints(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
   """Of each row the hints, C2AM's mask and the saliency network's map."""
   for title, run in runs:
     ours = dataclasses.replace(example, run=run)
-    prior = ours.prior()
-    if prior is None:
-      continue
-    foreground = files.lookup(run.config, 'c2am.threshold', 0.4)
-    laid = refinement.hint_overlay(ours.image, prior.high.max(axis=0), foreground=foreground)
-    yield examples.Picture(f'hints: {title}', '', laid)
+    prior, hints = ours.prior(), None
+    if prior is not None:
+      foreground = files.lookup(run.config, 'c2am.threshold', 0.4)
+      laid = refinement.hint_overlay(ours.image, prior.high.max(axis=0), foreground=foreground)
+      hints = examples.Picture(f'hints: {title}', '', laid)
+    yield hints
     for stage, caption in (('saliency_priors', 'C2AM mask'), ('saliency', 'PoolNet')):
       found = ours.png(stage)
-      if found is not None:
-        yield examples.Picture(caption, '', np.repeat(found[..., None], 3, axis=2))
+      grey = None if found is None else np.repeat(found[..., None], 3, axis=2)
+      yield None if grey is None else examples.Picture(caption, '', grey)
 
 
 def _affinity(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
@@ -121,19 +121,19 @@ def _affinity(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Exam
     high = files.lookup(run.config, 'affinity_labels.foreground', 0.4)
     low = files.lookup(run.config, 'affinity_labels.background', 0.1)
     prior, found = ours.prior(), ours.png('affinity_labels')
-    if number == 0 and prior is not None:
-      yield ours.coloured(refinement.uncertain_labels(prior, high, low), 'priors alone', '')
-    if found is not None:
-      yield ours.coloured(found, title, '')
+    if number == 0:
+      alone = None if prior is None else refinement.uncertain_labels(prior, high, low)
+      yield None if alone is None else ours.coloured(alone, 'priors alone', '')
+    yield None if found is None else ours.coloured(found, title, '')
 
 
 def _overlays(runs: Sequence[tuple[str, files.RunFiles]], example: examples.Example) -> Iterator:
   """Of each row its predictions over the image."""
   for title, run in runs:
     found = dataclasses.replace(example, run=run).png('predictions')
-    if found is not None:
-      laid = pictures.blend(example.image, found, example.source.info.palette)
-      yield examples.Picture(title, '', laid)
+    palette = example.source.info.palette
+    laid = None if found is None else pictures.blend(example.image, found, palette)
+    yield None if laid is None else examples.Picture(title, '', laid)
 
 
 def _curves(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
@@ -142,28 +142,38 @@ def _curves(figure: Figure, look: 'table_lib.Look') -> matplotlib.figure.Figure 
     row.title: [result for run in runs if run and (result := run.score('priors', look.train))]
     for row, _, runs in look.found
   }
+  # A curve over seeds has the thresholds of the first.
+  results = {
+    title: [x for x in found if x.get('thresholds', ()) == found[0].get('thresholds')]
+    for title, found in results.items()
+  }
   results = {title: found for title, found in results.items() if found}
   if not results:
     return None
   drawing = matplotlib.figure.Figure(figsize=(9, 3.4), layout='constrained')
   drawing.suptitle(figure.title, fontsize=9)
   left, right = drawing.subplots(1, 2)
+  colours = dict(zip(results, curves.COLOURS * 2, strict=False))
   for row, config, runs in look.found:
     run = next((x for x in runs if x and 'generator' in x.stages), None)
-    if run is not None and row.words == ('method=pnoc',):
+    if run is not None and row.words == ('method=pnoc',) and row.title in results:
       x, y = noc_rate(run.stages['generator'], config.generator.optim.rule.value)
-      left.plot(x, y, label=row.title)
+      left.plot(x, y, color=colours[row.title], label=row.title)
   left.set(xlabel='epoch', ylabel='lambda_noc(t) lr(t)', title='(a) effective rate of the noc')
-  for (title, found), colour in zip(results.items(), curves.COLOURS * 2, strict=False):
-    x = np.array(found[0]['thresholds'])
+  if left.lines:
+    left.legend(fontsize=7, frameon=False)
+  for title, found in results.items():
+    x, colour = np.array(found[0]['thresholds']), colours[title]
     lines = np.array([result['mious'] for result in found])
     mean = lines.mean(axis=0)
-    right.plot(x, mean, color=colour, label=f'{title} {tables.number(float(mean.max()))}')
+    # As in the tables: the mean of each seed's best.
+    best = tables.number(float(lines.max(axis=1).mean()))
+    right.plot(x, mean, color=colour, label=f'{title} {best}')
     if len(lines) > 1:
       spread = lines.std(axis=0, ddof=1)
       right.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15)
   right.set(xlabel='threshold', ylabel='mIoU, %', title=f'(b) maps of {look.train}, mean of seeds')
-  right.legend(fontsize=7, frameon=False)
+  right.legend(title='with the best mIoU', title_fontsize=7, fontsize=7, frameon=False)
   for axes in (left, right):
     axes.grid(alpha=0.2)
   return drawing

@@ -69,6 +69,30 @@ class Run:
       return State.DONE
     return State.BEGUN if place.is_dir() else State.MISSING
 
+  def is_done(self) -> bool:
+    """Whether all its stages are done, and with its settings."""
+    known = (State.DONE, State.SHARED)
+    return all(self.state(entry) in known for entry in self.stages()) and not self.differences()
+
+  def differences(self) -> list[str]:
+    """What of its own finished stages was made with other settings, in words."""
+    found = []
+    for entry in self.stages():
+      if self.state(entry) is not State.DONE:
+        continue
+      done = records.read_done(self.directory / entry.name)
+      there, data = dict(done.config) if done else {}, _data(self.config)
+      ours = {'seed': self.seed, 'dataset': data, **_settings(entry, self.config)}
+      # Ids and labels are compared when it runs: some may have been left out there.
+      there['dataset'] = {k: x for k, x in there.get('dataset', {}).items() if k in data}
+      found += [
+        f'{self.directory / entry.name}: {field} is {old!r:.60} there and {here!r:.60} here'
+        for field, old, here in records.diff(there, records.plain(ours))
+        # What a version before did not know has its default, or is refused when it runs.
+        if old != records.ABSENT and not field.endswith('.init_digest')
+      ]
+    return found
+
 
 def runs(
   rows: Sequence[row_lib.Row],
@@ -89,12 +113,17 @@ def runs(
     others: rows whose finished stages serve as well.
     open_source: opens a split; by it a product of other data is told from one of these. None where
       the data set is not here: then every product counts that has the settings.
+
+  Raises:
+    UserError: `inputs` of the config gives one product to runs that need different ones.
   """
   made = _made([*rows, *others], seeds, make, workdir, open_source)
   found, owners = [], {key: directory for key, (directory, _) in made.items()}
+  given: dict[str, tuple[str, Path]] = {}
   for seed in seeds:
     for row in rows:
       config, directory = row.config(make, seed), workdir / f'{row.name}-{seed}'
+      _check_given(config, directory, given)
       keys = _keys(config)
       # From the end: who reads the last product needs nothing of what it was made from.
       for name in reversed(keys):
@@ -106,6 +135,31 @@ def runs(
           owners[keys[name]] = directory / name
       found.append(Run(row, seed, config, directory))
   return found
+
+
+def _check_given(
+  config: PipelineConfig, directory: Path, given: dict[str, tuple[str, Path]]
+) -> None:
+  """Raises UserError if `inputs` gives a run what an earlier one has that needs another.
+
+  A classifier only judges, so that the runs of all seeds may have one.
+
+  Args:
+    config: of the run.
+    directory: of the run.
+    given: of the runs before: the settings and the directory of the first with a given stage.
+  """
+  for entry in stage.stages(config):
+    if not getattr(config.inputs, entry.name, '') or entry.name not in graph.needed(config):
+      continue
+    seed = () if entry.name == 'classifier' else (config.seed,)
+    wanted = json.dumps([*seed, _settings(entry, config)], sort_keys=True)
+    first, other = given.setdefault(entry.name, (wanted, directory))
+    if wanted != first:
+      raise UserError(
+        f'inputs.{entry.name} would be the same in {other.name} and {directory.name}, which differ '
+        'in their seed or in how it is made; leave it out, or name one row (--rows) and one seed'
+      )
 
 
 def _keys(config: PipelineConfig) -> dict[str, str]:

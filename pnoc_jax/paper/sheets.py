@@ -116,7 +116,9 @@ def comma_separated(sheet: Sheet) -> str:
   for name, cells in sheet.lines:
     for column, cell in zip(sheet.columns, cells, strict=True):
       numbers = (cell.mean, cell.deviation, len(cell.known), *cell.values)
-      writer.writerow((name, column, *('' if x is None else x for x in numbers)))
+      writer.writerow(
+        (name, column, *(x if x is not None and np.isfinite(x) else '' for x in numbers))
+      )
   return file.getvalue()
 
 
@@ -139,17 +141,23 @@ def _escape(text: str) -> str:
   return ''.join(_LATEX.get(x, x) for x in text)
 
 
+def _number(text: str) -> str:
+  """A cell; a text's hyphen is no minus."""
+  escaped = _escape(text)
+  return f'$-${escaped[1:]}' if escaped.startswith('-') and len(escaped) > 1 else escaped
+
+
 def latex(sheet: Sheet) -> str:
   r"""The table as a `tabular` of booktabs, within a `table`; notes are comments."""
   rows = [
     [
-      rf'\textbf{{{_escape(text)}}}' if sheet.stands_out(i, j) else _escape(text)
+      rf'\textbf{{{_number(text)}}}' if sheet.stands_out(i, j) else _number(text)
       for j, text in enumerate(texts)
     ]
     for i, texts in enumerate(sheet.texts())
   ]
   lines = [
-    *(f'% {note}' for note in sheet.notes),
+    *(f'% {" ".join(note.split())}' for note in sheet.notes),
     r'\begin{table}',
     rf'  \caption{{{_escape(sheet.title)}}}',
     rf'  \begin{{tabular}}{{l{"r" * len(sheet.columns)}}}',

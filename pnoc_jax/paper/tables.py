@@ -1,5 +1,6 @@
 """The paper's tables: which rows each has, and which numbers of a run's records stand in it."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,14 +36,29 @@ class Look:
   statistics: Callable[[str], statistics.ClassStatistics]
 
   @property
+  def splits(self) -> list[str]:
+    """The splits that are scored: those of which a run has scores, or all before there is one."""
+    wanted = list(self.config.evaluation.splits or self.config.priors.splits)
+    known = {x for _, _, runs in self.found for run in runs if run for x in run.score_splits}
+    return [x for x in wanted if x in known] or wanted
+
+  @property
   def train(self) -> str:
     """The split that stands for the paper's "train": the first that is scored."""
-    return (self.config.evaluation.splits or self.config.priors.splits)[0]
+    return self.splits[0]
 
   @property
   def val(self) -> str:
     """The split that stands for the paper's "val": the last that is scored."""
-    return (self.config.evaluation.splits or self.config.priors.splits)[-1]
+    return self.splits[-1]
+
+  def published(self, stage: str, split: str) -> tuple[str, str]:
+    """What of the authors' numbers a column of a split can stand beside: a `Column.printed`."""
+    # Theirs are of the training split, but for predictions.
+    is_val = split == self.config.dataset.val_split
+    if is_val != (stage == 'predictions'):
+      return '', ''
+    return stage, 'val' if is_val else 'train'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +113,9 @@ def epoch(number: int) -> Callable[[files.RunFiles], float | None]:
   def read(run: files.RunFiles) -> float | None:
     stage = run.stages.get('generator')
     found = stage.rows if stage else ()
-    values = [x['eval/miou'] for x in found if 'eval/miou' in x and round(x['epoch']) == number]
+    values = [
+      x['eval/miou'] for x in found if 'eval/miou' in x and round(x.get('epoch', 0)) == number
+    ]
     return values[-1] if values else None
 
   return read
@@ -111,7 +129,7 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
       sheets.column([None if run is None else column.value(run) for run in runs], column.digits)
       for _, _, runs in look.found
     ]
-    printed = [_printed(look, row, config, *column.printed) for row, config, _ in look.found]
+    printed = [_printed(row, config, *column.printed) for row, config, _ in look.found]
     for line, cell in zip(lines, cells, strict=True):
       line.append(cell)
     names.append(column.title)
@@ -131,18 +149,14 @@ def by_row(table: Table, look: Look, columns: Sequence[Column], drawn: str) -> s
   )
 
 
-def _printed(
-  look: Look, row: row_lib.Row, config: PipelineConfig, stage: str, words: str
-) -> float | None:
+def _printed(row: row_lib.Row, config: PipelineConfig, stage: str, words: str) -> float | None:
   """What was published for a row, of a stage and with these words after the number.
 
-  After the maps, numbers were published of C2AM-H and of the recipe's own label smoothing alone.
+  Of the stages after the maps, numbers were published with C2AM-H alone.
   """
-  smoothed = [x.generator.smoothing > 0 for x in (config, look.config)]
-  other = stage in ('saliency_priors', 'saliency', 'pseudo_masks') and (
-    row.saliency is False or config.c2am.method is c2am.Hints.C2AM
-  )
-  if row.network or other or (stage != 'priors' and smoothed[0] != smoothed[1]):
+  refined = stage in ('saliency_priors', 'saliency', 'pseudo_masks')
+  without = row.saliency is False or config.c2am.method is c2am.Hints.C2AM
+  if row.network or (refined and without):
     return None
   found = published.scores(settings.as_dict(config)).get(stage, '')
   number, _, rest = found.partition(' ')
@@ -154,10 +168,8 @@ def notes(look: Look, printed: bool) -> tuple[str, ...]:
   counts = [sum(run is not None for run in runs) for _, _, runs in look.found]
   few, many = min(counts, default=0), max(counts, default=0)
   runs = f'{many} run(s) a row' if few == many else f'{few} to {many} runs a row'
-  said = [
-    f'In percent, of {look.config.dataset.name}, by {look.config.name}; {runs}, mean ± standard '
-    'deviation (n - 1) over seeds.'
-  ]
+  spread = ', mean ± standard deviation (n - 1) over seeds' if many > 1 else ''
+  said = [f'In percent, of {look.config.dataset.name}, by {look.config.name}; {runs}{spread}.']
   if printed:
     said.append(
       '"Published": by the authors (README of their code, or the paper), with their networks and '
@@ -165,26 +177,54 @@ def notes(look: Look, printed: bool) -> tuple[str, ...]:
     )
   else:
     said.append('The authors published no number for this data set and these rows.')
-  return tuple(said)
+  return (*said, *_origin(look))
+
+
+def _origin(look: Look) -> list[str]:
+  """By what code and on what machine the runs were made: each in a sentence, where that differs."""
+  made = [run.made for _, _, runs in look.found for run in runs if run is not None]
+  counts = collections.Counter((x.get('commit', ''), x.get('machine', '')) for x in made)
+  found = [
+    f'{number} run(s): {f"commit {commit}" if commit else "code that left no record"}'
+    f'{f" on {machine}" if machine else ""}.'
+    for (commit, machine), number in counts.items()
+  ]
+  mixed = ['Runs were made by different code or machines.'] if len(counts) > 1 else []
+  return mixed + (found if any(any(x) for x in counts) else [])
 
 
 def _epochs(table: Table, look: Look, every: bool) -> sheets.Sheet:
-  ours = look.config.generator
-  measured = [x for x in range(1, ours.epochs + 1) if ours.eval_every and x % ours.eval_every == 0]
-  if not every:
-    # The beginning, thirds and the end.
-    measured = [x for x in measured if x in {1, *(round(ours.epochs * i / 3) for i in (1, 2, 3))}]
+  measured = _measured_epochs(look)
+  if not every and measured:
+    # The beginning, thirds and the end, or what was measured next.
+    wanted = (1, *(round(measured[-1] * i / 3) for i in (1, 2, 3)))
+    measured = sorted({min((x for x in measured if x >= y), default=measured[-1]) for y in wanted})
   columns = [Column(f'E{x}', epoch(x), best=True) for x in measured]
   after = f'TTA {look.train}'
-  columns.append(Column(after, score('priors', look.train), printed=('priors', 'train'), best=True))
+  printed = look.published('priors', look.train)
+  columns.append(Column(after, score('priors', look.train), printed=printed, best=True))
   if not every:
     columns += [
       Column('FP', score('priors', look.train, 'fp')),
       Column('FN', score('priors', look.train, 'fn')),
       Column('threshold', score('priors', look.train, 'threshold'), digits=2),
-      Column(f'TTA {look.val}', score('priors', look.val), best=True),
     ]
+    if look.val != look.train:
+      columns.append(Column(f'TTA {look.val}', score('priors', look.val), best=True))
   return by_row(table, look, columns, after)
+
+
+def _measured_epochs(look: Look) -> list[int]:
+  """The epochs after which a run has measured its maps, or will where no run has."""
+  logs = [run.stages['generator'].rows for *_, runs in look.found for run in _trained(runs)]
+  found = {round(x['epoch']) for log in logs for x in log if {'epoch', 'eval/miou'} <= set(x)}
+  ours = look.config.generator
+  planned = range(ours.eval_every, ours.epochs + 1, ours.eval_every) if ours.eval_every else ()
+  return sorted(found) or list(planned)
+
+
+def _trained(runs: Sequence[files.RunFiles | None]) -> list[files.RunFiles]:
+  return [run for run in runs if run is not None and 'generator' in run.stages]
 
 
 def _walks(table: Table, look: Look) -> sheets.Sheet:
@@ -193,9 +233,7 @@ def _walks(table: Table, look: Look) -> sheets.Sheet:
       f'{what} {split}',
       score(name, split),
       best=True,
-      printed=('pseudo_masks', 'train')
-      if (name, split) == ('pseudo_masks', look.train)
-      else ('', ''),
+      printed=look.published(name, split) if split == look.train else ('', ''),
     )
     for name, what in (('random_walk', 'walk'), ('pseudo_masks', 'walk and CRF'))
     for split in dict.fromkeys((look.train, look.val))
@@ -231,7 +269,9 @@ def _segmentation(table: Table, look: Look) -> sheets.Sheet:
   split = look.config.predictions.splits[0]
   columns = [
     Column(f'pseudo masks {look.train}', score('pseudo_masks', look.train)),
-    Column(split, score('predictions', split), best=True, printed=('predictions', 'val')),
+    Column(
+      split, score('predictions', split), best=True, printed=look.published('predictions', split)
+    ),
   ]
   return by_row(table, look, columns, split)
 
@@ -249,9 +289,8 @@ def _by_class(table: Table, look: Look, name: str, split: str) -> sheets.Sheet:
 
   lines = [(x, cells(lambda result, x=x: result['iou'].get(x))) for x in classes]
   lines.append(('mean', cells(lambda result: result['miou'])))
-  return sheets.Sheet(
-    table.title, 'class', titles, tuple(lines), drawn=titles, notes=notes(look, printed=False)[:1]
-  )
+  said = (notes(look, printed=False)[0], *_origin(look))
+  return sheets.Sheet(table.title, 'class', titles, tuple(lines), drawn=titles, notes=said)
 
 
 # Classes of VOC by size and by context (the paper, Table 8); other data sets have thirds by size.
@@ -375,8 +414,7 @@ TABLES = {
   2: Table('Table 2: pseudo masks after the random walk', row_lib.WALKS, _walks),
   3: Table('Table 3: saliency by hints, network and priors', row_lib.SALIENCY, _saliency),
   4: Table('Table 4: the segmentation network', _LABELS, _segmentation),
-  # The paper's is of COCO.
-  5: Table('Table 5: the segmentation network on COCO', _LABELS, _segmentation),
+  5: Table('Table 5 (of COCO in the paper): the segmentation network', _LABELS, _segmentation),
   6: Table('Table 6: the segmentation network by class', _LABELS, _segmentation_by_class),
   7: Table('Table 7: mIoU of the maps after every epoch', _MAPS, _all_epochs),
   8: Table('Table 8: IoU of the maps by class, beside size and context', _MAPS, _classes),

@@ -8,7 +8,10 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import jax
 
 from pnoc_jax.engine import memory
 from pnoc_jax.engine.runtime import Context
@@ -36,15 +39,21 @@ def run(context: Context) -> None:
   if hosts.is_main():
     config = context.config
     stages = stage.stages(config)
-    records.write_json(context.runtime.workdir / files.MADE, made(context))
+    devices = context.runtime.mesh.devices.flat
+    records.write_json(context.runtime.workdir / files.MADE, made(list(devices)))
     page = build.build(context.runtime.workdir, stages, images=config.report.images)
     print(f'  {page}')
   hosts.barrier('report')
 
 
-def made(context: Context) -> dict[str, str]:
-  """How a run came about, for the end of its page: command, code, machine and date, in words."""
-  devices = context.runtime.mesh.devices.flat
+def made(
+  devices: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm]
+) -> dict[str, str]:
+  """How a run came about, for the end of its page: command, code, machine and date, in words.
+
+  Args:
+    devices: that it ran on.
+  """
   kind = f'{len(devices)} x {devices[0].device_kind}'
   room = f'{memory.host_bytes() / 2**30:.0f} GiB of memory'
   versions = [f'Python {platform.python_version()}']

@@ -6,6 +6,8 @@ import functools
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ import pytest
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags
 from pnoc_jax.data import sources
+from pnoc_jax.data.inspect import checks
 from pnoc_jax.engine import loop, settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records
 from pnoc_jax.paper import command, figures, plan, rows, sheets, tables
 from pnoc_jax.parallel import targets
+from pnoc_jax.report import examples
 from pnoc_jax.runs import graph, runner
 from pnoc_jax.stages.common import maps, stage
 from tests.report import toy_run
@@ -157,7 +161,7 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   order = _order(tmp_path, tables=('1', '7'), rows=('vanilla', 'poc', 'pnoc'))
   _finish_all(order)
   runs = command.plan_of(order, None)
-  written = command.write(order, runs, command.Data(order.config.dataset))
+  written = command.write(order, runs, command.Data(order.config.dataset, tmp_path))
   assert {path.name for path in written} == {
     f'table{n}.{kind}' for n in (1, 7) for kind in ('md', 'csv', 'tex', 'svg')
   }
@@ -175,6 +179,12 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   assert [float(cell[f'run {i}']) for i in range(3)] == list(IOU['pnoc'])
   tex = (tmp_path / 'table1.tex').read_text()
   assert r'\textbf{57.0 $\pm$ 2.6}' in tex and tex.count(r'\\') == 4
+  sheet = sheets.Sheet(
+    'a', 'b', ('c',), (('d', (sheets.column([-3.0]),)), ('e', (sheets.column([]),)))
+  )
+  absent = sheets.Sheet('a', 'b', ('c',), (('d', (sheets.column([float('nan'), 2.0]),)),))
+  assert sheets.comma_separated(absent).splitlines()[1] == 'd,c,2.0,,1,,2.0'
+  assert 'd & $-$3.0 ' in sheets.latex(sheet) and 'e & - ' in sheets.latex(sheet)
   assert '<svg' in (tmp_path / 'table1.svg').read_text()
 
 
@@ -187,47 +197,84 @@ def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
   _finish(run.config, run.directory, 50.0)
   records.write_json(run.directory / 'config.json', settings.as_dict(run.config))
   shutil.rmtree(run.directory / 'generator')
-  command.write(order, [run], command.Data(order.config.dataset))
+  command.write(order, [run], command.Data(order.config.dataset, tmp_path))
   assert '| P-NOC | 44.0 | 48.0 | 50.0 | 50.0 |' in (tmp_path / 'table1.md').read_text()
+
+
+def test_runs_that_name_each_other_have_no_log_of_a_generator(tmp_path):
+  for ours, other in (('a', 'b'), ('b', 'a')):
+    config = {'inputs': {'generator': str(tmp_path / other / 'generator')}}
+    records.write_json(tmp_path / ours / 'config.json', config)
+  run = command.files.read_run(tmp_path / 'a', stage.stages(_make(())))
+  assert command._with_log(run, stage.stages(_make(()))) is run
+
+
+def test_a_target_without_a_dry_run_starts_nothing(tmp_path):
+  flags = ['--table=1', f'--config={TINY}', f'--workdir={tmp_path / "x"}', '--target=h100:8']
+  path = [sys.executable, str(ROOT / 'launch' / 'paper.py')]
+  done = subprocess.run([*path, *flags], capture_output=True, text=True, check=False, cwd=tmp_path)
+  assert done.returncode == 2 and '--target estimates times; give --dry_run' in done.stderr
+  assert not (tmp_path / 'x').exists()
 
 
 def test_a_table_of_what_is_there_says_how_many_runs_it_has(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'))
   runs = command.plan_of(order, None)
-  assert command.write(order, runs, command.Data(order.config.dataset))  # Nothing is there yet.
+  assert command.write(
+    order, runs, command.Data(order.config.dataset, tmp_path)
+  )  # Nothing is there yet.
   assert (tmp_path / 'table1.md').read_text().count('| - |') >= 2
   _finish(runs[0].config, runs[0].directory, 40.0)
-  command.write(order, runs, command.Data(order.config.dataset))
+  command.write(order, runs, command.Data(order.config.dataset, tmp_path))
   text = (tmp_path / 'table1.md').read_text()
   assert '0 to 1 runs a row' in text and '| P-OC | 34.0 |' in text
 
 
-def test_the_authors_numbers_stand_beside_those_of_their_data_set(tmp_path):
-  config = _make(())
-  config.dataset.name, config.generator.method, config.generator.smoothing = 'voc12', 'pnoc', 0.1
-  row = next(row for row in rows.ALL if row.name == 'pnoc_ls')
-  look = tables.Look(config, [(row, config, [None])], pytest.fail, pytest.fail)
-  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
-  assert 'TTA train, published' in text and '| 63.7 |' in text
-  assert 'published no number' not in text
-  # Of the walk's masks the number is of P-NOC with saliency and the recipe's smoothing.
+def _published(dataset, number, names, column, **changes):
+  """Of each row what stands in a column of the authors' numbers."""
   of = {row.name: row for row in rows.ALL}
-  names = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
-  found = [
-    (
-      of[x],
-      settings.override(config, {**dict(of[x].fields), 'generator.method': x[:4].strip('_')}),
-      [],
-    )
-    for x in names
-  ]
-  walks = tables.Look(config, found, pytest.fail, pytest.fail)
-  sheet = tables.TABLES[2].fill(tables.TABLES[2], walks)
-  index = sheet.columns.index('walk and CRF train, published')
-  assert [cells[index].mean for _, cells in sheet.lines] == [None] * 4 + [75.5]
-  config.dataset.name = 'shapes'
-  text = sheets.markdown(tables.TABLES[1].fill(tables.TABLES[1], look))
-  assert '63.7' not in text and 'published no number for this data set' in text
+  config = settings.override(_make(()), {'dataset.name': dataset, **changes})
+  found = []
+  for name in names:
+    method = dict(word.split('=') for word in of[name].words)['method']
+    fields = {'generator.smoothing': 0.1, **dict(of[name].fields), 'generator.method': method}
+    found.append((of[name], settings.override(copy.deepcopy(config), fields), []))
+  look = tables.Look(config, found, pytest.fail, pytest.fail)
+  sheet = tables.TABLES[number].fill(tables.TABLES[number], look)
+  if f'{column}, published' not in sheet.columns:
+    return [None] * len(names)
+  index = sheet.columns.index(f'{column}, published')
+  return [cells[index].mean for _, cells in sheet.lines]
+
+
+def test_the_authors_numbers_stand_beside_those_of_their_data_set():
+  names = ('vanilla', 'poc', 'poc_ls', 'pnoc', 'pnoc_ls')
+  numbers = [53.7, 61.5, 61.9, 62.9, 63.7]
+  assert _published('voc12', 1, names, 'TTA train') == numbers
+  assert _published('shapes', 1, names, 'TTA train') == [None] * 5
+  # Theirs are of the training split.
+  split = {'evaluation.splits': ('val',)}
+  assert _published('voc12', 1, names, 'TTA val', **split) == [None] * 5
+
+
+def test_the_authors_numbers_after_the_maps_are_of_the_maps_that_they_had():
+  """The README lists what each was made from: on VOC P-NOC with smoothing, on COCO without."""
+  walks = ('poc_h_walk', 'pnoc_walk', 'pnoc_h_walk', 'pnoc_ls_walk', 'pnoc_ls_h_walk')
+  for dataset, expected in (
+    ('voc12', [None, None, None, None, 75.5]),
+    ('coco14', [None, None, 47.7, None, None]),
+  ):
+    assert _published(dataset, 2, walks, 'walk and CRF train') == expected
+  segmentations = tuple(row.name for row in rows.SEGMENTATIONS)
+  val = {'predictions.splits': ('val',)}
+  assert _published('voc12', 4, segmentations, 'val', **val) == [71.4, None, None, 73.8, 80.6]
+  assert _published('coco14', 4, segmentations, 'val', **val) == [None, None, 48.1, None, None]
+  # They published none of another split.
+  assert _published('voc12', 4, segmentations, 'test', **{'predictions.splits': ('test',)}) == (
+    [None] * 5
+  )
+  saliency = ('pnoc_c2am', 'poc_ls_h', 'pnoc_h', 'pnoc_ls_h')
+  assert _published('voc12', 3, saliency, 'R., GT') == [None, None, None, 70.8]
 
 
 def test_table_8_has_groups_and_correlations(tmp_path):
@@ -238,7 +285,7 @@ def test_table_8_has_groups_and_correlations(tmp_path):
   result = json.loads(path.read_text())
   result['iou'] = dict(zip(result['iou'], range(10, 90, 10), strict=False))
   path.write_text(json.dumps(result))
-  command.write(order, [run], command.Data(order.config.dataset))
+  command.write(order, [run], command.Data(order.config.dataset, tmp_path))
   found = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
            if x['column'] == 'P-NOC'}  # fmt: skip
   size = {x['class']: x for x in csv.DictReader((tmp_path / 'table8.csv').open())
@@ -379,11 +426,157 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
     ({'tables': ('1',), 'rows': ('pnok',)}, 'no row pnok here.* did you mean pnoc'),
     ({'tables': ('1',), 'rows': ('pnoc_walk',)}, 'no row pnoc_walk'),
     ({'tables': ('1',), 'rows': ('vanilla_rs101',)}, 'no row vanilla_rs101'),
+    ({'tables': ('1', '2'), 'rows': ('pnoc',)}, 'table2 has none of the rows pnoc; it has puzzle'),
   ],
 )
 def test_what_there_is_not_is_named(tmp_path, what, message):
   with pytest.raises(UserError, match=message):
     list(command.preview(_order(tmp_path, **what), None))
+
+
+def test_a_product_that_the_config_gives_is_not_that_of_runs_that_differ(tmp_path):
+  made = {'inputs.generator': 'runs/a/generator', 'inputs.classifier': 'runs/a/classifier'}
+  make = rows.maker(_GIVEN._replace(fields=made))
+  of = {row.name: row for row in rows.ALL}
+  for names, seeds, other in (
+    (('poc', 'pnoc'), (0,), 'poc-0 and pnoc-0'),
+    (('poc',), (0, 1), 'poc-0 and poc-1'),
+  ):
+    with pytest.raises(UserError, match=rf'inputs\.generator would be the same in {other}'):
+      plan.runs([of[x] for x in names], seeds, make, tmp_path)
+  assert len(plan.runs([of['pnoc_walk'], of['pnoc_h_walk']], (0,), make, tmp_path)) == 2
+  # One judge may serve all.
+  judge = rows.maker(_GIVEN._replace(fields={'inputs.classifier': 'runs/a/classifier'}))
+  assert len(plan.runs([of['poc'], of['pnoc']], (0, 1), judge, tmp_path)) == 4
+
+
+def test_runs_of_other_settings_are_in_no_table_and_refused_before_work(tmp_path, monkeypatch):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=1)
+  first, second = command.plan_of(order, None)
+  longer = settings.override(copy.deepcopy(second.config), {'generator.epochs': 9})
+  longer.inputs.classifier = ''
+  _finish(first.config, first.directory, 40.0)
+  _finish(longer, second.directory, 90.0)
+  # As is a run that is not done, whatever it has scored.
+  command.write(order, [first, second], command.Data(order.config.dataset, tmp_path))
+  text = (tmp_path / 'table1.md').read_text()
+  assert '| P-OC | 34.0 |' in text and '| P-NOC | - |' in text and '90.0' not in text
+  monkeypatch.setattr(runner, 'execute_all', lambda *_, **__: pytest.fail('It has begun.'))
+  with pytest.raises(
+    UserError, match=r'pnoc-0/generator: generator\.epochs is 9 there and \d here'
+  ):
+    command.execute(order)
+
+
+def test_a_data_set_with_masks_of_one_split_has_columns_of_that_split(tmp_path):
+  order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=1)
+  _finish_all(order)
+  for path in tmp_path.glob('*/evaluation/priors_train.json'):
+    path.unlink()
+  runs = command.plan_of(order, None)
+  written = command.write(order, runs, command.Data(order.config.dataset, tmp_path))
+  lines = (tmp_path / 'table1.md').read_text().splitlines()
+  assert lines[2] == '| method | E1 | E3 | E4 | TTA val | FP | FN | threshold |'
+  assert '| P-OC | 34.0 | 38.0 | 40.0 | 40.0 | 1.0 |' in lines[4]
+  assert (tmp_path / 'table1.svg') in written
+
+
+def test_images_that_runs_left_out_are_in_no_statistics_and_part_no_products(tmp_path):
+  config = _make(()).dataset
+  data = command.Data(config, tmp_path)
+  whole, lost = data.open('train'), data.open('train').ids[0]
+  checks.quarantine([checks.Problem(lost, 'broken, it seems')], tmp_path / 'quarantine_train.csv')
+  (tmp_path / 'pnoc-0').mkdir()
+  (tmp_path / 'quarantine_train.csv').rename(tmp_path / 'pnoc-0' / 'quarantine_train.csv')
+  kept = data.open('train')
+  assert data.open('train') is kept and set(whole.ids) - set(kept.ids) == {lost}
+  assert data.statistics('train').images.sum() == kept.labels.sum() < whole.labels.sum()
+  (run,) = _plan(tmp_path, ('pnoc',))
+  for item in graph.make_plan(
+    run.config, run.directory, {x: data.open(x) for x in ('train', 'val')}
+  ):
+    item.directory.mkdir(parents=True)
+    graph.finish(item, {})
+  row = next(row for row in rows.ALL if row.name == 'pnoc_walk')
+  others = [run.row]
+  found = plan.runs([row], (0,), _make, tmp_path, others=others, open_source=data.open)
+  assert _shared(found[0]) == {'generator': 'pnoc-0', 'priors': 'pnoc-0'}
+
+
+def test_a_table_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch, capsys):
+  order = _order(tmp_path, tables=('8',), rows=('vanilla', 'pnoc'), seeds=1)
+  ran = []
+
+  def execute_all(runs, where, *, after):
+    for config, directory in runs:
+      _finish(config, directory)
+      after()
+      ran.append(directory.name)
+
+  def broken(source):
+    raise UserError('a.png cannot be read')
+
+  monkeypatch.setattr(runner, 'execute_all', execute_all)
+  monkeypatch.setattr(tables, 'class_statistics', broken)
+  with pytest.raises(UserError, match=r'all is run, but not all is written: a\.png cannot be read'):
+    command.execute(order)
+  assert ran == ['vanilla-0', 'pnoc-0']
+  assert capsys.readouterr().err.count('warning: nothing is written yet: a.png') == 2
+
+
+def test_columns_of_epochs_are_of_what_was_measured(tmp_path):
+  def columns(epochs, every, run=None):
+    fields = {'generator.epochs': epochs, 'generator.eval_every': every}
+    config = settings.override(_make(()), fields)
+    look = tables.Look(config, [(rows.MAPS[0], config, [run])], pytest.fail, pytest.fail)
+    sheet = tables.TABLES[1].fill(tables.TABLES[1], look)
+    return [x for x in sheet.columns if x.startswith('E')]
+
+  assert columns(15, 1) == ['E1', 'E5', 'E10', 'E15']
+  assert columns(4, 2) == ['E2', 'E4'] and columns(15, 2) == ['E2', 'E6', 'E10', 'E14']
+  # A set of few images is shown in more epochs than the config has.
+  toy_run.write_run(tmp_path)
+  run = command.files.read_run(tmp_path, toy_run.STAGES)
+  assert columns(2, 1, run) == ['E1', 'E2', 'E3', 'E5']
+  assert columns(4, 0) == []
+
+
+def test_a_table_says_by_what_code_its_runs_were_made(tmp_path, monkeypatch):
+  order = _order(tmp_path, tables=('1',), rows=('vanilla', 'pnoc'), seeds=1)
+  first, second = command.plan_of(order, None)
+  _finish(first.config, first.directory)
+
+  def execute_all(runs, where, *, after):
+    _finish(second.config, second.directory)
+    after()
+
+  monkeypatch.setattr(runner, 'execute_all', execute_all)
+  monkeypatch.setattr(command.report, '_commit', lambda: 'abc123')
+  command.execute(order)
+  text = (tmp_path / 'table1.md').read_text()
+  assert 'Runs were made by different code or machines.' in text
+  assert '1 run(s): code that left no record.' in text and '1 run(s): commit abc123 on ' in text
+
+
+def test_a_picture_that_is_not_there_leaves_its_place_empty(tmp_path):
+  """Captions stand above the pictures of their row, whatever an image lacks."""
+  toy_run.write_run(tmp_path)
+  config, seen = _make(()), []
+  run = command.files.read_run(tmp_path, toy_run.STAGES)
+  look = tables.Look(config, [(rows.MAPS[0], config, [run])], _toy, pytest.fail)
+
+  def panels(firsts, example):
+    seen.append(example.id)
+    picture = examples.Picture('second', '', example.image)
+    yield None if len(seen) == 1 else picture._replace(caption='first')
+    yield picture
+    yield None
+
+  drawing = figures.montage(look, 'title', 'train', 3, panels)
+  assert len(seen) == 3 and len(drawing.axes) == 12
+  titles = [axes.get_title() for axes in drawing.axes]
+  assert titles == ['image', 'mask', 'first', 'second', *[''] * 8]
+  assert [bool(x.images) for x in drawing.axes] == [True, True, False, *[True] * 9]
 
 
 @pytest.mark.parametrize('config', ['pnoc_shapes', 'pnoc_folder', 'pnoc_voc', 'pnoc_coco'])

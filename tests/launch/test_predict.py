@@ -300,8 +300,13 @@ def test_the_exported_network_runs_without_this_package(run, album, tmp_path):
     'import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__"); '
     'assert not [name for name in sys.modules if name.startswith("pnoc_jax")]'
   )
+  # Stored on its side, as a telephone does: the run sees it upright, and so does the example.
+  plain, exif = Image.open(album / 'plain.png'), Image.Exif()
+  exif[0x0112] = 6
+  plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'turned.png'), np.asarray(plain))
   done = subprocess.run(
-    [sys.executable, '-I', '-c', program, output / 'example.py', album / 'plain.png', 'labels.png'],
+    [sys.executable, '-I', '-c', program, output / 'example.py', 'turned.png', 'labels.png'],
     cwd=tmp_path,
     env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
     capture_output=True,
@@ -312,9 +317,7 @@ def test_the_exported_network_runs_without_this_package(run, album, tmp_path):
   assert done.returncode == 0, done.stderr
   found = trained.load(run)
   side = finished_run.CROP
-  image = np.asarray(
-    Image.open(album / 'plain.png').resize((side, side), Image.Resampling.BICUBIC), np.uint8
-  )
+  image = np.asarray(plain.resize((side, side), Image.Resampling.BICUBIC), np.uint8)
   mean, std = np.array(found.dataset.mean), np.array(found.dataset.std)
   batch = np.stack([((image / 255 - mean) / std).astype(np.float32)] * 3)
   expected = np.asarray(jax.nn.softmax(found.model.apply(found.variables, batch, train=False)))

@@ -16,7 +16,7 @@ from launch import export as launcher
 from pnoc_jax.io import records, weights
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.ops import convolution
-from pnoc_jax.runs.exports import export, networks
+from pnoc_jax.runs.exports import card, export, networks
 from tests.launch import finished_run
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
@@ -107,6 +107,34 @@ def test_the_files_of_an_export_for_pytorch(run, tmp_path):
     assert words in card
 
 
+def test_the_card_of_a_network_that_another_run_trained_tells_its_recipe(run, tmp_path):
+  taker = tmp_path / 'taker'
+  config = {'name': 'taker', 'segmentation': {'epochs': 99, 'labels': 'true'}}
+  config['inputs'] = {'segmentation': str(run / 'segmentation')}
+  records.write_json(taker / 'config.json', config)
+  found = networks.load(taker, 'segmentation')
+  contract = export.describe(found, export.Format.TORCH, (32, 32))
+  text = card.text(taker, found, contract)
+  assert '| `epochs` | 7 |' in text and '- run: of_test' in text and 'pseudo masks' in text
+
+
+def test_a_card_is_written_where_the_package_is_not_installed(run, monkeypatch):
+  def version(name):
+    raise card.importlib.metadata.PackageNotFoundError(name)
+
+  monkeypatch.setattr(card.importlib.metadata, 'version', version)
+  found = networks.load(run, 'segmentation')
+  text = card.text(run, found, export.describe(found, export.Format.TORCH, (32, 32)))
+  assert '- weights, sha256: ' in text and 'pnoc-jax:' not in text
+
+
+def test_the_commit_of_a_repository_around_an_installed_package_is_not_ours(monkeypatch):
+  # As deep in this repository as an installed package would be in that of its user.
+  folder = pathlib.Path(card.__file__).parent / 'templates'
+  monkeypatch.setattr(card, '__file__', str(folder / 'card.py'))
+  assert card.commit() == ''
+
+
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
   flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
   assert launcher.main(flags) == 2
@@ -131,14 +159,45 @@ def test_onnx_without_its_package_is_refused(run, tmp_path, capsys, monkeypatch)
   assert "pip install 'pnoc-jax[onnx]'" in capsys.readouterr().err
 
 
-def test_an_onnx_graph_computes_what_we_compute(run, tmp_path):
+@pytest.mark.parametrize('case', exported_networks.CASES)
+def test_a_network_is_traced_for_any_number_of_images(case):
+  found = exported_networks.network(case)
+  (batch,) = jax.export.symbolic_shape('b')
+  image = jax.ShapeDtypeStruct((batch, *exported_networks.SIZE, 3), np.uint8)
+  run = export.program(found, exported_networks.SIZE, convolution.Radix.GROUPED)
+  assert all(x.shape[0] == batch for x in jax.tree.leaves(jax.eval_shape(run, image)))
+
+
+def test_the_form_of_depthwise_convolutions_reaches_the_stem():
+  found = exported_networks.network('lite')
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)
+  run = export.program(found, (32, 32), convolution.Radix.GROUPED)
+  names = [str(x.primitive) for x in jax.make_jaxpr(run)(image).eqns]
+  # The other form is a function of its own, with a gradient of its own.
+  assert not any('custom_vjp' in name for name in names)
+
+
+@pytest.mark.parametrize('case', exported_networks.CASES)
+def test_an_onnx_graph_computes_what_we_compute(case):
   pytest.importorskip('jax2onnx')
   onnxruntime = pytest.importorskip('onnxruntime')
+  found = exported_networks.network(case)
+  session = onnxruntime.InferenceSession(export._onnx(found, exported_networks.SIZE))
+  names = ['probabilities'] if found.name == 'segmentation' else ['probabilities', 'maps']
+  assert [x.name for x in session.get_outputs()] == names
+  run = jax.jit(export.program(found, exported_networks.SIZE, convolution.Radix.SPLIT))
+  for count in (1, 3):
+    shape = (count, *exported_networks.SIZE, 3)
+    image = np.random.default_rng(count).integers(0, 256, shape, np.uint8)
+    theirs = session.run(None, {'image': image})
+    for mine, other in zip(jax.tree.leaves(run(image)), theirs, strict=True):
+      scale = np.abs(other).max()
+      np.testing.assert_allclose(np.asarray(mine) / scale, other / scale, rtol=0, atol=3e-5)
+
+
+def test_the_files_of_an_export_to_onnx(run, tmp_path):
+  pytest.importorskip('jax2onnx')
   output = tmp_path / 'out'
   assert launcher.main([f'--run={run}', f'--output={output}', '--format=onnx']) == 0
-  found = networks.load(run, 'segmentation')
-  image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
-  session = onnxruntime.InferenceSession(output / 'model.onnx')
-  (theirs,) = session.run(None, {session.get_inputs()[0].name: image})
-  ours = jax.jit(export.program(found, (32, 32), convolution.Radix.SPLIT))(image)
-  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+  assert (output / 'model.onnx').stat().st_size > 0
+  assert json.loads((output / 'model.json').read_text())['input']['batch'] == 'any'

@@ -1,5 +1,6 @@
 """Reads every file of a split before work starts, so that a broken one is found then, by name."""
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -143,6 +144,12 @@ def screen(
 def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
   """Writes the problems as a csv table `id,problem`, atomically."""
   _write(path, sheets.text(('id', 'problem'), [(x.id, x.what) for x in problems]))
+
+
+def quarantined(path: str | os.PathLike) -> frozenset[str]:
+  """The ids in a file that `quarantine` wrote."""
+  with open(path, encoding='utf-8', newline='') as file:
+    return frozenset(row['id'] for row in csv.DictReader(file) if row.get('id'))
 
 
 def examine(

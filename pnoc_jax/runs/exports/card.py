@@ -49,7 +49,8 @@ def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str
     found: the network.
     contract: what `model.json` holds.
   """
-  config = trained.read_config(run)
+  # The network may be another run's, which this one takes.
+  config = trained.read_config(found.directory)
   parts = [
     f'# {_TITLES[found.name]} of {contract["dataset"]}',
     f'Backbone {found.config.backbone}, {trees.count(found.variables["params"]):,} parameters. '
@@ -72,7 +73,7 @@ def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str
 
 def _labels(name: str, config: Mapping[str, Any]) -> str:
   if name == 'segmentation' and files.lookup(config, 'segmentation.labels', '') == 'true':
-    return 'masks drawn by people.'
+    return 'the true masks.'
   if name == 'segmentation':
     return 'pseudo masks, made of the labels of whole images.'
   return 'the labels of whole images.'
@@ -120,18 +121,29 @@ def _origin(found: networks.Network, config: Mapping[str, Any]) -> str:
   rows = {
     'run': config.get('name', ''),
     'weights, sha256': weights.origin(found.directory)['sha256'],
-    'pnoc-jax': importlib.metadata.version('pnoc-jax'),
+    'pnoc-jax': _version(),
     'commit of the code that exported it': commit(),
   }
   return '\n'.join(f'- {key}: {value}' for key, value in rows.items() if value)
 
 
+def _version() -> str:
+  """This package's version, or nothing where it runs from a checkout that is not installed."""
+  try:
+    return importlib.metadata.version('pnoc-jax')
+  except importlib.metadata.PackageNotFoundError:
+    return ''
+
+
 def commit() -> str:
   """The commit of this package's code, or nothing where it is no checkout of git."""
+  root = pathlib.Path(__file__).parents[3]
+  if not (root / '.git').exists():
+    return ''  # Above it may lie a repository of somebody else.
   try:
     done = subprocess.run(
       ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
-      cwd=pathlib.Path(__file__).parent,
+      cwd=root,
       capture_output=True,
       text=True,
       timeout=10,

@@ -37,7 +37,7 @@ class Format(enum.Enum):
   Attributes:
     STABLEHLO: a program for JAX on any platform and any number of images.
     TORCH: weights with the names of timm and torchvision, and the PyTorch code that takes them.
-    ONNX: a graph for one image, for ONNX runtimes; needs the extra `onnx`.
+    ONNX: a graph for any number of images, for ONNX runtimes; needs the package jax2onnx.
   """
 
   STABLEHLO = 'stablehlo'
@@ -116,7 +116,7 @@ def describe(found: networks.Network, form: Format, size: tuple[int, int]) -> di
     'input': {
       'dtype': 'float32' if torch else 'uint8',
       'layout': 'NCHW, RGB, normalised' if torch else 'NHWC, RGB, 0..255',
-      'batch': 1 if form is Format.ONNX else 'any',
+      'batch': 'any',
       'height': size[0],
       'width': size[1],
     },
@@ -199,22 +199,26 @@ def program(
 
 
 def _stablehlo(found: networks.Network, size: tuple[int, int]) -> bytes:
-  (batch,) = jax.export.symbolic_shape('b')
-  image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
   # One program for all platforms: each takes the form of convolutions that suits it.
   function = program(found, size, convolution.Radix.BY_PLATFORM)
-  return compiler.export(function, image, platforms=PLATFORMS)
+  return compiler.export(function, _images(size), platforms=PLATFORMS)
+
+
+def _images(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+  """Any number of images."""
+  (batch,) = jax.export.symbolic_shape('b')
+  return jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
 
 
 def _onnx(found: networks.Network, size: tuple[int, int]) -> bytes:
   import jax2onnx  # pyright: ignore[reportMissingImports]
 
-  # One image: with a batch of any size, jax2onnx 0.17 writes reshapes that only fit one image.
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
   # It warns of each shape that is known at run time alone.
   logging.getLogger('onnx_ir').setLevel(logging.ERROR)
   function = program(found, size, convolution.Radix.GROUPED)
-  return jax2onnx.to_onnx(function, [image]).SerializeToString()
+  outputs = ['probabilities'] + ([] if isinstance(found.model, deeplab.DeepLab) else ['maps'])
+  names = {'input_names': ['image'], 'output_names': outputs}
+  return jax2onnx.to_onnx(function, [_images(size)], **names).SerializeToString()
 
 
 def state_dict(found: networks.Network) -> dict[str, np.ndarray]:

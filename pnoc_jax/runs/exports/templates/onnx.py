@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 here = pathlib.Path(__file__).parent
 contract = json.loads((here / 'model.json').read_text(encoding='utf-8'))
@@ -14,7 +14,7 @@ session = onnxruntime.InferenceSession(here / 'model.onnx')
 size = contract['input']['height'], contract['input']['width']
 
 kinds = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
-image = Image.open(sys.argv[1], formats=kinds).convert('RGB')
+image = ImageOps.exif_transpose(Image.open(sys.argv[1], formats=kinds)).convert('RGB')
 pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), np.uint8)
 found = session.run(None, {session.get_inputs()[0].name: pixels[None]})
 if contract['network'] == 'segmentation':

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.torch
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.models import resnest, resnet
 from torch import nn
 from torch.nn import functional
@@ -225,7 +225,7 @@ def main() -> None:
   contract = json.loads((HERE / 'model.json').read_text(encoding='utf-8'))
   size = contract['input']['height'], contract['input']['width']
   kinds = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
-  image = Image.open(sys.argv[1], formats=kinds).convert('RGB')
+  image = ImageOps.exif_transpose(Image.open(sys.argv[1], formats=kinds)).convert('RGB')
   pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), np.float32) / 255
   facts = contract['normalization']
   pixels = ((pixels - facts['mean']) / facts['std']).astype(np.float32)
