@@ -13,6 +13,11 @@ from pnoc_jax.report import contract, curves, examples, files, page, pictures, t
 _NAMES = {
   'eval/miou': 'mIoU',
   'eval/miou_fg': 'mIoU of foreground',
+  'eval/miou_inverted': 'mIoU, map inverted',
+  'eval/miou_fg_inverted': 'mIoU of foreground, map inverted',
+  'eval/threshold_inverted': 'threshold, map inverted',
+  'eval/pseudo/miou': 'mIoU against the pseudo masks',
+  'eval/pseudo/miou_fg': 'mIoU of foreground against the pseudo masks',
   'eval/map': 'mAP',
   'eval/precision': 'precision',
   'eval/recall': 'recall',
@@ -40,7 +45,7 @@ def training(run: files.RunFiles, name: str) -> str:
     return {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
 
   add('Losses', series(stage.keys('loss/')), 'loss', f'Losses of the {name}.')
-  maps = series([key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)])
+  maps = series([key for key in stage.keys('eval/') if 'miou' in key])
   scores = series([key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)])
   # Where the classification is measured too, the maps are those of a classifier.
   title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
@@ -80,14 +85,14 @@ def _noc_rate(stage: files.StageFiles, rule: str) -> dict[str, curves.Series]:
 
 def _epochs(stage: files.StageFiles) -> str:
   """The measurements by epoch: the columns of Table 1."""
-  rows = [row for row in stage.rows if 'eval/miou' in row]
+  rows = [row for row in stage.rows if any(key in row for key in _NAMES)]
   keys = [key for key in _NAMES if any(key in row for row in rows)]
   if not rows:
     return ''
   cells = [
     (
       tables.number(row[stage.axis], 0),
-      *(tables.number(row.get(key), 2 if key == 'eval/threshold' else 1) for key in keys),
+      *(tables.number(row.get(key), 2 if 'threshold' in key else 1) for key in keys),
     )
     for row in rows
   ]

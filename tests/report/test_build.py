@@ -267,6 +267,30 @@ def test_a_stage_that_is_added_to_the_list_has_its_sections_at_its_place(tmp_pat
   assert 'Outlines of train</h2>' in text and 'mIoU of the outliner' in text
 
 
+def test_agreement_with_pseudo_masks_is_not_shown_as_a_score(tmp_path):
+  toy_run.write_run(tmp_path)
+  with records.JsonLines(tmp_path / 'segmentation' / 'metrics.jsonl') as file:
+    for step in (1, 2):
+      masks = {'eval/miou': 51.0 + step, 'eval/miou_fg': 41.0}
+      file.write({'step': step, **masks, 'eval/pseudo/miou': 91.0, 'eval/pseudo/miou_fg': 81.0})
+  section = _page(tmp_path).split('Training of the segmentation network</h3>')[1]
+  assert 'mIoU: from 52 to 53' in section
+  assert 'mIoU against the pseudo masks: from 91 to 91' in section
+  assert '<th scope="col">mIoU against the pseudo masks</th>' in section
+  output = tmp_path / 'index.html'
+  runs = [('a', tmp_path)]
+  text = build.build_comparison(runs, output, STAGES, open_source=toy_run.open_source).read_text()
+  assert 'mIoU of the segmentation network during training. a: from 52 to 53' in text
+
+
+def test_both_polarities_of_a_map_are_shown_where_both_are_measured(tmp_path):
+  stages = (*STAGES, toy_run.Stage('c2am', training_title='C2AM'))
+  with records.JsonLines(tmp_path / 'c2am' / 'metrics.jsonl') as file:
+    file.write({'step': 1, 'eval/miou': 22.0, 'eval/miou_inverted': 77.0})
+  text = _page(tmp_path, stages)
+  assert 'mIoU: from 22 to 22' in text and 'mIoU, map inverted: from 77 to 77' in text
+
+
 def test_products_without_masks_are_shown(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
