@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import pathlib
 import types
 import typing
@@ -40,8 +41,8 @@ class StageFiles:
 
   def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the finite values of a metric; x in epochs where they are logged, else steps."""
-    rows = [row for row in self.rows if results.is_number(row.get(key))]
-    x = [row[self.axis] for row in rows]
+    rows, axis = [row for row in self.rows if results.is_number(row.get(key))], self.axis
+    x = [row[axis] for row in rows]
     return np.array(x, float), np.array([row[key] for row in rows], float)
 
   def keys(self, prefix: str) -> list[str]:
@@ -49,7 +50,7 @@ class StageFiles:
     found = {k: None for row in self.rows for k, v in row.items() if results.is_number(v)}
     return [key for key in found if key.startswith(prefix)]
 
-  @property
+  @functools.cached_property
   def axis(self) -> str:
     """The column that curves run over."""
     return 'epoch' if all('epoch' in row for row in self.rows) else 'step'

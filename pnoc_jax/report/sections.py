@@ -211,7 +211,8 @@ def _prior_pictures(look: examples.Look, split: str) -> str:
     return heading + page.note(f'No pictures, since the data set does not open: {error}')
   chosen = examples.choose(look.ranked(split, 'priors'), look.images)
   if not chosen:
-    return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
+    none = f'No pictures, since no prior of {split} is there and whole.'
+    return heading + page.note(none) if look.images else ''
   rule = (
     'A third each of the best, of those around the median and of the worst by the mean IoU of the '
     'classes in the image; never picked by hand.'

@@ -132,6 +132,19 @@ def test_a_group_is_shown_by_its_first_run_that_was_scored(tmp_path):
   assert '<th scope="row">P-NOC</th><td>1</td>' in text and 'Nothing has been evaluated' in text
 
 
+def test_a_long_log_is_read_in_linear_time():
+  looks = []
+
+  class Row(dict):
+    def __contains__(self, key):
+      looks.append(key)
+      return super().__contains__(key)
+
+  rows = tuple(Row(step=i, epoch=i / 10, loss=1.0) for i in range(50))
+  x, _ = files.StageFiles(rows, True, {}).series('loss')
+  assert x[-1] == 4.9 and len(looks) <= 2 * len(rows)
+
+
 def test_the_data_set_opens_from_the_record_of_the_config():
   config = info.DatasetConfig()
   config.shapes.train = 3
@@ -332,6 +345,31 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
   assert printed.startswith('priors of train\nwithout masks') and tables.PROXY_NOTE in printed
 
 
+def test_each_split_of_the_first_images_is_told_by_which_rule_they_are_chosen(tmp_path):
+  class Bare(toy_run.Source):
+    has_masks = False
+
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
+  config = records.read_json(tmp_path / 'config.json')
+  splits = {'splits': ['train', 'val']}
+  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  sources = {'train': Bare(), 'val': toy_run.Source()}
+  text = _page(tmp_path, open_source=lambda config, split: sources[split], images=2)
+  assert 'Without masks: images at equal distances' in text and 'never by hand' in text
+  assert '<h3>val, 8 of 8 images</h3>' in text
+
+
+def test_a_stage_that_was_resumed_took_at_least_the_steps_of_its_log(tmp_path):
+  toy_run.write_run(tmp_path)
+  # 50 steps of half a second.
+  assert '<td>25 s</td>' in _page(tmp_path, images=0)
+  for seconds, shown in ((3.0, '25 s'), (70.0, '1 min 10 s')):
+    records.write_done(tmp_path / 'generator', {}, {}, {'seconds': seconds})
+    assert f'<td>{shown}</td>' in _page(tmp_path, images=0)
+
+
 def test_of_four_channels_three_are_shown(tmp_path):
   class Source(toy_run.Source):
     has_masks = False
@@ -364,14 +402,17 @@ def test_a_supervised_run_is_named_and_compared_as_one(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
   config = records.read_json(tmp_path / 'config.json')
-  config |= {'segmentation': {'labels': 'true'}, 'dataset': {'name': 'voc12'}}
+  config['generator']['model'] = {'backbone': 'resnest269'}
+  learns = {'labels': 'true', 'model': {'backbone': 'resnet50'}}
+  config |= {'segmentation': learns, 'dataset': {'name': 'voc12'}}
   records.write_json(tmp_path / 'config.json', config)
   assert published.scores(config)['predictions'] == '80.6 val'
   (tmp_path / 'generator' / 'metrics.jsonl').unlink()
   records.write_done(tmp_path / 'segmentation', {}, {}, {})
   text = _page(tmp_path, images=0)
   assert 'Supervised on voc12' in text and 'P-NOC' not in text
-  assert not toy_run.Checker(text).images
+  assert 'resnet50' in text and 'resnest269' not in text
+  assert not toy_run.Checker(text).images and 'whole' not in text
 
 
 def test_a_confusion_matrix_is_in_shares_of_the_true_class():

@@ -10,7 +10,7 @@ from PIL import Image
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
 from pnoc_jax.engine import crf as crf_stage
-from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine import health, loop, networks
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records, weights
@@ -138,11 +138,19 @@ def test_a_split_that_is_named_is_measured_though_nothing_is_made_of_it(
   assert 'test has neither masks nor pseudo masks: no curve' in capsys.readouterr().out
 
 
-def test_a_resumed_training_is_the_same(trained, one_device, tmp_path):
+def test_a_resumed_training_is_the_same(trained, one_device, tmp_path, monkeypatch):
   config, root = trained
+  known, original = [], health.Losses
+
+  def spy(*arguments, before):
+    known.append([line['step'] for line in before])
+    return original(*arguments, before=before)
+
+  monkeypatch.setattr(health, 'Losses', spy)
   with pytest.raises(loop.Interrupted):
     _train(config, tmp_path, _runtime(tmp_path, one_device, config, stop_after=3), root)
   _train(config, tmp_path, _runtime(tmp_path, one_device, config), root)
+  assert known == [[], [1, 2, 3]]
   found, expected = (
     (path / weights.FILE).read_bytes() for path in (tmp_path, root / 'segmentation')
   )
