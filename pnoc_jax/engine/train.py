@@ -19,8 +19,8 @@ from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.types import Batch, Metrics, Variables
 
-# Measures variables; for people: it chooses nothing.
-Measure = Callable[[Variables], dict[str, float] | None]
+# (step, variables) -> metrics; for people: it chooses nothing.
+Measure = Callable[[int, Variables], dict[str, float] | None]
 _SLOWEST = 2
 """A device may have so many times the images that an even split would give it."""
 
@@ -187,8 +187,7 @@ def train(
     store.save(number, state)
 
   def evaluate(number: int, state: Any) -> dict[str, float] | None:
-    del number
-    return measure(program.variables(state)) if measure and hosts.is_main() else None
+    return measure(number, program.variables(state)) if measure and hosts.is_main() else None
 
   stream = pipeline.train_batches(
     examples,

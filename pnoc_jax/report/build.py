@@ -44,7 +44,10 @@ def build(
     if stage.figures and (content := stage.figures(look, split))
   )
   trainings = ''.join(
-    page.folded(f'Training of {stage.training_title}', sections.training(run, stage.name))
+    page.folded(
+      f'Training of {stage.training_title}',
+      sections.training(run, stage.name) + sections.map_history(look, stage.name),
+    )
     for stage in stages
     if stage.training_title and stage.name in run.stages and run.stages[stage.name].rows
   )

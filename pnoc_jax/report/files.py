@@ -14,12 +14,14 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
 from pnoc_jax.data import names as names_of_files
+from pnoc_jax.data.augment import transforms
 from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 MADE = 'report/made.json'  # How the run came about: {what: in words}.
 HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
+HISTORY = 'maps'  # Of a training: <epoch>/<split>/<id>.png, grey maps of a few images.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
 """What `evaluation/<score>_<split>.json` holds."""
@@ -128,8 +130,8 @@ def lookup(config: Mapping[str, Any], path: str, default: Any) -> Any:
     value = value[part]
   if isinstance(default, tuple):
     fits = isinstance(value, list) and all(isinstance(x, str) for x in value)
-  elif isinstance(default, str):
-    fits = isinstance(value, str)
+  elif isinstance(default, str | dict):
+    fits = isinstance(value, type(default))
   else:
     fits = results.is_number(value)
   return value if fits else default
@@ -239,6 +241,15 @@ def open_source(config: Mapping[str, Any], split: str) -> info.Source:
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UserError(f'config.json does not describe a data set ({error!r})') from error
   return sources.open_source(dataset, split)
+
+
+def squeezes(config: Mapping[str, Any], stage: str) -> bool:
+  """Whether a training squeezes images of any form to squares, by a run's `config.json`."""
+  values = lookup(config, f'{stage}.transform', {})
+  try:
+    return from_dict(transforms.TransformConfig, values).squeezes
+  except (TypeError, ValueError):
+    return False
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax import errors
+from pnoc_jax.io import images
 from pnoc_jax.report import contract, curves, examples, files, page, pictures, tables
 
 _NAMES = {
@@ -99,6 +101,61 @@ def _epochs(stage: files.StageFiles) -> str:
   caption = 'Measured during training for the reader; never used to choose weights.'
   table = page.table((stage.axis, *(_NAMES[key] for key in keys)), cells, caption=caption)
   return page.folded(f'All {len(cells)} measurements', table)
+
+
+def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
+  """How the maps of a few images changed while a stage trained; empty where none were kept.
+
+  Args:
+    look: the run and its data set.
+    name: of the stage.
+    most: epochs shown, at equal distances.
+  """
+  folder = look.run.workdir / name / files.HISTORY
+  epochs = sorted((x for x in folder.glob('*') if x.name.isdecimal()), key=lambda x: int(x.name))
+  if not epochs:
+    return ''
+  shown = [epochs[i] for i in examples.spaced(len(epochs), most)]
+  parts = []
+  for split in sorted(x.name for x in shown[-1].iterdir()):
+    try:
+      known = {image_id: i for i, image_id in enumerate(look.source(split).ids)}
+    except (errors.UserError, OSError) as error:
+      parts.append(page.note(f'No pictures, since the data set does not open: {error}'))
+      continue
+    for file in sorted((shown[-1] / split).rglob('*.png')):
+      image_id = file.relative_to(shown[-1] / split).as_posix().removesuffix('.png')
+      if image_id in known:
+        example = examples.Example(look.run, split, look.source(split), known[image_id])
+        found = [*example.given(), *_epoch_maps(example, name, shown)]
+        parts.append(page.strip(image_id, example.present, examples.encoded(found, 160)))
+  about = page.paragraph(
+    f'Images at equal distances in the split that was measured, after {len(shown)} of the '
+    f'{len(epochs)} epochs that were looked at. Each picture is the largest map of the classes in '
+    'the image at one scale, each class over its own maximum in this picture: it shows where the '
+    'network looks, and not how strongly. The maps of the priors join scales and mirror images.'
+  )
+  bar = page.colour_bar('maps', pictures.data_uri(pictures.colour_bar()))
+  return page.heading('Maps over the epochs') + page.wall(about + bar + ''.join(parts))
+
+
+def _epoch_maps(
+  example: examples.Example, name: str, epochs: Sequence[pathlib.Path]
+) -> Iterator[examples.Picture]:
+  """The part of an image that is measured, below its maps after some epochs."""
+  image = example.image
+  if not files.squeezes(example.run.config, name):
+    side = min(image.shape[:2])
+    image = image[:side, :side]
+  for folder in epochs:
+    try:
+      found = images.read_mask(folder / example.split / f'{example.id}.png')
+    except (errors.UserError, OSError):
+      continue
+    grey = images.resize_bilinear(found, image.shape[:2]).astype(np.float32) / 255
+    caption = f'epoch {int(folder.name)}'
+    laid = pictures.overlay(image, grey)
+    yield examples.Picture(caption, f'Maps of {example.id}, {caption}', laid, True)
 
 
 def training_comparison(

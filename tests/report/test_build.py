@@ -370,6 +370,48 @@ def test_a_stage_that_was_resumed_took_at_least_the_steps_of_its_log(tmp_path):
     assert f'<td>{shown}</td>' in _page(tmp_path, images=0)
 
 
+def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
+  class Source(toy_run.Source):
+    def example(self, index):
+      return {'image': np.full((16, 24, 3), 100, np.uint8)}
+
+  toy_run.write_run(tmp_path)
+  folder = tmp_path / 'generator' / files.HISTORY
+  for epoch in range(1, 21):
+    for name in ('img1', 'img3', 'gone'):
+      path = folder / f'{epoch:04d}' / 'train' / f'{name}.png'
+      images.write_png(path, np.full((4, 4), 12 * epoch, np.uint8))
+  text = _page(tmp_path, open_source=lambda config, split: Source(), images=0)
+  toy_run.Checker(text)
+  section = text.split('Maps over the epochs</h3>')[1]
+  assert 'after 8 of the 20 epochs' in section
+  assert re.findall('<h4>([^<]*) <', section) == ['img1', 'img3']
+  epochs = [1, 4, 6, 9, 12, 15, 17, 20]
+  assert re.findall('alt="Maps of img3, epoch ([^"]*)"', section) == [str(x) for x in epochs]
+  (data,) = re.findall('alt="Maps of img3, epoch 20" src="data:image/png;base64,([^"]*)"', section)
+  grey = np.full((16, 16), 240 / 255, np.float32)
+  expected = pictures.overlay(np.full((16, 16, 3), 100, np.uint8), grey)
+  # What is measured is the square at the top left.
+  np.testing.assert_array_equal(images.read_image(base64.b64decode(data)), expected)
+  # Of squeezed images it is all; a picture that cannot be read is left out.
+  config = records.read_json(tmp_path / 'config.json')
+  config['generator']['transform'] = {'resize': 'square'}
+  records.write_json(tmp_path / 'config.json', config)
+  (folder / '0020' / 'train' / 'img3.png').write_bytes(b'no picture')
+  section = _page(tmp_path, open_source=lambda config, split: Source(), images=0)
+  assert 'Maps of img3, epoch 20"' not in section
+  (data,) = re.findall('alt="Maps of img3, epoch 17" src="data:image/png;base64,([^"]*)"', section)
+  assert images.read_image(base64.b64decode(data)).shape == (16, 24, 3)
+
+
+def test_small_pictures_of_photographs_are_stored_as_photographs():
+  picture = examples.Picture('x', 'x', np.zeros((400, 500, 3), np.uint8), True)
+  (figure,) = examples.encoded([picture], 160)
+  assert figure.uri.startswith('data:image/jpeg') and not figure.pixels
+  (figure,) = examples.encoded([picture._replace(array=picture.array[:100, :100])], 160)
+  assert figure.uri.startswith('data:image/png') and figure.pixels
+
+
 def test_of_four_channels_three_are_shown(tmp_path):
   class Source(toy_run.Source):
     has_masks = False
