@@ -199,11 +199,15 @@ def proxies(run: files.RunFiles) -> str:
     caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
     parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows(result), caption=caption))
     rows = [
-      (name, str(found.get('images', '')), found.get('whole'), found.get('erased'))
+      (name, str(found.get('images', '')), *map(found.get, ('shown', 'whole', 'erased')))
       for name, found in result['by_class'].items()
     ]
-    header = ('class', 'images', 'in the image', 'when erased')
-    table = page.table(header, rows, caption="The network's probability of a class, in percent.")
+    header = ('class', 'images', 'shown', 'in the image', 'when erased')
+    caption = (
+      'In percent: images of a class whose label map shows it, then the probability that the '
+      'network gives the class.'
+    )
+    table = page.table(header, rows, caption=caption)
     parts.append(page.folded(f'{len(rows)} classes of {split}', table))
   heading = page.heading('How sure the maps are, without masks')
   return heading + page.note(tables.PROXY_NOTE) + ''.join(parts) if parts else ''

@@ -114,6 +114,7 @@ def proxy_rows(result: files.Result) -> list[Row]:
   mirrored = result['scales'] == 1
   views = 'of the image and its mirror image' if mirrored else f'of {result["scales"]:g} scales'
   rows = (
+    ('shown', 'classes shown', 'high', 'classes of the images that the label maps show at all'),
     ('crf', 'maps and CRF agree', 'high', 'IoU of the label maps before and after a CRF'),
     ('views', 'views agree', 'high', f'IoU of the label maps and those {views} alone'),
     ('undecided', 'undecided', 'low', 'pixels that give AffinityNet no label'),
