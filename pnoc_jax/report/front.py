@@ -56,7 +56,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
   for place, (split, source) in enumerate(zip(shown, sources)):
     count = rows // len(shown) + (place < rows % len(shown))
     strips = []
-    for image_id, reasons in _picked(look, split, count, failed).items():
+    for image_id, reasons in _picked(look, split, count, failed).items() if count else ():
       example = examples.Example(look.run, split, source, source.ids.index(image_id))
       found = list(_stations(look, example))
       present.update(np.flatnonzero(source.labels[example.index]).tolist())
@@ -197,7 +197,7 @@ def proxies(run: files.RunFiles) -> str:
   parts = []
   for split, result in run.proxies.items():
     caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
-    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows(result), caption=caption))
+    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows([result]), caption=caption))
     rows = [
       (name, str(found.get('images', '')), *map(found.get, ('shown', 'whole', 'erased')))
       for name, found in result['by_class'].items()
@@ -217,6 +217,8 @@ def facts(run: files.RunFiles) -> list[tuple[str, str]]:
   """How the run and its page came about, for the end of the page."""
   seed = files.lookup(run.config, 'seed', 0)
   said = [(name, str(value)) for name, value in run.made.items()]
+  if said:  # A stage that was done before may have been made elsewhere.
+    said.insert(0, ('what follows is of', 'the last call of the run'))
   return [*said, ('seed', str(seed)), ('directory', str(run.workdir))] if run.config else said
 
 

@@ -104,7 +104,7 @@ def _epochs(stage: files.StageFiles) -> str:
 
 
 def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
-  """How the maps of a few images changed while a stage trained; empty where none were kept.
+  """How the maps of a few images changed while a stage trained; empty where none are to be shown.
 
   Args:
     look: the run and its data set.
@@ -113,7 +113,7 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
   """
   folder = look.run.workdir / name / files.HISTORY
   epochs = sorted((x for x in folder.glob('*') if x.name.isdecimal()), key=lambda x: int(x.name))
-  if not epochs:
+  if not epochs or not look.images:
     return ''
   shown = [epochs[i] for i in examples.spaced(len(epochs), most)]
   parts = []
@@ -123,7 +123,7 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
     except (errors.UserError, OSError) as error:
       parts.append(page.note(f'No pictures, since the data set does not open: {error}'))
       continue
-    for file in sorted((shown[-1] / split).rglob('*.png')):
+    for file in sorted((shown[-1] / split).rglob('*.png'))[: look.images]:
       image_id = file.relative_to(shown[-1] / split).as_posix().removesuffix('.png')
       if image_id in known:
         example = examples.Example(look.run, split, look.source(split), known[image_id])
@@ -257,6 +257,17 @@ def _classification(result: files.Result) -> str:
   names = [_NAMES.get(f'eval/{key}', key.replace('_', ' ')) for key in known]
   cells = [str(v) if isinstance(v, int) else v for v in known.values()]
   return page.table(('', *names), [('classification', *cells)]) if known else ''
+
+
+def proxy_comparison(
+  split: str, results: Sequence[tuple[str, files.Result]], look: examples.Look
+) -> str:
+  """How sure the priors of several runs are of a split without masks, and pictures of them."""
+  groups, first = tables.by_group(results), results[0][1]
+  caption = f'{first["images"]} images, background at {first["threshold"]:.2f}; in percent.'
+  header = (tables.PROXY_HEADER[0], *groups, *tables.PROXY_HEADER[2:])
+  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption)
+  return page.note(tables.PROXY_NOTE) + table + _prior_pictures(look, split)
 
 
 def _prior_pictures(look: examples.Look, split: str) -> str:

@@ -105,14 +105,15 @@ def notes(result: files.Result) -> list[str]:
 PROXY_HEADER = ('without masks', '%', 'good is', 'what it is')
 
 
-def proxy_rows(result: files.Result) -> list[Row]:
+def proxy_rows(*groups: Sequence[files.Result]) -> list[Row]:
   """One row for each thing that tells how sure priors are; those that are not known are left out.
 
   Args:
-    result: of `stages.common.proxy.measure`.
+    *groups: results of `stages.common.proxy.measure`, a column each; the results of a group differ
+      in their seed alone.
   """
-  mirrored = result['scales'] == 1
-  views = 'of the image and its mirror image' if mirrored else f'of {result["scales"]:g} scales'
+  scales = groups[0][0]['scales']
+  views = 'of the image and its mirror image' if scales == 1 else f'of {scales:g} scales'
   rows = (
     ('shown', 'classes shown', 'high', 'classes of the images that the label maps show at all'),
     ('crf', 'maps and CRF agree', 'high', 'IoU of the label maps before and after a CRF'),
@@ -121,9 +122,12 @@ def proxy_rows(result: files.Result) -> list[Row]:
     ('whole', 'class in the image', 'high', "the network's probability of a class that is there"),
     ('erased', 'class when erased', 'low', 'the same without the pixels that the map marks'),
   )
-  return [
-    (name, result[key], good, what) for key, name, good, what in rows if result.get(key) is not None
-  ]
+  found = []
+  for key, name, good, what in rows:
+    values = [[result.get(key) for result in group] for group in groups]
+    if any(x is not None for group in values for x in group):
+      found.append((name, *map(spread, values), good, what))
+  return found
 
 
 PROXY_NOTE = (
@@ -134,7 +138,7 @@ PROXY_NOTE = (
 
 def proxy(result: files.Result) -> str:
   """How sure the priors of a split without masks are, for a terminal."""
-  rows = [(name, value, good) for name, value, good, _ in proxy_rows(result)]
+  rows = [(name, value, good) for name, value, good, _ in proxy_rows([result])]
   looked = f'{result["images"]} images, background at {result["threshold"]:.2f}'
   return '\n'.join([aligned(PROXY_HEADER[:3], rows), looked, PROXY_NOTE])
 

@@ -225,6 +225,7 @@ def test_the_page_ends_with_how_it_was_made(tmp_path):
   records.write_json(tmp_path / files.MADE, said)
   text = _page(tmp_path)
   footer = text[text.index('<footer>') :]
+  assert '<dt>what follows is of</dt><dd>the last call' in footer
   assert '<dt>command</dt><dd>python run.py --x=&lt;b&gt;</dd>' in footer
   assert '<dt>commit</dt><dd>abc</dd>' in footer and 'machine' not in footer
   assert '<dt>seed</dt><dd>0</dd>' in footer
@@ -376,13 +377,17 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
     def example(self, index):
       return {'image': np.full((16, 24, 3), 100, np.uint8)}
 
+    def size(self, index):
+      return 16, 24
+
   toy_run.write_run(tmp_path)
   folder = tmp_path / 'generator' / files.HISTORY
   for epoch in range(1, 21):
     for name in ('img1', 'img3', 'gone'):
       path = folder / f'{epoch:04d}' / 'train' / f'{name}.png'
       images.write_png(path, np.full((4, 4), 12 * epoch, np.uint8))
-  text = _page(tmp_path, open_source=lambda config, split: Source(), images=0)
+  assert 'Maps over' not in _page(tmp_path, open_source=lambda *_: Source(), images=0)
+  text = _page(tmp_path, open_source=lambda *_: Source(), images=3)
   toy_run.Checker(text)
   section = text.split('Maps over the epochs</h3>')[1]
   assert 'after 8 of the 20 epochs' in section
@@ -399,7 +404,7 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
   config['generator']['transform'] = {'resize': 'square'}
   records.write_json(tmp_path / 'config.json', config)
   (folder / '0020' / 'train' / 'img3.png').write_bytes(b'no picture')
-  section = _page(tmp_path, open_source=lambda config, split: Source(), images=0)
+  section = _page(tmp_path, open_source=lambda *_: Source(), images=3)
   assert 'Maps of img3, epoch 20"' not in section
   (data,) = re.findall('alt="Maps of img3, epoch 17" src="data:image/png;base64,([^"]*)"', section)
   assert images.read_image(base64.b64decode(data)).shape == (16, 24, 3)
@@ -411,6 +416,38 @@ def test_small_pictures_of_photographs_are_stored_as_photographs():
   assert figure.uri.startswith('data:image/jpeg') and not figure.pixels
   (figure,) = examples.encoded([picture._replace(array=picture.array[:100, :100])], 160)
   assert figure.uri.startswith('data:image/png') and figure.pixels
+
+
+def test_runs_without_masks_are_compared_by_how_sure_their_maps_are(tmp_path):
+  class Source(toy_run.Source):
+    has_masks = False
+
+  for name, crf in (('a', 60.0), ('b', 70.0), ('c', 80.0)):
+    toy_run.write_run(tmp_path / name)
+    evaluation = tmp_path / name / 'evaluation'
+    (evaluation / 'priors_train.json').unlink()
+    records.write_json(evaluation / 'priors_proxy_train.json', {**toy_run.PROXY, 'crf': crf})
+  runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
+  output = tmp_path / 'index.html'
+  build.build_comparison(runs, output, STAGES, open_source=lambda *_: Source(), images=3)
+  text = output.read_text()
+  toy_run.Checker(text)
+  assert 'Priors of train</h2>' in text and tables.PROXY_NOTE in text
+  cells = '<td>60.0</td><td>75.0 ± 7.1</td><td>high</td>'
+  assert f'<th scope="row">maps and CRF agree</th>{cells}' in text
+  assert 'Activation of P-NOC on img0' in text
+
+
+def test_no_more_images_are_shown_first_than_asked_for(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
+  config = records.read_json(tmp_path / 'config.json')
+  splits = {'splits': ['train', 'val']}
+  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  text = _page(tmp_path, images=1)
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  assert wall.count('<h4>') == 1
 
 
 def test_of_four_channels_three_are_shown(tmp_path):
