@@ -129,9 +129,11 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
         example = examples.Example(look.run, split, look.source(split), known[image_id])
         found = [*example.given(), *_epoch_maps(example, name, shown)]
         parts.append(page.strip(image_id, example.present, examples.encoded(found, 160)))
+  kept = len(epochs)
+  which = f'each of {kept} epochs' if len(shown) == kept else f'{len(shown)} of {kept} epochs'
   about = page.paragraph(
-    f'Images at equal distances in the split that was measured, after {len(shown)} of the '
-    f'{len(epochs)} epochs that were looked at. Each picture is the largest map of the classes in '
+    f'Images at equal distances in the split that is measured during training, after {which}; no '
+    'mask has a part in the choice. Each picture is the largest map of the classes in '
     'the image at one scale, each class over its own maximum in this picture: it shows where the '
     'network looks, and not how strongly. The maps of the priors join scales and mirror images.'
   )

@@ -390,7 +390,7 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
   text = _page(tmp_path, open_source=lambda *_: Source(), images=3)
   toy_run.Checker(text)
   section = text.split('Maps over the epochs</h3>')[1]
-  assert 'after 8 of the 20 epochs' in section
+  assert 'after 8 of 20 epochs' in section
   assert re.findall('<h4>([^<]*) <', section) == ['img1', 'img3']
   epochs = [1, 4, 6, 9, 12, 15, 17, 20]
   assert re.findall('alt="Maps of img3, epoch ([^"]*)"', section) == [str(x) for x in epochs]
