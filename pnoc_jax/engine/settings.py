@@ -122,7 +122,8 @@ class TrainingConfig:
       for a download, with `@COMMIT` to pin it, or empty for random ones.
     epochs: of `floor(images / batch_size)` micro-steps.
     batch_size: images to a micro-step, over all devices.
-    eval_every: epochs between measurements; 0 for none. Never used to choose weights.
+    eval_every: epochs between measurements, and between the maps of a few images that classifier
+      and generator keep for the report; 0 for none of both. Never used to choose weights.
     eval_size: side in pixels of the square that measured images are fitted to.
     eval_split: split that is measured; empty for the one that trains (of the segmentation network:
       the data set's validation split). A split without masks has no curve.
