@@ -112,12 +112,13 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
     most: epochs shown, at equal distances.
   """
   folder = look.run.workdir / name / files.HISTORY
-  epochs = sorted((x for x in folder.glob('*') if x.name.isdecimal()), key=lambda x: int(x.name))
+  there = (x for x in folder.glob('*') if x.name.isdecimal() and x.is_dir())
+  epochs = sorted(there, key=lambda x: int(x.name))
   if not epochs or not look.images:
     return ''
   shown = [epochs[i] for i in examples.spaced(len(epochs), most)]
   parts = []
-  for split in sorted(x.name for x in shown[-1].iterdir()):
+  for split in sorted(x.name for x in shown[-1].iterdir() if x.is_dir()):
     try:
       known = {image_id: i for i, image_id in enumerate(look.source(split).ids)}
     except (errors.UserError, OSError) as error:

@@ -404,6 +404,8 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
   config['generator']['transform'] = {'resize': 'square'}
   records.write_json(tmp_path / 'config.json', config)
   (folder / '0020' / 'train' / 'img3.png').write_bytes(b'no picture')
+  for name in ('0021', '0020/val'):
+    (folder / name).write_text('no directory')
   section = _page(tmp_path, open_source=lambda *_: Source(), images=3)
   assert 'Maps of img3, epoch 20"' not in section
   (data,) = re.findall('alt="Maps of img3, epoch 17" src="data:image/png;base64,([^"]*)"', section)
