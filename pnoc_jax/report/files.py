@@ -15,12 +15,12 @@ from pnoc_jax import errors
 from pnoc_jax.data import info, sources
 from pnoc_jax.data import names as names_of_files
 from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import health
 from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 MADE = 'report/made.json'  # How the run came about: {what: in words}.
-HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
 HISTORY = 'maps'  # Of a training: <epoch>/<split>/<id>.png, grey maps of a few images.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
@@ -162,8 +162,8 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
       said = remarks if isinstance(remarks, list) else [remarks]
       notes += [f'Split {split}: {remark}' for remark in said]
   for stage in stages:
-    if (workdir / stage.name / HEALTH).is_file():
-      said = _read(records.read_json, workdir / stage.name / HEALTH, notes)
+    if (file := workdir / stage.name / health.FILE).is_file():
+      said = _read(records.read_json, file, notes)
       notes += [str(x) for x in (said if isinstance(said, list) else [])]
   if not found:
     notes.append('No stage has left metrics yet.')
