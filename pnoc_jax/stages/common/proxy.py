@@ -1,6 +1,7 @@
 """How sure the priors are of images without masks: a proxy, for what it is worth, and no score.
 
-What is sure need not be right. It tells maps that are clearly bad from maps that may be good.
+What is sure need not be right. What each figure was worth against mIoU stands in `docs/results.md`
+(`benchmarks/proxy.py`): the agreement with the CRF alone follows it.
 """
 
 import dataclasses
