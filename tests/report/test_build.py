@@ -505,6 +505,8 @@ def test_a_confusion_matrix_is_in_shares_of_the_true_class():
   percent, columns = confusion.shares(result)
   assert percent[1].tolist() == [25, 0, 75] and columns[-1] == 'no class'
   assert '25 % of background is taken for cat' in confusion.chart(result, name='x', what='x')
+  result['confusion'] = [[3, 0, 1], [0, 2, 0]]
+  assert 'No class is taken for another one.' in confusion.chart(result, name='x', what='x')
   with pytest.raises(ValueError, match='2 classes'):
     confusion.shares({**result, 'confusion': [[1, 2], [3, 4]]})
 
