@@ -27,16 +27,18 @@ Chance = Mapping[str, Callable[[int], float]]
 """By metric: what a network scores at a step that knows the classes' shares and sees no image."""
 
 
-def chance(targets: np.ndarray) -> float:
+def chance(targets: np.ndarray, weights: np.ndarray | None = None) -> float:
   """The lowest multi-label loss of answers that do not depend on the image.
 
   Args:
     targets: f[N, K] within 0 and 1.
+    weights: f[N], how often each is drawn; by default all alike.
 
   Returns:
     The mean over classes of the entropy of their mean target, in nats.
   """
-  share = np.clip(targets.mean(axis=0, dtype=np.float64), 1e-12, 1 - 1e-12)
+  mean = np.average(targets.astype(np.float64), axis=0, weights=weights)
+  share = np.clip(mean, 1e-12, 1 - 1e-12)
   return float(-(share * np.log(share) + (1 - share) * np.log1p(-share)).mean())
 
 

@@ -18,6 +18,11 @@ def test_chance_is_the_loss_of_the_best_constant_answer():
   assert min(others) > loss
 
 
+def test_images_that_are_drawn_more_often_count_more_often():
+  often = np.repeat(LABELS, [3, 1, 2, 1], axis=0)
+  assert health.chance(LABELS, np.array([3, 1, 2, 1])) == pytest.approx(health.chance(often))
+
+
 def run(watch, values, key='loss/cls'):
   return [said for i, x in enumerate(values, 1) for said in watch.look(i, {key: x, 'loss/re': 9.0})]
 
