@@ -97,8 +97,9 @@ class RunFiles:
     return tuple(dict.fromkeys(split for found in self.scores.values() for split in found))
 
   def threshold(self, name: str, split: str) -> float:
-    """A score's best threshold; 0.3 where it was not taken."""
-    return (self.score(name, split) or {}).get('threshold', 0.3)
+    """A score's best threshold; without one that of the proxy of the priors, or 0.3."""
+    proxy = self.proxies.get(split, {}) if name == 'priors' else {}
+    return (self.score(name, split) or proxy).get('threshold', 0.3)
 
   def product(self, stage: str, split: str, file: str) -> pathlib.Path:
     """Where a product lies: in this run, or in another one that the config names in `inputs`."""

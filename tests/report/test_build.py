@@ -328,7 +328,8 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
 
   toy_run.write_run(tmp_path)
   (tmp_path / 'evaluation' / 'priors_train.json').unlink()
-  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', toy_run.PROXY)
+  proxy = {**toy_run.PROXY, 'threshold': 0.45}
+  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', proxy)
   text = _page(tmp_path, open_source=lambda config, split: Source(), images=3)
   toy_run.Checker(text)
   assert tables.PROXY_NOTE in text and 'Nothing has been evaluated' not in text
@@ -336,6 +337,7 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
   assert 'views agree' not in text  # Which is not known here.
   row = '<td>4</td><td>-</td><td>95.0</td><td>30.0</td>'
   assert f'<th scope="row">dog &amp; &lt;co&gt;</th>{row}' in text
+  assert 'background at 0.45' in text and '>prior at 0.45</figcaption>' in text
   # The least sure come first.
   wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
   rows = re.findall('<h4>([^<]*) <span>([^<;]*); ', wall)
