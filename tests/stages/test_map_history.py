@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
+from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.readers import shapes
 from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import measure
@@ -106,6 +107,21 @@ def test_a_measurement_and_the_maps_share_a_program(make, tmp_path):
 def test_a_training_that_is_not_measured_keeps_no_maps(make):
   measured, _ = make[0](masks=True, eval_every=0)
   assert measured is None
+
+
+@pytest.mark.parametrize('largest', [64, 96])
+def test_images_are_squeezed_where_the_training_does_so(make, monkeypatch, largest):
+  transform = transforms.TransformConfig(min_size=64, max_size=largest, crop=64)
+  measured, _ = make[0](masks=False, transform=transform)
+  seen, original = [], transforms.valid
+
+  def spy(*arguments, **options):
+    seen.append(options['squeeze'])
+    return original(*arguments, **options)
+
+  monkeypatch.setattr(transforms, 'valid', spy)
+  measured(3, _variables(1))
+  assert seen == [largest == 64] * 6
 
 
 def test_a_map_that_is_0_everywhere_stays_so():
