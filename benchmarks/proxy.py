@@ -20,14 +20,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
 from pnoc_jax.engine.runtime import Context, Runtime
-from pnoc_jax.io import products, records, weights
+from pnoc_jax.io import checkpoints, products, records, weights
 from pnoc_jax.metrics import segmentation
 from pnoc_jax.ops import pseudo_labels
 from pnoc_jax.parallel import mesh as meshes
@@ -64,15 +63,14 @@ def measure(workdir: Path, step: int, split: str, images: int) -> dict[str, Any]
 
 def _write_generator(stage: Path, step: int, out: Path) -> None:
   """Makes of a checkpoint what the stage would have left if it had ended there."""
-  state = ocp.StandardCheckpointer().restore(stage.absolute() / 'checkpoints' / str(step) / 'state')
   variables: dict[str, Any] = {}
-  for name, array in state.items():
+  for name, array in checkpoints.read_arrays(stage / 'checkpoints', step).items():
     *parents, last = name.split('/')
     if name.startswith(('generator/params/', 'generator/batch_stats/')):
       place = variables
       for parent in parents[1:]:
         place = place.setdefault(parent, {})
-      place[last] = np.asarray(array)
+      place[last] = array
   weights.save(out, variables, meta=weights.load_meta(stage))
   shutil.copy(stage / records.DONE, out)
 
