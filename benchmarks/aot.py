@@ -33,12 +33,9 @@ hours       of all calls of the run
 """
 
 import dataclasses
-import glob
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +47,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import absent
 from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
 from pnoc_jax.parallel import targets
@@ -82,22 +80,6 @@ _COLUMNS = (
   ('collectives, MiB', 34),
   ('hours', 7),
 )
-
-# The H100 SXM by its data sheet, as XLA's compiler for GPUs asks for it.
-_H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84978434048 cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
 
 
 def main(argv: list[str]) -> None:
@@ -132,7 +114,7 @@ def everything(
     out: file of the rows.
     only: names of stages, separated by commas; all of the run's by default.
   """
-  _prepare(target)
+  absent.prepare(target, _WHEELS.value)
   from pnoc_jax.runs import forecast
 
   file = Path(out) if out else forecast.path(config, target)
@@ -141,7 +123,7 @@ def everything(
   rows = forecast.read(file)
   _print_titles()
   hours = 0.0
-  for entry, call in programs(config, devices(target, here=True), only):
+  for entry, call in programs(config, absent.standing_in(target), only):
     name, made_of = forecast.key(entry, call), forecast.fingerprint(entry, config)
     row = rows.get(name, {})
     if row.get('settings') != made_of or row.get('status') not in ('ok', HOST):
@@ -165,14 +147,14 @@ def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '
     target: the devices.
     only: names of stages, separated by commas; all of the run's by default.
   """
-  _prepare(target)
+  absent.prepare(target, _WHEELS.value)
   from pnoc_jax.runs import forecast
 
   _print_titles()
   looped = forecast.with_loops(config)
   others = [dataclasses.replace(target, shape=(n,)) for n in sorted({1, 8, 64, target.count})]
   hours = dict.fromkeys((x.count for x in others), 0.0)
-  for entry, call in programs(looped, devices(target, here=True), only):
+  for entry, call in programs(looped, absent.standing_in(target), only):
     found, working = forecast.estimate(call, target), forecast.sharing(call, target)
     seconds = found.seconds / working
     row = {
@@ -206,72 +188,6 @@ def _print_titles() -> None:
   print('  '.join(f'{title:>{width}}' for title, width in _COLUMNS), flush=True)
 
 
-def _prepare(target: targets.Target) -> None:
-  """Sets what JAX and the compilers read when they begin."""
-  flags_now = os.environ.get('XLA_FLAGS', '')
-  if 'host_platform_device_count' in flags_now:  # Whoever calls this has chosen.
-    return
-  here = f'--xla_force_host_platform_device_count={target.count}'
-  os.environ['XLA_FLAGS'] = f'{flags_now} {here}'.strip()
-  import jax
-
-  jax.config.update('jax_platforms', 'cpu')
-  if target.kind.startswith('v'):
-    os.environ |= {
-      'TPU_SKIP_MDS_QUERY': '1',
-      'TPU_WORKER_HOSTNAMES': 'localhost',
-      'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    }
-  elif target.kind == 'h100':
-    compiler = Path(_WHEELS.value, 'nvidia', 'cuda_nvcc')
-    os.environ['PATH'] = f'{compiler / "bin"}:{os.environ["PATH"]}'
-    os.environ['XLA_FLAGS'] += f' --xla_gpu_cuda_data_dir={compiler} --xla_gpu_autotune_level=0'
-
-
-def devices(target: targets.Target, *, here: bool = False) -> list[Any]:
-  """Abstract devices of the target; or as many of this machine's CPU, to count programs with.
-
-  Raises:
-    UserError: the packages are missing, or the compiler knows no such devices.
-  """
-  import jax
-  from jax.experimental import topologies
-
-  if here or target.kind == 'cpu':
-    found = jax.devices('cpu')[: target.count]
-    if len(found) < target.count:
-      raise UserError(f'{target.name}: this process has only {len(found)} CPU devices')
-    return found
-  shape = 'x'.join(map(str, target.shape))
-  if target.kind not in ('h100', 'v4', 'v5e', 'v5p', 'v6e'):
-    raise UserError(
-      f'{target.name}: programs are compiled for h100, v4, v5e, v5p, v6e and cpu; the doctor '
-      'estimates the others'
-    )
-  if _WHEELS.value:
-    sys.path.insert(0, _WHEELS.value)
-  try:
-    if target.kind == 'h100':
-      count = target.count
-      shape = f'1x1x{count}' if count <= 8 else f'1x{count // 8}x8'
-      made = topologies.get_topology_desc(
-        platform='cuda', topology_name=shape, topology=shape, target_config=_H100
-      )
-    else:
-      options = {} if target.count > 1 else {'chips_per_host_bounds': [1, 1, 1]}
-      if target.kind == 'v4':
-        options['chip_config_name'] = 'megacore'
-      shape = {'1': '1x1'}.get(shape, shape) if target.kind in ('v5e', 'v6e') else shape
-      made = topologies.get_topology_desc(f'{target.kind}:{shape}', platform='tpu', **options)
-  except Exception as error:  # Whatever a plugin raises where it is missing or refuses.
-    raise UserError(
-      f'{target.name}: the compiler for it is not there or knows no such devices ({error}); name '
-      'the directory of its packages with --wheels=DIR, see --help'
-    ) from error
-  return list(made.devices)
-
-
 def programs(
   config: 'PipelineConfig', found: list[Any], only: str = ''
 ) -> Iterator[tuple['Stage', 'Call']]:
@@ -303,7 +219,7 @@ def look(
   try:
     compiled = lowered.compile()
   except Exception as error:  # What does not fit is a row, too.
-    return _facts(config, entry, call, target) | {'status': _short(str(error))}
+    return _facts(config, entry, call, target) | {'status': absent.short(str(error))}
   memory = compiled.memory_analysis()
   arguments, results = memory.argument_size_in_bytes, memory.output_size_in_bytes
   temporary = memory.temp_size_in_bytes
@@ -319,12 +235,12 @@ def look(
 
 def look_alone(config: 'PipelineConfig', target: targets.Target, name: str, file: Path) -> None:
   """Writes the facts of one program to a file, then compiles it; the dumps tell the rest."""
-  _prepare(target)
+  absent.prepare(target, _WHEELS.value)
   from pnoc_jax import platforms
   from pnoc_jax.runs import forecast
 
   with platforms.traced_for(target.platform, target.count):
-    found = programs(config, devices(target), name.partition('/')[0])
+    found = programs(config, absent.devices(target, _WHEELS.value), name.partition('/')[0])
     entry, call = next(x for x in found if forecast.key(*x) == name)
     facts = _facts(config, entry, call, target)
     if target.kind != 'cpu' and call.compiled.mesh.devices.flat[0].platform == 'cpu':
@@ -345,7 +261,7 @@ def _facts(
   # Loops trace sooner, and what remat computes again is no work of the mathematics.
   simple, plain = _plain(config), call
   if any(entry.lookup(simple, x) != entry.lookup(config, x) for x in entry.declared(config)):
-    found = programs(simple, devices(target, here=True), entry.name)
+    found = programs(simple, absent.standing_in(target), entry.name)
     plain = next(x for e, x in found if forecast.key(e, x) == forecast.key(entry, call))
   traced = forecast.estimate(plain, target)
   return {
@@ -398,70 +314,17 @@ def judge(
 
 
 def _elsewhere(name: str, target: targets.Target) -> dict[str, Any]:
-  """Compiles a program in a process of its own, which ends once its buffers are assigned."""
+  """Compiles a program in a process of its own, which writes its facts first."""
   with tempfile.TemporaryDirectory() as place:
-    file, log = Path(place, 'facts.json'), Path(place, 'log')
+    file = Path(place, 'facts.json')
     command = [sys.executable, __file__, *sys.argv[1:], f'--look={name}:{file}']
-    dump = f'--xla_dump_to={place} --xla_dump_hlo_as_text'
-    environment = os.environ | {'XLA_FLAGS': dump}
-    with log.open('wb') as stream:
-      process = subprocess.Popen(
-        command, stdout=stream, stderr=stream, env=environment, start_new_session=True
-      )
-    try:
-      said = _wait(process, place)
-    finally:
-      if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    made = absent.compile_alone(command, _MINUTES.value)
     facts = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
-    if said or facts.get('status') == HOST:
-      return facts | {'status': said or HOST}
-    text = _dumped(place, 'after_optimizations.txt')
-    if not text or not facts:
-      return facts | {'status': _short(log.read_text(encoding='utf-8', errors='replace'))}
-    buffers = _buffers(_dumped(place, 'after_optimizations-buffer-assignment.txt'))
-    return facts | judge(facts, text, buffers, target)
-
-
-def _wait(process: subprocess.Popen, place: str) -> str:
-  """Waits for the end, or for the buffers; says what went wrong, if anything did."""
-  end = time.monotonic() + 60 * _MINUTES.value
-  while process.poll() is None:
-    if time.monotonic() > end:
-      return f'not compiled within {_MINUTES.value:g} minutes'
-    if _dumped(place, 'memory-usage-report.txt') and _dumped(place, 'buffer-assignment.txt'):
-      time.sleep(3)  # It is the last that is written.
-      return ''
-    time.sleep(0.5)
-  return ''
-
-
-def _dumped(place: str, end: str) -> str:
-  """A dump of the run's program; of smaller ones that JAX compiles beside it there are others."""
-  found = glob.glob(f'{place}/*jit_counted*{end}')
-  return Path(max(found, key=os.path.getsize)).read_text(encoding='utf-8') if found else ''
-
-
-def _buffers(text: str) -> dict[str, float]:
-  """Bytes by what they are for, of a dumped buffer assignment; a TPU's vector memory apart."""
-  found = dict.fromkeys(('arguments', 'results', 'temporaries'), 0)
-  for size, rest in re.findall(r'^allocation \d+: size (\d+)(.*)$', text, re.M):
-    color = re.search(r'color (\d+)', rest)
-    if color and color.group(1) != '0':
-      continue
-    what = 'arguments' if 'parameter' in rest else 'temporaries'
-    found['results' if what == 'temporaries' and 'maybe-live-out' in rest else what] += int(size)
-  return found | {'total': sum(found.values())}
-
-
-def _short(text: str) -> str:
-  """The line that says why there is no program."""
-  used = re.search(r'Used [\d.]+\w* of [\d.]+\w* hbm', text)
-  if used:
-    return f'does not fit: {used.group(0)}'
-  lines = [line.strip() for line in text.splitlines() if 'rror' in line]
-  return (lines or ['the compiler ended without a word'])[-1][:200]
+    if facts.get('status') == HOST:
+      return facts
+    if made.fault:
+      return facts | {'status': made.fault}
+    return facts | judge(facts, made.text, made.buffers, target)
 
 
 def _format(name: str, row: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +31,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import views
 from pnoc_jax import keys, states
-from pnoc_jax.io import images, weights
+from pnoc_jax.io import weights
 from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.metrics import classification, thresholds
 from pnoc_jax.nn import backbones, classifier, layers
@@ -43,10 +43,8 @@ from pnoc_jax.optim import optimizer, schedules
 from pnoc_jax.predict import cams
 from pnoc_jax.updates import pnoc
 
-_SIDE = 320  # Longest side of a photograph, px.
 _STRIDE = 16
 _BATCH = 16
-_JITTER, _HUE = 0.3, 0.1
 _JUDGE = 100  # Seed of the classifier that judges.
 _CHOICE = 4  # One image in so many of train is for choosing.
 
@@ -138,91 +136,14 @@ FAMILIES = _families()
 METHODS = pnoc.METHODS | {'noc': pnoc.Method('NOC without tiles', judge=True, noc=True)}
 
 
-class Photographs(NamedTuple):
-  """One split: images u8[N, S, S, 3] in the top-left corner, edges repeated; the rest by image."""
-
-  image: np.ndarray
-  size: np.ndarray
-  label: np.ndarray
-  mask: list[np.ndarray]
-
-  def take(self, rows: np.ndarray) -> 'Photographs':
-    """Some of them."""
-    return Photographs(
-      self.image[rows], self.size[rows], self.label[rows], [self.mask[i] for i in rows]
-    )
-
-
-def read(root: Path, split: str, *, most: int | None = None) -> tuple[Photographs, list[str]]:
-  """Reads a split of a directory in the project's own layout; returns it and all class names."""
-  classes = (root / 'classes.txt').read_text(encoding='utf-8').split()
-  lines = (root / 'image_labels.csv').read_text(encoding='utf-8').splitlines()[1:]
-  labels = dict(line.split(',', 1) for line in lines)
-  names = (root / 'splits' / f'{split}.txt').read_text(encoding='utf-8').split()[:most]
-
-  def one(name: str):
-    image = images.read_image(root / 'images' / f'{name}.jpg')
-    mask = images.read_mask(root / 'masks' / f'{name}.png')
-    room = [(0, _SIDE - n) for n in image.shape[:2]]
-    label = [float(c in labels[name].split()) for c in classes[1:]]
-    return np.pad(image, (*room, (0, 0)), mode='edge'), image.shape[:2], label, mask
-
-  with futures.ThreadPoolExecutor() as pool:
-    image, size, label, mask = zip(*pool.map(one, names), strict=True)
-  size, label = np.array(size, np.int32), np.array(label, np.float32)
-  return Photographs(np.stack(image), size, label, list(mask)), classes
-
-
-def augment(key, image, size, *, crop: int, sizes: tuple[int, int]):
-  """The training view of one image: f32[crop, crop, 3] in 0..255, and its box i32[4]."""
-  draw = iter(jax.random.split(key, 12))
-  long = jax.random.randint(next(draw), (), sizes[0], sizes[1] + 1)
-  new = jnp.maximum(jnp.round(size * (long / size.max())), 1).astype(jnp.int32)
-  slack = new - crop
-  start = jnp.floor(jax.random.uniform(next(draw), (2,)) * (jnp.abs(slack) + 1)).astype(jnp.int32)
-  first = jnp.where(slack >= 0, 0, start)
-  shift = jnp.where(slack >= 0, -start, start)
-  view = jax.image.scale_and_translate(
-    image.astype(jnp.float32),
-    (crop, crop, 3),
-    (0, 1),
-    new / size,
-    shift.astype(jnp.float32),
-    method='cubic',
-  )
-  last = jnp.minimum(first + new, crop)
-  mirrored = jax.random.bernoulli(next(draw))
-  view = jnp.where(mirrored, view[:, ::-1], view)
-  left = jnp.where(mirrored, crop - last[1], first[1])
-  right = jnp.where(mirrored, crop - first[1], last[1])
-  # Colours, of the crop rather than of the whole image.
-  gray = jnp.array([0.299, 0.587, 0.114])
-
-  def factor():
-    return 1.0 + _JITTER * jax.random.uniform(next(draw), minval=-1.0)
-
-  view = jnp.clip(view, 0.0, 255.0)
-  view = jnp.clip(view * factor(), 0.0, 255.0)
-  mean = (view @ gray).mean()
-  view = jnp.clip(mean + (view - mean) * factor(), 0.0, 255.0)
-  one = (view @ gray)[..., None]
-  view = jnp.clip(one + (view - one) * factor(), 0.0, 255.0)
-  angle = 2 * jnp.pi * _HUE * jax.random.uniform(next(draw), minval=-1.0)
-  yiq = jnp.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  turn = jnp.eye(3).at[1:, 1:].set(jnp.array([[cos, -sin], [sin, cos]]))
-  view = jnp.clip(view @ (jnp.linalg.inv(yiq) @ turn @ yiq).T, 0.0, 255.0)
-  return view, jnp.stack([first[0], left, last[0], right])
-
-
 class Study:
   """One family on one device."""
 
   def __init__(self, settings: argparse.Namespace):
     self.settings, self.family = settings, FAMILIES[settings.family]
     self.method = METHODS[self.family.method]
-    self.train, self.classes = read(settings.data, 'train', most=settings.most)
-    self.val, _ = read(settings.data, 'val', most=settings.most)
+    self.train, self.classes = views.read(settings.data, 'train', most=settings.most)
+    self.val, _ = views.read(settings.data, 'val', most=settings.most)
     self.choice = self.train.take(np.arange(0, len(self.train.label), _CHOICE))
     self.row = backbones.info(settings.backbone)
     self.model = self._network(layers.Norm.BATCH, 3)
@@ -267,7 +188,7 @@ class Study:
 
   def _batch(self, key, rows, images, sizes, labels):
     keys_ = keys.example_keys(key, rows)
-    view = functools.partial(augment, crop=self.family.crop, sizes=self.family.sizes)
+    view = functools.partial(views.augment, crop=self.family.crop, sizes=self.family.sizes)
     image, box = jax.vmap(view)(keys_, images[rows], sizes[rows])
     image = normalize.normalize(image, box, mean=self.row.mean, std=self.row.std)
     return {'image': image, 'label': labels[rows], 'index': rows}
@@ -365,11 +286,11 @@ class Study:
     view = normalize.normalize(view, box, mean=self.row.mean, std=self.row.std)
     maps, logits = cams.scale_cams(self.model, variables, view, new, output_stride=_STRIDE)
     _, high = cams.fuse_cams(
-      [maps], [new], size, classes, output_stride=_STRIDE, shape=(_SIDE, _SIDE)
+      [maps], [new], size, classes, output_stride=_STRIDE, shape=(views.SIDE, views.SIDE)
     )
     return high.astype(jnp.float16), logits
 
-  def score(self, variables, photographs: Photographs) -> dict[str, Any]:
+  def score(self, variables, photographs: views.Photographs) -> dict[str, Any]:
     """Scores of the priors, by scale, each at its best threshold."""
     found, count = {}, len(photographs.label)
     present = [np.flatnonzero(x) for x in photographs.label]
@@ -384,7 +305,7 @@ class Study:
           photographs.image[rows],
           photographs.size[rows],
           classes,
-          side=int(_SIDE * scale),
+          side=int(views.SIDE * scale),
         )
         parts.append((rows[: count - first], maps))
         logits.append(np.asarray(out)[: count - first])

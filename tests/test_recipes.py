@@ -82,7 +82,8 @@ def horizon(training, images):
 )
 def test_steps(preset, words, training, images, epoch, total, optimiser_steps):
   ours = getattr(load(preset, words), training)
-  assert horizon(ours, images) == programs.Horizon(epoch, total)
+  measured = epoch * ours.eval_every
+  assert horizon(ours, images) == programs.Horizon(epoch, total, measured)
   backbone = {'conv': {'kernel': jnp.zeros(1)}, 'bn': {'scale': jnp.zeros(1)}}
   params = {'backbone': backbone, 'classifier': {'kernel': jnp.zeros(1)}}
   groups = programs.field_groups(ours)
@@ -90,6 +91,16 @@ def test_steps(preset, words, training, images, epoch, total, optimiser_steps):
   at = np.array([0, 0.5, 0.9, 1]) * optimiser_steps
   expected = ours.optim.lr * np.array([1, 0.5, 0.1, 0]) ** ours.optim.power
   np.testing.assert_allclose(rate(at), expected, rtol=1e-3, atol=1e-9)
+
+
+def test_few_photographs_are_shown_in_more_epochs():
+  ours = load('pnoc_folder').generator
+  # 4 epochs, measured twice; 3 steps to an epoch; one.
+  assert horizon(ours, 1137) == programs.Horizon(71, 284, 142)
+  assert horizon(ours, 50) == programs.Horizon(3, 282, 3 * 2 * 23)
+  assert horizon(ours, 16) == programs.Horizon(1, 280, 140)
+  ours.eval_every = 0
+  assert horizon(ours, 50).measured == 0
 
 
 @pytest.mark.parametrize('words', [None, 'paper', 'journal', 'head'])

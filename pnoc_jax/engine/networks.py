@@ -216,10 +216,10 @@ def describe(
     part: the only part of the network that trains, if not all of it does.
   """
   params = abstract_variables(model, dataset)['params']
-  count = trees.count(params[part] if part else params)
+  count, epochs = trees.count(params[part] if part else params), config.epochs_of(epoch)
   return (
-    f'{what}, {count:,} parameters{" train" if part else ""}; {config.epochs} epochs of '
-    f'{epoch} = {epoch * config.epochs} steps at batch {config.batch_size}'
+    f'{what}, {count:,} parameters{" train" if part else ""}; {epochs} epochs of '
+    f'{epoch} = {epoch * epochs} steps at batch {config.batch_size}'
   )
 
 

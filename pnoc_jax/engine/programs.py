@@ -52,16 +52,19 @@ class Horizon(NamedTuple):
   Attributes:
     epoch: micro-steps to an epoch.
     total: micro-steps T of the whole run.
+    measured: micro-steps between two measurements; 0 for none.
   """
 
   epoch: int
   total: int
+  measured: int
 
 
 def horizon(config: settings.TrainingConfig, examples: pipeline.Examples) -> Horizon:
-  """Micro-steps to an epoch of the examples, and in all."""
+  """Micro-steps to an epoch of the examples, in all, and between measurements."""
   epoch = examples.steps_per_epoch(config.batch_size)
-  return Horizon(epoch, epoch * config.epochs)
+  epochs = config.epochs_of(epoch)
+  return Horizon(epoch, epoch * epochs, epoch * config.eval_every * (epochs // config.epochs))
 
 
 def make_program(

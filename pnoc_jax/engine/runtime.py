@@ -22,7 +22,7 @@ _SHARED, _SHARED_BYTES = Path('/dev/shm'), 2**30
 
 @dataclasses.dataclass(slots=True)
 class RuntimeConfig:
-  """How a run runs; no product depends on any of it.
+  """How a run runs; no product depends on any of it, but for rounding.
 
   Attributes:
     workers: processes that load data; 0 loads in threads of this process. None takes half of the
@@ -36,6 +36,8 @@ class RuntimeConfig:
     tensorboard: write TensorBoard files beside `metrics.jsonl`.
     check_dataset: decode every image once before work starts.
     compilation_cache: directory of compiled programs; empty for the user's cache directory.
+    quick_compiling: compile programs for CPUs in half of the time, for runs of a few steps; a step
+      takes up to twice as long, and results differ by rounding.
     coordinator: `host:port` of process 0 in a run of several processes; empty where SLURM or a
       TPU slice tells, or for a single process.
     num_processes: how many processes there are, where a coordinator is given.
@@ -50,6 +52,7 @@ class RuntimeConfig:
   tensorboard: bool = True
   check_dataset: bool = True
   compilation_cache: str = ''
+  quick_compiling: bool = False
   coordinator: str = ''
   num_processes: int = 1
   process_id: int = 0

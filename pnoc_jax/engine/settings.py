@@ -121,9 +121,11 @@ class TrainingConfig:
     init: pretrained weights: a directory or file, `hub:OWNER/NAME` (e.g. hub:timm/resnest101e.in1k)
       for a download, with `@COMMIT` to pin it, or empty for random ones.
     epochs: of `floor(images / batch_size)` micro-steps.
+    min_steps: micro-steps at least: a set of few images is shown in more epochs.
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements, and between the maps of a few images that classifier
-      and generator keep for the report; 0 for none of both. Never used to choose weights.
+      and generator keep for the report; 0 for none of both. Never used to choose weights. Where
+      `min_steps` asks for more epochs, the distance grows with them.
     eval_size: side in pixels of the square that measured images are fitted to.
     eval_split: split that is measured; empty for the one that trains (of the segmentation network:
       the data set's validation split). A split without masks has no curve.
@@ -137,11 +139,16 @@ class TrainingConfig:
   )
   init: str = field('', product=False)
   epochs: int = 15
+  min_steps: int = 0
   batch_size: int = 32
   eval_every: int = field(1, product=False)
   eval_size: int = field(512, product=False)
   eval_split: str = field('', product=False)
   eval_batches: int = field(0, product=False)
+
+  def epochs_of(self, steps: int) -> int:
+    """The number of epochs where an epoch has so many micro-steps."""
+    return max(self.epochs, -(-self.min_steps // steps))
 
 
 @dataclasses.dataclass(slots=True)
@@ -231,6 +238,8 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
     )
   if config.epochs < 1 or config.batch_size < 1:
     faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
+  if config.min_steps < 0:
+    faults.append(f'{name}.min_steps is {config.min_steps}; 0 asks for none')
   smoothing = getattr(config, 'smoothing', 0.0)
   if not 0 <= smoothing < 1:
     faults.append(f'{name}.smoothing is {smoothing}; it lies in [0, 1)')

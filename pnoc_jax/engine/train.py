@@ -214,7 +214,7 @@ def train(
       every=loop.Every(
         log=runtime.config.log_every,
         save=runtime.config.save_every,
-        evaluate=horizon.epoch * config.eval_every,
+        evaluate=horizon.measured,
       ),
       clock=clock.Clock(total_steps=horizon.total, batch_size=config.batch_size),
     )

@@ -133,6 +133,7 @@ def _setup_cache(config: PipelineConfig) -> None:
 
 def _run(config: PipelineConfig, workdir: Path, crew: crews.Crew) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
+  compiler.compile_quickly(config.runtime.quick_compiling)
   runtime = Runtime(
     workdir=workdir,
     mesh=meshes.make_mesh(),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import aot, hlo
+from benchmarks import absent, aot, hlo
 from pnoc_jax.data import info
 from pnoc_jax.errors import UserError
 from pnoc_jax.parallel import targets
@@ -142,4 +142,4 @@ def test_what_was_not_compiled_is_estimated(tmp_path, mesh):
 
 def test_a_target_without_its_compiler_is_refused(monkeypatch):
   with pytest.raises(UserError, match='the doctor estimates the others'):
-    aot.devices(targets.parse('a100:8'))
+    absent.devices(targets.parse('a100:8'))

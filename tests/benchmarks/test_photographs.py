@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import photographs
+from benchmarks import photographs, views
 
 
 def test_a_view_holds_the_photograph_in_its_box():
@@ -13,10 +13,10 @@ def test_a_view_holds_the_photograph_in_its_box():
   image = np.stack([y * 0.7, x * 0.7, np.full_like(y, 128)], -1).astype(np.uint8)
   size = jnp.array([200, 300], jnp.int32)
   key = jax.random.split(jax.random.key(0), 6)
-  view = jax.jit(jax.vmap(lambda k: photographs.augment(k, image, size, crop=64, sizes=(48, 96))))
-  views, boxes = jax.device_get(view(key))
-  assert views.shape == (6, 64, 64, 3) and views.min() >= 0 and views.max() <= 255
-  for view, (top, left, bottom, right) in zip(views, boxes, strict=True):
+  view = jax.jit(jax.vmap(lambda k: views.augment(k, image, size, crop=64, sizes=(48, 96))))
+  made, boxes = jax.device_get(view(key))
+  assert made.shape == (6, 64, 64, 3) and made.min() >= 0 and made.max() <= 255
+  for view, (top, left, bottom, right) in zip(made, boxes, strict=True):
     assert 0 <= top < bottom <= 64 and 0 <= left < right <= 64
     content = view[top:bottom, left:right]
     # Colours change, but red still grows downwards.

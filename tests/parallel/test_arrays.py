@@ -102,9 +102,22 @@ def test_compiled_programs_are_kept_on_disk(mesh, tmp_path):
   try:
     compile.setup_cache(tmp_path / 'xla', min_seconds=0.0)
     compilation_cache.reset_cache()
-    compile.jit(lambda x: jnp.sin(x) * 12345, mesh)(arrays.replicate(np.float32(1), mesh))
-    assert list((tmp_path / 'xla').iterdir())
+
+    def program():
+      return compile.jit(lambda x: jnp.sin(x) * 12345, mesh)(arrays.replicate(np.float32(1), mesh))
+
+    program()
+    kept = len(list((tmp_path / 'xla').glob('*-cache')))
+    assert kept
+    # The compiler's options are part of a program's name there.
+    compile.compile_quickly(True)
+    program()
+    assert len(list((tmp_path / 'xla').glob('*-cache'))) == kept + 1
+    compile.compile_quickly(False)
+    program()
+    assert len(list((tmp_path / 'xla').glob('*-cache'))) == kept + 1
   finally:
+    compile.compile_quickly(False)
     for name, value in before.items():
       jax.config.update(name, value)
     compilation_cache.reset_cache()
