@@ -1,11 +1,13 @@
 """The measurement of a network while it trains, on squares of one size; it chooses nothing."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from pnoc_jax.data import info
 from pnoc_jax.data.streams import joins, pipeline
@@ -63,6 +65,16 @@ def measured_source(
   return None
 
 
+def make_forward(meter: Meter, runtime: Runtime) -> compiler.Compiled:
+  """Makes the compiled `meter.forward`, on this process's devices."""
+  return compiler.jit(meter.forward, runtime.local_mesh, ins=(REPLICATED, BATCH), outs=BATCH)
+
+
+def rows(config: settings.TrainingConfig, source: info.Source, mesh: Mesh) -> int:
+  """How many images go through a network at a time while it is measured."""
+  return -(-min(config.batch_size, len(source)) // mesh.size) * mesh.size
+
+
 def make_measure(
   meter: Meter,
   source: info.Source,
@@ -71,7 +83,8 @@ def make_measure(
   *,
   batch_size: int | None = None,
   targets: Sequence[joins.Target | None] = (None,),
-) -> Callable[[Variables], dict[str, float]]:
+  forward: compiler.Compiled | None = None,
+) -> Callable[[int, Variables], dict[str, float]]:
   """Makes the measurement: one scale, no mirror images, squares of `eval_size` px.
 
   Images are cut or squeezed to the square as `data.augment.transforms.valid` does it for their
@@ -88,15 +101,18 @@ def make_measure(
     batch_size: images at a time; by default as in the training.
     targets: what is compared with; None stands for the masks. Images are read once a target and
       go through the network once.
+    forward: of `make_forward`, where something else calls it as well.
 
   Returns:
-    variables -> metrics.
+    (step, variables) -> metrics; those of a step depend on its variables alone.
   """
-  mesh, devices = runtime.local_mesh, runtime.local_mesh.size
-  count = -(-min(batch_size or config.batch_size, len(source)) // devices) * devices
-  forward = compiler.jit(meter.forward, mesh, ins=(REPLICATED, BATCH), outs=BATCH)
+  if batch_size is not None:
+    config = dataclasses.replace(config, batch_size=batch_size)
+  mesh, forward = runtime.local_mesh, forward or make_forward(meter, runtime)
+  count = rows(config, source, mesh)
 
-  def measure(variables: Variables) -> dict[str, float]:
+  def measure(step: int, variables: Variables) -> dict[str, float]:
+    del step
     local = arrays.replicate(arrays.to_host(variables), mesh)
     sums = meter.begin()
     with contextlib.ExitStack() as stack:

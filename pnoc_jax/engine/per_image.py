@@ -70,8 +70,8 @@ def make_all(jobs: Iterable[Job], runtime: Runtime) -> dict[str, float]:
   """Makes the products of several splits, one after another.
 
   Returns:
-    Facts for the stage's record: this process's share of this call, `images` and
-    `images_per_second`; and `seconds_for_disk`, how long the devices were given nothing to do
+    Facts for the stage's record: this process's share of this call, `images` and, if there were
+    any, `images_per_second`; and `seconds_for_disk`, how long the devices were given nothing to do
     because too many products waited to be written.
   """
   start, made, waited = time.monotonic(), 0, 0.0
@@ -79,11 +79,8 @@ def make_all(jobs: Iterable[Job], runtime: Runtime) -> dict[str, float]:
     count, seconds = _make(job, runtime)
     made, waited = made + count, waited + seconds
   seconds = time.monotonic() - start
-  return {
-    'images': made,
-    'images_per_second': made / seconds,
-    'seconds_for_disk': round(waited, 3),
-  }
+  speed = {'images_per_second': made / seconds} if made else {}
+  return {'images': made, **speed, 'seconds_for_disk': round(waited, 3)}
 
 
 def make(job: Job, runtime: Runtime) -> int:

@@ -123,7 +123,8 @@ class TrainingConfig:
     epochs: of `floor(images / batch_size)` micro-steps.
     min_steps: micro-steps at least: a set of few images is shown in more epochs.
     batch_size: images to a micro-step, over all devices.
-    eval_every: epochs between measurements; 0 for none. Never used to choose weights. Where
+    eval_every: epochs between measurements, and between the maps of a few images that classifier
+      and generator keep for the report; 0 for none of both. Never used to choose weights. Where
       `min_steps` asks for more epochs, the distance grows with them.
     eval_size: side in pixels of the square that measured images are fitted to.
     eval_split: split that is measured; empty for the one that trains (of the segmentation network:

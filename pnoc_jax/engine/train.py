@@ -13,14 +13,14 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import clock, health, log, loop, programs, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import checkpoints, weights
+from pnoc_jax.io import checkpoints, records, weights
 from pnoc_jax.nn import layers
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.types import Batch, Metrics, Variables
 
-# Measures variables; for people: it chooses nothing.
-Measure = Callable[[Variables], dict[str, float] | None]
+# (step, variables) -> metrics; for people: it chooses nothing.
+Measure = Callable[[int, Variables], dict[str, float] | None]
 _SLOWEST = 2
 """A device may have so many times the images that an even split would give it."""
 
@@ -164,8 +164,8 @@ def train(
     disable=None if hosts.is_main() else True,
     dynamic_ncols=True,
   )
-
-  losses = health.Losses(context.name, horizon.total, program.chance)
+  before = records.read_jsonl(out / log.METRICS) if hosts.is_main() else ()
+  losses = health.Losses(context.name, horizon.total, program.chance, before=before)
 
   def step(state: Any, batch: Batch, number: int) -> tuple[Any, Metrics]:
     state, metrics = program.step(state, batch, number)
@@ -187,8 +187,7 @@ def train(
     store.save(number, state)
 
   def evaluate(number: int, state: Any) -> dict[str, float] | None:
-    del number
-    return measure(program.variables(state)) if measure and hosts.is_main() else None
+    return measure(number, program.variables(state)) if measure and hosts.is_main() else None
 
   stream = pipeline.train_batches(
     examples,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from pnoc_jax import errors, trees
@@ -236,6 +237,17 @@ class Checkpoints:
 
   def __exit__(self, *exception: Any) -> None:
     self.close()
+
+
+def read_arrays(directory: str | os.PathLike[str], step: int) -> dict[str, np.ndarray]:
+  """All arrays of a checkpoint by their names, whatever its state is: for a look at a training.
+
+  Args:
+    directory: of the checkpoints.
+    step: which of them.
+  """
+  path = pathlib.Path(directory).absolute() / str(step) / 'state'
+  return {name: np.asarray(x) for name, x in ocp.StandardCheckpointer().restore(path).items()}
 
 
 def _note_all(folders: Sequence[pathlib.Path]) -> None:

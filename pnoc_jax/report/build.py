@@ -44,7 +44,10 @@ def build(
     if stage.figures and (content := stage.figures(look, split))
   )
   trainings = ''.join(
-    page.folded(f'Training of {stage.training_title}', sections.training(run, stage.name))
+    page.folded(
+      f'Training of {stage.training_title}',
+      sections.training(run, stage.name) + sections.map_history(look, stage.name),
+    )
     for stage in stages
     if stage.training_title and stage.name in run.stages and run.stages[stage.name].rows
   )
@@ -96,14 +99,29 @@ def build_comparison(
   for score, split, results in by_score(read, stages):
     content = sections.score_comparison(results)
     if score.name == 'priors':
-      shown = _firsts([(group, run) for group, run in read if run.score('priors', split)])
-      views = {x.name: x.sample for x in stages if x.sample and x.name == 'priors'}
-      look = examples.Look(shown, open_source, images, views)
+      having = [(group, run) for group, run in read if run.score('priors', split)]
+      look = _look_at_priors(having, open_source, images, stages)
       content += sections.prior_comparison(split, results, look)
     parts.append((f'{score.title} of {split}', content))
+  for split in dict.fromkeys(split for _, run in read for split in run.proxies):
+    having = [(group, run) for group, run in read if split in run.proxies]
+    look = _look_at_priors(having, open_source, images, stages)
+    results = [(group, run.proxies[split]) for group, run in having]
+    parts.append((f'Priors of {split}', sections.proxy_comparison(split, results, look)))
   top = ''.join(page.note(f'{run.workdir}: {text}') for _, run in read for text in run.notes)
   lead = f'{len(read)} runs of {len(firsts)}: ' + ', '.join(group for group, _ in firsts)
   return _write(pathlib.Path(output), page.page(title, lead, parts, top=top))
+
+
+def _look_at_priors(
+  runs: Sequence[tuple[str, files.RunFiles]],
+  open_source: examples.OpenSource,
+  images: int,
+  stages: Sequence[contract.Reported],
+) -> examples.Look:
+  """What the priors of several groups are drawn from."""
+  views = {x.name: x.sample for x in stages if x.sample and x.name == 'priors'}
+  return examples.Look(_firsts(runs), open_source, images, views)
 
 
 def _firsts(runs: Sequence[tuple[str, files.RunFiles]]) -> list[tuple[str, files.RunFiles]]:

@@ -68,10 +68,11 @@ def chart(result: files.Result, *, name: str, what: str) -> str:
   percent, columns = shares(result)
   others = percent[:, : len(percent)] - np.diag(np.diagonal(percent))
   row, column = np.unravel_index(np.argmax(others), others.shape)
-  alt = (
-    f'Confusion matrix of {what}. The largest confusion: {others[row, column]:.0f} % of '
-    f'{columns[row]} is taken for {columns[column]}.'
-  )
+  said = 'No class is taken for another one'
+  if others[row, column] > 0:
+    share = f'{others[row, column]:.0f} % of {columns[row]}'
+    said = f'The largest confusion: {share} is taken for {columns[column]}'
+  alt = f'Confusion matrix of {what}. {said}.'
   return curves.svg(figure(result), name, alt)
 
 

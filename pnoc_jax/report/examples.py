@@ -192,7 +192,7 @@ class Look:
       if all(run.has_files(name, split) for _, run in self.runs)
     }
     found: dict[str, Ranked] = {name: [] for name in views}
-    for index in _spaced(len(source.ids), _LOOKED_AT) if views else ():
+    for index in spaced(len(source.ids), _LOOKED_AT) if views else ():
       made = [Example(run, split, source, index) for _, run in self.runs]
       target = made[0].target()
       for name, view in views.items():
@@ -242,7 +242,7 @@ def iou(view: View | None, target: np.ndarray | None) -> float | None:
   return 100 * segmentation.image_iou(view.labels, decided)
 
 
-def _spaced(total: int, count: int) -> list[int]:
+def spaced(total: int, count: int) -> list[int]:
   """At most `count` indices of `range(total)` at equal distances, with both ends."""
   return sorted(set(np.linspace(0, total - 1, min(total, count)).round().astype(int).tolist()))
 
@@ -260,7 +260,7 @@ def choose(ranked: Sequence[tuple[str, float]], count: int = 12) -> list[tuple[s
   if not ranked or count < 1:
     return []
   if np.isnan(ranked[0][1]):
-    return [('example', *ranked[i]) for i in _spaced(len(ranked), count)]
+    return [('example', *ranked[i]) for i in spaced(len(ranked), count)]
   n = len(ranked)
   third = -(-n // 3) if n <= count else max(1, count // 3)
   start = max(0, (n - third) // 2)
@@ -317,9 +317,9 @@ def encoded(found: Iterable[Picture], side: int = 0) -> list[page.Figure]:
   figures = []
   for picture in found:
     array = picture.array
+    small = max(array.shape[:2]) < _SMALL
     if side:
       array = pictures.shrink(array, side, smooth=picture.photograph)
-    small = max(array.shape[:2]) < _SMALL
     uri = pictures.data_uri(array, photograph=picture.photograph and not small)
     figures.append(page.Figure(picture.caption, picture.alt, uri, small, picture.tags))
   return figures

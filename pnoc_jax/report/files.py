@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import pathlib
 import types
 import typing
@@ -13,12 +14,14 @@ import numpy as np
 from pnoc_jax import errors
 from pnoc_jax.data import info, sources
 from pnoc_jax.data import names as names_of_files
+from pnoc_jax.data.augment import transforms
+from pnoc_jax.engine import health
 from pnoc_jax.io import records
 from pnoc_jax.report import contract, results
 
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 MADE = 'report/made.json'  # How the run came about: {what: in words}.
-HEALTH = 'health.json'  # What was told of a stage that looked dead, a sentence each.
+HISTORY = 'maps'  # Of a training: <epoch>/<split>/<id>.png, grey maps of a few images.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
 """What `evaluation/<score>_<split>.json` holds."""
@@ -40,8 +43,8 @@ class StageFiles:
 
   def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the finite values of a metric; x in epochs where they are logged, else steps."""
-    rows = [row for row in self.rows if results.is_number(row.get(key))]
-    x = [row[self.axis] for row in rows]
+    rows, axis = [row for row in self.rows if results.is_number(row.get(key))], self.axis
+    x = [row[axis] for row in rows]
     return np.array(x, float), np.array([row[key] for row in rows], float)
 
   def keys(self, prefix: str) -> list[str]:
@@ -49,7 +52,7 @@ class StageFiles:
     found = {k: None for row in self.rows for k, v in row.items() if results.is_number(v)}
     return [key for key in found if key.startswith(prefix)]
 
-  @property
+  @functools.cached_property
   def axis(self) -> str:
     """The column that curves run over."""
     return 'epoch' if all('epoch' in row for row in self.rows) else 'step'
@@ -94,8 +97,9 @@ class RunFiles:
     return tuple(dict.fromkeys(split for found in self.scores.values() for split in found))
 
   def threshold(self, name: str, split: str) -> float:
-    """A score's best threshold; 0.3 where it was not taken."""
-    return (self.score(name, split) or {}).get('threshold', 0.3)
+    """A score's best threshold; without one that of the proxy of the priors, or 0.3."""
+    proxy = self.proxies.get(split, {}) if name == 'priors' else {}
+    return (self.score(name, split) or proxy).get('threshold', 0.3)
 
   def product(self, stage: str, split: str, file: str) -> pathlib.Path:
     """Where a product lies: in this run, or in another one that the config names in `inputs`."""
@@ -127,8 +131,8 @@ def lookup(config: Mapping[str, Any], path: str, default: Any) -> Any:
     value = value[part]
   if isinstance(default, tuple):
     fits = isinstance(value, list) and all(isinstance(x, str) for x in value)
-  elif isinstance(default, str):
-    fits = isinstance(value, str)
+  elif isinstance(default, str | dict):
+    fits = isinstance(value, type(default))
   else:
     fits = results.is_number(value)
   return value if fits else default
@@ -159,8 +163,8 @@ def read_run(workdir: str | pathlib.Path, stages: Sequence[contract.Reported]) -
       said = remarks if isinstance(remarks, list) else [remarks]
       notes += [f'Split {split}: {remark}' for remark in said]
   for stage in stages:
-    if (workdir / stage.name / HEALTH).is_file():
-      said = _read(records.read_json, workdir / stage.name / HEALTH, notes)
+    if (file := workdir / stage.name / health.FILE).is_file():
+      said = _read(records.read_json, file, notes)
       notes += [str(x) for x in (said if isinstance(said, list) else [])]
   if not found:
     notes.append('No stage has left metrics yet.')
@@ -238,6 +242,15 @@ def open_source(config: Mapping[str, Any], split: str) -> info.Source:
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UserError(f'config.json does not describe a data set ({error!r})') from error
   return sources.open_source(dataset, split)
+
+
+def squeezes(config: Mapping[str, Any], stage: str) -> bool:
+  """Whether a training squeezes images of any form to squares, by a run's `config.json`."""
+  values = lookup(config, f'{stage}.transform', {})
+  try:
+    return from_dict(transforms.TransformConfig, values).squeezes
+  except (TypeError, ValueError):
+    return False
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:

@@ -15,10 +15,15 @@ _SIDE = 160  # Of the pictures on the wall, in pixels.
 
 def method(run: files.RunFiles) -> str:
   """The run's method as the literature writes it."""
-  if 'generator' not in run.stages and published.is_supervised(run.config):
+  if _is_supervised(run):
     return 'Supervised'
   name = files.lookup(run.config, 'generator.method', 'unknown')
   return pnoc.METHODS[name].title if name in pnoc.METHODS else str(name)
+
+
+def _is_supervised(run: files.RunFiles) -> bool:
+  """Whether all that a run has was learnt from true masks."""
+  return 'generator' not in run.stages and published.is_supervised(run.config)
 
 
 def dataset_name(run: files.RunFiles) -> str:
@@ -51,7 +56,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
   for place, (split, source) in enumerate(zip(shown, sources)):
     count = rows // len(shown) + (place < rows % len(shown))
     strips = []
-    for image_id, reasons in _picked(look, split, count, failed).items():
+    for image_id, reasons in _picked(look, split, count, failed).items() if count else ():
       example = examples.Example(look.run, split, source, source.ids.index(image_id))
       found = list(_stations(look, example))
       present.update(np.flatnonzero(source.labels[example.index]).tolist())
@@ -65,7 +70,8 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
   keys.append(examples.legend(sources[0], present))
   if any(source.has_masks for source in sources):
     keys.append(page.legend([(f'error: {x}', rgb) for x, rgb in pictures.ERRORS.items()], 'Errors'))
-  return page.wall(_rule(look, shown) + page.keys(keys) + ''.join(parts))
+  rules = ''.join(dict.fromkeys(_rule(look, split) for split in shown))
+  return page.wall(rules + page.keys(keys) + ''.join(parts))
 
 
 def _covering(look: examples.Look, splits: Sequence[str]) -> list[str]:
@@ -82,14 +88,16 @@ def _covering(look: examples.Look, splits: Sequence[str]) -> list[str]:
   return found
 
 
-def _rule(look: examples.Look, splits: Sequence[str]) -> str:
-  if any(look.source(split).has_masks for split in splits):
+def _rule(look: examples.Look, split: str) -> str:
+  """How the images of a split are chosen, in words."""
+  if look.source(split).has_masks:
     return page.paragraph(
       'Chosen by a rule, never by hand: one image in the middle by the score of the last stage, '
       'then the worst of each stage by its own score. Below a picture stands its IoU in percent, '
-      'the mean over the classes in the image.'
+      'the mean over the classes that occur in its mask or in what the stage made of it, '
+      'background included.'
     )
-  if any(look.run.proxies.get(split, {}).get('by_image') for split in splits):
+  if look.run.proxies.get(split, {}).get('by_image'):
     return page.paragraph(
       'Without masks: the images whose maps and CRF agree least, which is a proxy and no score.'
     )
@@ -128,7 +136,7 @@ def _picked(look: examples.Look, split: str, count: int, failed: set[str]) -> di
         continue
       # Of an image that is there already only the worst is worth a word.
       if image_id not in found or not place:
-        which = f'the {place + 1}. from the worst' if place else 'the worst'
+        which = f'number {place + 1} from the worst' if place else 'the worst'
         said = f'{_title(look, name)}: {which}, IoU {iou:.1f}'
         found.setdefault(image_id, []).append(said)
         failed.add(name)
@@ -164,18 +172,23 @@ def histograms(look: examples.Look, splits: Sequence[str], *, bins: int = 10) ->
   """How many images have which IoU: a small chart for each stage and split with masks."""
   parts = []
   for split in splits:
-    charts, images = [], 0
+    charts, images, total = [], 0, 0
     for name in look.views:
       scores = [iou for _, iou in look.ranked(split, name) if np.isfinite(iou)]
       images = max(images, len(scores))
       if scores:
+        total = len(look.source(split).ids)
         counts = np.histogram(scores, bins, (0, 100))[0].tolist()
         title = f'{_title(look, name)}: median {np.median(scores):.0f}'
         charts.append(page.chart(title, curves.bars(counts, f'IoU by image of {title}, {split}')))
     if charts:
-      heading = page.heading(f'{split}, {images} images')
+      heading = page.heading(f'{split}, {images} of {total} images')
       parts.append(heading + page.small_charts(charts))
-  about = 'Images by the mean IoU of the classes in them, 0 to 100 % in steps of 10.'
+  about = (
+    'Images by their mean IoU, 0 to 100 % in steps of 10. The mean is over the classes that occur '
+    'in the mask or in what the stage made of the image, background included. Of a long split, '
+    'images at equal distances are looked at.'
+  )
   return page.paragraph(about) + ''.join(parts) if parts else ''
 
 
@@ -184,13 +197,17 @@ def proxies(run: files.RunFiles) -> str:
   parts = []
   for split, result in run.proxies.items():
     caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
-    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows(result), caption=caption))
+    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows([result]), caption=caption))
     rows = [
-      (name, str(found.get('images', '')), found.get('whole'), found.get('erased'))
+      (name, str(found.get('images', '')), *map(found.get, ('shown', 'whole', 'erased')))
       for name, found in result['by_class'].items()
     ]
-    header = ('class', 'images', 'in the image', 'when erased')
-    table = page.table(header, rows, caption="The network's probability of a class, in percent.")
+    header = ('class', 'images', 'shown', 'in the image', 'when erased')
+    caption = (
+      'In percent: images of a class whose label map shows it, then the probability that the '
+      'network gives the class.'
+    )
+    table = page.table(header, rows, caption=caption)
     parts.append(page.folded(f'{len(rows)} classes of {split}', table))
   heading = page.heading('How sure the maps are, without masks')
   return heading + page.note(tables.PROXY_NOTE) + ''.join(parts) if parts else ''
@@ -200,15 +217,16 @@ def facts(run: files.RunFiles) -> list[tuple[str, str]]:
   """How the run and its page came about, for the end of the page."""
   seed = files.lookup(run.config, 'seed', 0)
   said = [(name, str(value)) for name, value in run.made.items()]
+  if said:  # A stage that was done before may have been made elsewhere.
+    said.insert(0, ('what follows is of', 'the last call of the run'))
   return [*said, ('seed', str(seed)), ('directory', str(run.workdir))] if run.config else said
 
 
 def summary(run: files.RunFiles) -> str:
   """The boxes at the top of the page: data set, method, main scores, time."""
-  items = [
-    ('Data set', dataset_name(run), ''),
-    ('Method', method(run), files.lookup(run.config, 'generator.model.backbone', '')),
-  ]
+  named, network = method(run), 'segmentation' if _is_supervised(run) else 'generator'
+  backbone = files.lookup(run.config, f'{network}.model.backbone', '')
+  items = [('Data set', dataset_name(run), ''), ('Method', named, backbone)]
   for name, found in run.scores.items():
     for split, result in found.items() if run.scored[name].headline else ():
       title = f'mIoU of the {run.scored[name].title.lower()}, {split}'
@@ -223,14 +241,11 @@ def summary(run: files.RunFiles) -> str:
 
 
 def _seconds(stage: files.StageFiles) -> float | None:
-  """The stage's time from its record, or else the sum of steps x time per step over its log."""
-  if 'seconds' in stage.products:
-    return float(stage.products['seconds'])
+  """The stage's time: of its record, which knows the last call alone, or by its log if longer."""
   rows = [row for row in stage.rows if 'time/step' in row]
-  if not rows:
-    return None
   steps = np.diff([0, *(row['step'] for row in rows)])
-  return float(np.sum(steps * [row['time/step'] for row in rows]))
+  logged = float(np.sum(steps * [row['time/step'] for row in rows]))
+  return max(float(stage.products.get('seconds', 0)), logged) or None
 
 
 def stages(run: files.RunFiles) -> str:
@@ -251,7 +266,11 @@ def stages(run: files.RunFiles) -> str:
   caption = 'In percent, maps at their best threshold; of saliency, over its two classes.'
   if authors:
     caption += " Published: the authors' figures with the paper's networks and recipe."
-  notes = page.paragraph('Times from a log leave out compilation, evaluation and saving.')
+  notes = page.paragraph(
+    'Of a stage that was interrupted the time is that of its last call, or of the steps in its log '
+    'if these took longer; a log leaves out compilation, evaluation and saving. Images a second '
+    'are those of one process where a stage makes a file of each image.'
+  )
   return page.table(header, rows, caption=caption if splits else '') + notes
 
 

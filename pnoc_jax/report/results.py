@@ -6,7 +6,7 @@ from typing import Any
 LARGEST = 1e100
 """Of the numbers that are shown; JSON has whole numbers of any size."""
 _SCORES = ('miou', 'miou_fg', 'fp', 'fn', 'undecided', 'accuracy', 'images')
-PROXIES = ('crf', 'views', 'undecided', 'whole', 'erased')
+PROXIES = ('shown', 'crf', 'views', 'undecided', 'whole', 'erased')
 """What is measured without masks, in percent."""
 _BY_CLASS = ('iou', 'fp_class', 'fn_class')
 

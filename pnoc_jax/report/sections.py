@@ -2,17 +2,24 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pnoc_jax import errors
+from pnoc_jax.io import images
 from pnoc_jax.report import contract, curves, examples, files, page, pictures, tables
 
 _NAMES = {
   'eval/miou': 'mIoU',
   'eval/miou_fg': 'mIoU of foreground',
+  'eval/miou_inverted': 'mIoU, map inverted',
+  'eval/miou_fg_inverted': 'mIoU of foreground, map inverted',
+  'eval/threshold_inverted': 'threshold, map inverted',
+  'eval/pseudo/miou': 'mIoU against the pseudo masks',
+  'eval/pseudo/miou_fg': 'mIoU of foreground against the pseudo masks',
   'eval/map': 'mAP',
   'eval/precision': 'precision',
   'eval/recall': 'recall',
@@ -40,7 +47,7 @@ def training(run: files.RunFiles, name: str) -> str:
     return {_NAMES.get(key, key.split('/', 1)[-1]): stage.series(key) for key in keys}
 
   add('Losses', series(stage.keys('loss/')), 'loss', f'Losses of the {name}.')
-  maps = series([key for key in ('eval/miou', 'eval/miou_fg') if key in stage.keys(key)])
+  maps = series([key for key in stage.keys('eval/') if 'miou' in key])
   scores = series([key for key in ('eval/map', 'eval/f1') if key in stage.keys(key)])
   # Where the classification is measured too, the maps are those of a classifier.
   title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
@@ -80,20 +87,78 @@ def _noc_rate(stage: files.StageFiles, rule: str) -> dict[str, curves.Series]:
 
 def _epochs(stage: files.StageFiles) -> str:
   """The measurements by epoch: the columns of Table 1."""
-  rows = [row for row in stage.rows if 'eval/miou' in row]
+  rows = [row for row in stage.rows if any(key in row for key in _NAMES)]
   keys = [key for key in _NAMES if any(key in row for row in rows)]
   if not rows:
     return ''
   cells = [
     (
       tables.number(row[stage.axis], 0),
-      *(tables.number(row.get(key), 2 if key == 'eval/threshold' else 1) for key in keys),
+      *(tables.number(row.get(key), 2 if 'threshold' in key else 1) for key in keys),
     )
     for row in rows
   ]
   caption = 'Measured during training for the reader; never used to choose weights.'
   table = page.table((stage.axis, *(_NAMES[key] for key in keys)), cells, caption=caption)
   return page.folded(f'All {len(cells)} measurements', table)
+
+
+def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
+  """How the maps of a few images changed while a stage trained; empty where none are to be shown.
+
+  Args:
+    look: the run and its data set.
+    name: of the stage.
+    most: epochs shown, at equal distances.
+  """
+  folder = look.run.workdir / name / files.HISTORY
+  there = (x for x in folder.glob('*') if x.name.isdecimal() and x.is_dir())
+  epochs = sorted(there, key=lambda x: int(x.name))
+  if not epochs or not look.images:
+    return ''
+  shown = [epochs[i] for i in examples.spaced(len(epochs), most)]
+  parts = []
+  for split in sorted(x.name for x in shown[-1].iterdir() if x.is_dir()):
+    try:
+      known = {image_id: i for i, image_id in enumerate(look.source(split).ids)}
+    except (errors.UserError, OSError) as error:
+      parts.append(page.note(f'No pictures, since the data set does not open: {error}'))
+      continue
+    for file in sorted((shown[-1] / split).rglob('*.png'))[: look.images]:
+      image_id = file.relative_to(shown[-1] / split).as_posix().removesuffix('.png')
+      if image_id in known:
+        example = examples.Example(look.run, split, look.source(split), known[image_id])
+        found = [*example.given(), *_epoch_maps(example, name, shown)]
+        parts.append(page.strip(image_id, example.present, examples.encoded(found, 160)))
+  kept = len(epochs)
+  which = f'each of {kept} epochs' if len(shown) == kept else f'{len(shown)} of {kept} epochs'
+  about = page.paragraph(
+    f'Images at equal distances in the split that is measured during training, after {which}; no '
+    'mask has a part in the choice. Each picture is the largest map of the classes in '
+    'the image at one scale, each class over its own maximum in this picture: it shows where the '
+    'network looks, and not how strongly. The maps of the priors join scales and mirror images.'
+  )
+  bar = page.colour_bar('maps', pictures.data_uri(pictures.colour_bar()))
+  return page.heading('Maps over the epochs') + page.wall(about + bar + ''.join(parts))
+
+
+def _epoch_maps(
+  example: examples.Example, name: str, epochs: Sequence[pathlib.Path]
+) -> Iterator[examples.Picture]:
+  """The part of an image that is measured, below its maps after some epochs."""
+  image = example.image
+  if not files.squeezes(example.run.config, name):
+    side = min(image.shape[:2])
+    image = image[:side, :side]
+  for folder in epochs:
+    try:
+      found = images.read_mask(folder / example.split / f'{example.id}.png')
+    except (errors.UserError, OSError):
+      continue
+    grey = images.resize_bilinear(found, image.shape[:2]).astype(np.float32) / 255
+    caption = f'epoch {int(folder.name)}'
+    laid = pictures.overlay(image, grey)
+    yield examples.Picture(caption, f'Maps of {example.id}, {caption}', laid, True)
 
 
 def training_comparison(
@@ -197,6 +262,17 @@ def _classification(result: files.Result) -> str:
   return page.table(('', *names), [('classification', *cells)]) if known else ''
 
 
+def proxy_comparison(
+  split: str, results: Sequence[tuple[str, files.Result]], look: examples.Look
+) -> str:
+  """How sure the priors of several runs are of a split without masks, and pictures of them."""
+  groups, first = tables.by_group(results), results[0][1]
+  caption = f'{first["images"]} images, background at {first["threshold"]:.2f}; in percent.'
+  header = (tables.PROXY_HEADER[0], *groups, *tables.PROXY_HEADER[2:])
+  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption)
+  return page.note(tables.PROXY_NOTE) + table + _prior_pictures(look, split)
+
+
 def _prior_pictures(look: examples.Look, split: str) -> str:
   """The priors beside image and mask, of one run or of several (Fig. 8)."""
   heading = page.heading('Activations beside image and mask')
@@ -206,7 +282,8 @@ def _prior_pictures(look: examples.Look, split: str) -> str:
     return heading + page.note(f'No pictures, since the data set does not open: {error}')
   chosen = examples.choose(look.ranked(split, 'priors'), look.images)
   if not chosen:
-    return heading + page.note(f'No pictures, since no prior of {split} is there and whole.')
+    none = f'No pictures, since no prior of {split} is there and whole.'
+    return heading + page.note(none) if look.images else ''
   rule = (
     'A third each of the best, of those around the median and of the worst by the mean IoU of the '
     'classes in the image; never picked by hand.'

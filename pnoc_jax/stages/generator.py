@@ -16,11 +16,12 @@ from pnoc_jax.engine.runtime import Context
 from pnoc_jax.errors import UserError, did_you_mean
 from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.losses import puzzle
-from pnoc_jax.nn import backbones
+from pnoc_jax.nn import backbones, classifier
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages.common import cam_program, meters, stage
+from pnoc_jax.stages.common import cam_program, map_history, meters, stage
+from pnoc_jax.types import Variables
 from pnoc_jax.updates import pnoc
 
 
@@ -167,13 +168,34 @@ def train(
   else:
     variables = networks.load(model, source.info, start)
   examples = _examples(config, source)
-  measured, seen = None, measure.measured_source(config, context)
-  if seen is not None:
-    meter = meters.CamMeter(model, networks.colours(config.model, seen.info))
-    measured = measure.make_measure(meter, seen, config, context.runtime)
+  measured = _make_measure(config, model, examples, context)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
   facts = networks.facts(config, source.info)
   trainer.train(program, examples, config, context, meta=lambda _: facts, measure=measured)
+
+
+def _make_measure(
+  config: GeneratorConfig,
+  model: classifier.Classifier,
+  examples: pipeline.Examples,
+  context: Context,
+) -> trainer.Measure | None:
+  """Keeps the maps of a few images and, where there are masks, measures those of all."""
+  if not config.eval_every:
+    return None
+  source = context.source(config.eval_split) if config.eval_split else context.train
+  meter = meters.CamMeter(model, networks.colours(config.model, source.info))
+  forward = measure.make_forward(meter, context.runtime)
+  keep = map_history.make_keep(forward, source, config, examples, context)
+  scored = None
+  if measure.measured_source(config, context) is not None:
+    scored = measure.make_measure(meter, source, config, context.runtime, forward=forward)
+
+  def measured(step: int, variables: Variables) -> dict[str, float] | None:
+    keep(step, variables)
+    return scored(step, variables) if scored else None
+
+  return measured
 
 
 def _examples(config: GeneratorConfig, source: info.Source) -> pipeline.Examples:

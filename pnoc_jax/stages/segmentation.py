@@ -14,6 +14,7 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.losses import segmentation as losses
 from pnoc_jax.nn import deeplab
 from pnoc_jax.parallel import compile as compiler
+from pnoc_jax.parallel import hosts
 from pnoc_jax.stages.common import meters, stage
 from pnoc_jax.types import Variables
 
@@ -143,16 +144,19 @@ def _measure(model: deeplab.DeepLab, context: Context) -> trainer.Measure | None
   config = context.config
   ours = config.segmentation
   split = ours.eval_split or config.dataset.val_split
-  pseudo = ours.labels is Labels.PSEUDO
-  if not ours.eval_every or split not in (*config.priors.splits, *config.predictions.splits):
+  # A data set need not have a validation split that nobody has named.
+  opened = (ours.eval_split, *config.priors.splits, *config.predictions.splits)
+  if not ours.eval_every or split not in opened:
     return None
   source, targets = context.source(split), {}
-  if pseudo and split in config.priors.splits:
-    targets['eval'] = _target(context, source)
   if source.has_masks:
     # For people; the weights that are kept are the last in any case.
-    targets['eval/true' if pseudo else 'eval'] = None
+    targets['eval'] = None
+  if ours.labels is Labels.PSEUDO and split in config.priors.splits:
+    targets['eval/pseudo'] = _target(context, source)
   if not targets:
+    if hosts.is_main():
+      print(f'  {split} has neither masks nor pseudo masks: no curve of {context.name}', flush=True)
     return None
   meter = meters.SegmentationMeter(model, networks.colours(ours.model, source.info), tuple(targets))
   return measure.make_measure(meter, source, ours, context.runtime, targets=tuple(targets.values()))

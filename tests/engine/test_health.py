@@ -18,6 +18,11 @@ def test_chance_is_the_loss_of_the_best_constant_answer():
   assert min(others) > loss
 
 
+def test_images_that_are_drawn_more_often_count_more_often():
+  often = np.repeat(LABELS, [3, 1, 2, 1], axis=0)
+  assert health.chance(LABELS, np.array([3, 1, 2, 1])) == pytest.approx(health.chance(often))
+
+
 def run(watch, values, key='loss/cls'):
   return [said for i, x in enumerate(values, 1) for said in watch.look(i, {key: x, 'loss/re': 9.0})]
 
@@ -44,13 +49,28 @@ def test_other_losses_are_compared_with_their_start():
   assert not run(health.Losses('affinity', 20, {}), np.linspace(3, 2, 20), 'loss/total')
 
 
+@pytest.mark.parametrize('stop', [2, 7, 15])
+def test_a_resumed_training_is_told_what_it_would_have_been_told_without_the_stop(stop):
+  # It falls, then stays where it is: a loss that is compared with where it was resumed looks dead.
+  falling = [*np.linspace(3, 1, 10), *np.full(20, 1.0)]
+  for values in (falling, [3.0] * 30):
+    lines = [{'step': i, 'loss/total': x} for i, x in enumerate(values, 1)]
+    whole = health.Losses('affinity', 30, {})
+    expected = [said for x in lines for said in whole.look(x['step'], x)]
+    first = health.Losses('affinity', 30, {})
+    found = [said for x in lines[:stop] for said in first.look(x['step'], x)]
+    resumed = health.Losses('affinity', 30, {}, before=lines[:stop])
+    found += [said for x in lines[stop:] for said in resumed.look(x['step'], x)]
+    assert found == expected and len(found) == (values[-1] == 3)
+
+
 def test_a_class_without_a_map(tmp_path):
   maps = health.Maps(('cat', 'dog', 'owl'))
   for i in range(12):
     maps.add(np.array([0, 1]), np.stack([np.zeros((4, 4)), np.full((4, 4), float(i == 3))]))
   maps.add(np.array([2]), np.zeros((1, 4, 4)))  # One image is no rule.
   (said,) = maps.told('priors')
-  assert said.startswith('priors: the maps of cat are 0 everywhere in all 12 images')
+  assert said.startswith('priors: the maps of cat are 0 everywhere in all 12 images with')
   for _ in range(2):
     health.keep(tmp_path, [said])
   assert json.loads((tmp_path / health.FILE).read_text()) == [said]

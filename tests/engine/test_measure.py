@@ -53,7 +53,7 @@ def _measure(source, mesh, tmp_path, *, eval_batches=0, **options):
   config = settings.TrainingConfig(batch_size=4, eval_size=SIZE, eval_batches=eval_batches)
   runtime, meter = Runtime(tmp_path, mesh, mesh, RuntimeConfig()), _Meter()
   measured = measure.make_measure(meter, source, config, runtime, **options)
-  return measured({'gain': np.float32(2)}), meter.rows
+  return measured(1, {'gain': np.float32(2)}), meter.rows
 
 
 def test_each_image_is_measured_once_against_every_target(source, mesh, one_device, tmp_path):

@@ -132,6 +132,19 @@ def test_a_group_is_shown_by_its_first_run_that_was_scored(tmp_path):
   assert '<th scope="row">P-NOC</th><td>1</td>' in text and 'Nothing has been evaluated' in text
 
 
+def test_a_long_log_is_read_in_linear_time():
+  looks = []
+
+  class Row(dict):
+    def __contains__(self, key):
+      looks.append(key)
+      return super().__contains__(key)
+
+  rows = tuple(Row(step=i, epoch=i / 10, loss=1.0) for i in range(50))
+  x, _ = files.StageFiles(rows, True, {}).series('loss')
+  assert x[-1] == 4.9 and len(looks) <= 2 * len(rows)
+
+
 def test_the_data_set_opens_from_the_record_of_the_config():
   config = info.DatasetConfig()
   config.shapes.train = 3
@@ -212,6 +225,7 @@ def test_the_page_ends_with_how_it_was_made(tmp_path):
   records.write_json(tmp_path / files.MADE, said)
   text = _page(tmp_path)
   footer = text[text.index('<footer>') :]
+  assert '<dt>what follows is of</dt><dd>the last call' in footer
   assert '<dt>command</dt><dd>python run.py --x=&lt;b&gt;</dd>' in footer
   assert '<dt>commit</dt><dd>abc</dd>' in footer and 'machine' not in footer
   assert '<dt>seed</dt><dd>0</dd>' in footer
@@ -267,6 +281,30 @@ def test_a_stage_that_is_added_to_the_list_has_its_sections_at_its_place(tmp_pat
   assert 'Outlines of train</h2>' in text and 'mIoU of the outliner' in text
 
 
+def test_agreement_with_pseudo_masks_is_not_shown_as_a_score(tmp_path):
+  toy_run.write_run(tmp_path)
+  with records.JsonLines(tmp_path / 'segmentation' / 'metrics.jsonl') as file:
+    for step in (1, 2):
+      masks = {'eval/miou': 51.0 + step, 'eval/miou_fg': 41.0}
+      file.write({'step': step, **masks, 'eval/pseudo/miou': 91.0, 'eval/pseudo/miou_fg': 81.0})
+  section = _page(tmp_path).split('Training of the segmentation network</h3>')[1]
+  assert 'mIoU: from 52 to 53' in section
+  assert 'mIoU against the pseudo masks: from 91 to 91' in section
+  assert '<th scope="col">mIoU against the pseudo masks</th>' in section
+  output = tmp_path / 'index.html'
+  runs = [('a', tmp_path)]
+  text = build.build_comparison(runs, output, STAGES, open_source=toy_run.open_source).read_text()
+  assert 'mIoU of the segmentation network during training. a: from 52 to 53' in text
+
+
+def test_both_polarities_of_a_map_are_shown_where_both_are_measured(tmp_path):
+  stages = (*STAGES, toy_run.Stage('c2am', training_title='C2AM'))
+  with records.JsonLines(tmp_path / 'c2am' / 'metrics.jsonl') as file:
+    file.write({'step': 1, 'eval/miou': 22.0, 'eval/miou_inverted': 77.0})
+  text = _page(tmp_path, stages)
+  assert 'mIoU: from 22 to 22' in text and 'mIoU, map inverted: from 77 to 77' in text
+
+
 def test_products_without_masks_are_shown(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
@@ -290,13 +328,16 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
 
   toy_run.write_run(tmp_path)
   (tmp_path / 'evaluation' / 'priors_train.json').unlink()
-  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', toy_run.PROXY)
+  proxy = {**toy_run.PROXY, 'threshold': 0.45}
+  records.write_json(tmp_path / 'evaluation' / 'priors_proxy_train.json', proxy)
   text = _page(tmp_path, open_source=lambda config, split: Source(), images=3)
   toy_run.Checker(text)
   assert tables.PROXY_NOTE in text and 'Nothing has been evaluated' not in text
   assert '<th scope="row">maps and CRF agree</th><td>71.2</td><td>high</td>' in text
   assert 'views agree' not in text  # Which is not known here.
-  assert '<th scope="row">dog &amp; &lt;co&gt;</th><td>4</td><td>95.0</td><td>30.0</td>' in text
+  row = '<td>4</td><td>-</td><td>95.0</td><td>30.0</td>'
+  assert f'<th scope="row">dog &amp; &lt;co&gt;</th>{row}' in text
+  assert 'background at 0.45' in text and '>prior at 0.45</figcaption>' in text
   # The least sure come first.
   wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
   rows = re.findall('<h4>([^<]*) <span>([^<;]*); ', wall)
@@ -306,6 +347,111 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
   assert 'mIoU' not in text[text.index('>Numbers</h2>') : text.index('How sure the maps are')]
   printed = build.terminal_tables(tmp_path, STAGES)
   assert printed.startswith('priors of train\nwithout masks') and tables.PROXY_NOTE in printed
+
+
+def test_each_split_of_the_first_images_is_told_by_which_rule_they_are_chosen(tmp_path):
+  class Bare(toy_run.Source):
+    has_masks = False
+
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
+  config = records.read_json(tmp_path / 'config.json')
+  splits = {'splits': ['train', 'val']}
+  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  sources = {'train': Bare(), 'val': toy_run.Source()}
+  text = _page(tmp_path, open_source=lambda config, split: sources[split], images=2)
+  assert 'Without masks: images at equal distances' in text and 'never by hand' in text
+  assert '<h3>val, 8 of 8 images</h3>' in text
+
+
+def test_a_stage_that_was_resumed_took_at_least_the_steps_of_its_log(tmp_path):
+  toy_run.write_run(tmp_path)
+  # 50 steps of half a second.
+  assert '<td>25 s</td>' in _page(tmp_path, images=0)
+  for seconds, shown in ((3.0, '25 s'), (70.0, '1 min 10 s')):
+    records.write_done(tmp_path / 'generator', {}, {}, {'seconds': seconds})
+    assert f'<td>{shown}</td>' in _page(tmp_path, images=0)
+
+
+def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
+  class Source(toy_run.Source):
+    def example(self, index):
+      return {'image': np.full((16, 24, 3), 100, np.uint8)}
+
+    def size(self, index):
+      return 16, 24
+
+  toy_run.write_run(tmp_path)
+  folder = tmp_path / 'generator' / files.HISTORY
+  for epoch in range(1, 21):
+    for name in ('img1', 'img3', 'gone'):
+      path = folder / f'{epoch:04d}' / 'train' / f'{name}.png'
+      images.write_png(path, np.full((4, 4), 12 * epoch, np.uint8))
+  assert 'Maps over' not in _page(tmp_path, open_source=lambda *_: Source(), images=0)
+  text = _page(tmp_path, open_source=lambda *_: Source(), images=3)
+  toy_run.Checker(text)
+  section = text.split('Maps over the epochs</h3>')[1]
+  assert 'after 8 of 20 epochs' in section
+  assert re.findall('<h4>([^<]*) <', section) == ['img1', 'img3']
+  epochs = [1, 4, 6, 9, 12, 15, 17, 20]
+  assert re.findall('alt="Maps of img3, epoch ([^"]*)"', section) == [str(x) for x in epochs]
+  (data,) = re.findall('alt="Maps of img3, epoch 20" src="data:image/png;base64,([^"]*)"', section)
+  grey = np.full((16, 16), 240 / 255, np.float32)
+  expected = pictures.overlay(np.full((16, 16, 3), 100, np.uint8), grey)
+  # What is measured is the square at the top left.
+  np.testing.assert_array_equal(images.read_image(base64.b64decode(data)), expected)
+  # Of squeezed images it is all; a picture that cannot be read is left out.
+  config = records.read_json(tmp_path / 'config.json')
+  config['generator']['transform'] = {'resize': 'square'}
+  records.write_json(tmp_path / 'config.json', config)
+  (folder / '0020' / 'train' / 'img3.png').write_bytes(b'no picture')
+  for name in ('0021', '0020/val'):
+    (folder / name).write_text('no directory')
+  section = _page(tmp_path, open_source=lambda *_: Source(), images=3)
+  assert 'Maps of img3, epoch 20"' not in section
+  (data,) = re.findall('alt="Maps of img3, epoch 17" src="data:image/png;base64,([^"]*)"', section)
+  assert images.read_image(base64.b64decode(data)).shape == (16, 24, 3)
+
+
+def test_small_pictures_of_photographs_are_stored_as_photographs():
+  picture = examples.Picture('x', 'x', np.zeros((400, 500, 3), np.uint8), True)
+  (figure,) = examples.encoded([picture], 160)
+  assert figure.uri.startswith('data:image/jpeg') and not figure.pixels
+  (figure,) = examples.encoded([picture._replace(array=picture.array[:100, :100])], 160)
+  assert figure.uri.startswith('data:image/png') and figure.pixels
+
+
+def test_runs_without_masks_are_compared_by_how_sure_their_maps_are(tmp_path):
+  class Source(toy_run.Source):
+    has_masks = False
+
+  for name, crf in (('a', 60.0), ('b', 70.0), ('c', 80.0)):
+    toy_run.write_run(tmp_path / name)
+    evaluation = tmp_path / name / 'evaluation'
+    (evaluation / 'priors_train.json').unlink()
+    records.write_json(evaluation / 'priors_proxy_train.json', {**toy_run.PROXY, 'crf': crf})
+  runs = [('vanilla', tmp_path / 'a'), ('P-NOC', tmp_path / 'b'), ('P-NOC', tmp_path / 'c')]
+  output = tmp_path / 'index.html'
+  build.build_comparison(runs, output, STAGES, open_source=lambda *_: Source(), images=3)
+  text = output.read_text()
+  toy_run.Checker(text)
+  assert 'Priors of train</h2>' in text and tables.PROXY_NOTE in text
+  cells = '<td>60.0</td><td>75.0 ± 7.1</td><td>high</td>'
+  assert f'<th scope="row">maps and CRF agree</th>{cells}' in text
+  assert 'Activation of P-NOC on img0' in text
+
+
+def test_no_more_images_are_shown_first_than_asked_for(tmp_path):
+  toy_run.write_run(tmp_path)
+  toy_run.write_refinement(tmp_path)
+  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
+  config = records.read_json(tmp_path / 'config.json')
+  splits = {'splits': ['train', 'val']}
+  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  text = _page(tmp_path, images=1)
+  wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
+  assert wall.count('<h4>') == 1
 
 
 def test_of_four_channels_three_are_shown(tmp_path):
@@ -340,14 +486,17 @@ def test_a_supervised_run_is_named_and_compared_as_one(tmp_path):
   toy_run.write_run(tmp_path)
   toy_run.write_refinement(tmp_path)
   config = records.read_json(tmp_path / 'config.json')
-  config |= {'segmentation': {'labels': 'true'}, 'dataset': {'name': 'voc12'}}
+  config['generator']['model'] = {'backbone': 'resnest269'}
+  learns = {'labels': 'true', 'model': {'backbone': 'resnet50'}}
+  config |= {'segmentation': learns, 'dataset': {'name': 'voc12'}}
   records.write_json(tmp_path / 'config.json', config)
   assert published.scores(config)['predictions'] == '80.6 val'
   (tmp_path / 'generator' / 'metrics.jsonl').unlink()
   records.write_done(tmp_path / 'segmentation', {}, {}, {})
   text = _page(tmp_path, images=0)
   assert 'Supervised on voc12' in text and 'P-NOC' not in text
-  assert not toy_run.Checker(text).images
+  assert 'resnet50' in text and 'resnest269' not in text
+  assert not toy_run.Checker(text).images and 'whole' not in text
 
 
 def test_a_confusion_matrix_is_in_shares_of_the_true_class():
@@ -358,6 +507,8 @@ def test_a_confusion_matrix_is_in_shares_of_the_true_class():
   percent, columns = confusion.shares(result)
   assert percent[1].tolist() == [25, 0, 75] and columns[-1] == 'no class'
   assert '25 % of background is taken for cat' in confusion.chart(result, name='x', what='x')
+  result['confusion'] = [[3, 0, 1], [0, 2, 0]]
+  assert 'No class is taken for another one.' in confusion.chart(result, name='x', what='x')
   with pytest.raises(ValueError, match='2 classes'):
     confusion.shares({**result, 'confusion': [[1, 2], [3, 4]]})
 

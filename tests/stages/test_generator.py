@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from pnoc_jax.data.streams import pipeline, sampling
 from pnoc_jax.optim import optimizer
+from pnoc_jax.stages import generator
+from pnoc_jax.stages.common import cam_program
 from pnoc_jax.updates import pnoc
 from tests.updates import full_step
 
@@ -29,6 +32,19 @@ def make(one_device, monkeypatch):
     return full_step.make_program(one_device, config).rates, keywords
 
   return build
+
+
+def test_the_loss_without_an_image_is_of_the_images_as_they_are_drawn():
+  class Source:
+    labels = np.array([[1, 0]] * 9 + [[0, 1]], np.float32)
+
+  config = generator.GeneratorConfig(smoothing=0.0)
+  for draw, share in ((sampling.Sampling.UNIFORM, 0.1), (sampling.Sampling.BALANCED, 0.5)):
+    config.draw = draw
+    examples = pipeline.Examples(Source(), draw=draw)
+    found = cam_program._chance(config, examples, None)['loss/cls'](0)
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    assert found == pytest.approx(entropy, rel=1e-6)
 
 
 def _values(function, steps=T):

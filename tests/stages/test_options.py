@@ -218,7 +218,7 @@ def test_measurements_squeeze_images_where_the_training_does(
   meter = meters.CamMeter(None, SOURCE.info)
   measured = measure.make_measure(meter, SOURCE, config.generator, runtime)
   with pytest.raises(InterruptedError):
-    measured({})
+    measured(1, {})
   assert seen == [(largest == 64, 'clahe')]
 
 

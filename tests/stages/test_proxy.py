@@ -122,6 +122,31 @@ def test_a_proxy_says_what_follows_from_the_images(run):
   assert alone['whole'] == found['whole'] and alone['undecided'] == found['undecided']
 
 
+def test_maps_that_show_nothing_agree_with_nothing(run, monkeypatch):
+  config, runtime, directories = run
+  config.evaluation.crf.steps = 3
+  monkeypatch.setattr(proxy.crf_lib.LabelCrf, '__init__', lambda *_, **__: None)
+  monkeypatch.setattr(
+    proxy.crf_lib.LabelCrf, '__call__', lambda _, items: ((x[0], x[2]) for x in items)
+  )
+  for image_id, keys in (('a', [0, 1]), ('c', [0, 1, 2])):
+    high = np.zeros((len(keys) - 1, SIZE, SIZE), np.float16)
+    high[1:] = square(1)
+    low, logits = high[:, ::4, ::4].astype(np.float32), np.zeros(2, np.float32)
+    path = directories['priors'] / 'train' / f'{image_id}.npz'
+    products.write_prior(path, np.array(keys, np.int32), low, high, logits)
+  split = scores.Split(Source(), crf=config.evaluation.crf, runtime=runtime, config=config)
+  found = proxy.measure(split, directories | {'generator': runtime.workdir / 'generator'})
+  # Of `a` nothing is shown, of `c` one class of two.
+  assert found['by_image'] == {'a': 0.0, 'b': 100.0, 'c': 100.0, 'd': 100.0}
+  assert found['shown'] == pytest.approx(100 * 3 / 5)
+  assert found['by_class']['red']['shown'] == pytest.approx(100 / 3)
+  assert found['by_class']['green']['shown'] == 100
+  # The network's own map of `c` has both squares.
+  both, half = (48 / 48 + 160 / 208 + 0) / 3, (24 / 48 + 208 / 232) / 2
+  assert found['views'] == pytest.approx(100 * (0 + 1 + both + half) / 4, abs=1e-3)
+
+
 def test_maps_are_compared_with_those_of_each_scale_and_with_the_crf(run, monkeypatch):
   config, runtime, directories = run
   config.priors.scales, config.evaluation.crf.steps = (1.0, 2.0), 3

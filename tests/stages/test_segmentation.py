@@ -10,7 +10,7 @@ from PIL import Image
 from pnoc_jax.data.augment import transforms
 from pnoc_jax.data.streams import joins, pipeline
 from pnoc_jax.engine import crf as crf_stage
-from pnoc_jax.engine import loop, networks
+from pnoc_jax.engine import health, loop, networks
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, records, weights
@@ -113,15 +113,44 @@ def test_it_learns_from_all_images_and_is_measured(trained):
   assert found['step'] == STEPS
   assert 0 < found['eval/miou'] < 100
   # The pseudo masks are the masks.
-  assert found['eval/miou'] == found['eval/true/miou']
+  assert found['eval/miou'] == found['eval/pseudo/miou']
   assert weights.load_meta(root / 'segmentation')['stage'] == 'segmentation'
 
 
-def test_a_resumed_training_is_the_same(trained, one_device, tmp_path):
+def test_a_split_that_is_named_is_measured_though_nothing_is_made_of_it(
+  one_device, tmp_path, monkeypatch, capsys
+):
+  found = []
+
+  def spy(meter, source, config, runtime, *, targets):
+    found.append((source.split, meter.prefixes, targets[0]))
+
+  monkeypatch.setattr(segmentation.measure, 'make_measure', spy)
+  config = _config()
+  config.segmentation.eval_split = 'test'
+  runtime = _runtime(tmp_path, one_device, config)
+  where = segmentation.STAGE, config, {}, tmp_path, runtime
+  segmentation._measure(None, contexts.make(*where))
+  # Of it there are no pseudo masks.
+  assert found == [('test', ('eval',), None)]
+  monkeypatch.setattr(runtime, 'source', lambda *_, **__: label_maps.Memory('test'))
+  assert segmentation._measure(None, contexts.make(*where)) is None
+  assert 'test has neither masks nor pseudo masks: no curve' in capsys.readouterr().out
+
+
+def test_a_resumed_training_is_the_same(trained, one_device, tmp_path, monkeypatch):
   config, root = trained
+  known, original = [], health.Losses
+
+  def spy(*arguments, before):
+    known.append([line['step'] for line in before])
+    return original(*arguments, before=before)
+
+  monkeypatch.setattr(health, 'Losses', spy)
   with pytest.raises(loop.Interrupted):
     _train(config, tmp_path, _runtime(tmp_path, one_device, config, stop_after=3), root)
   _train(config, tmp_path, _runtime(tmp_path, one_device, config), root)
+  assert known == [[], [1, 2, 3]]
   found, expected = (
     (path / weights.FILE).read_bytes() for path in (tmp_path, root / 'segmentation')
   )

@@ -173,8 +173,11 @@ def _chance(
   """What the losses of labels are without an image; None where classes have weights."""
   if config.class_weight is not sampling.ClassWeight.NONE:
     return None
-  labels = examples.source.labels[examples.indices]
-  value = health.chance(np.asarray(multilabel.smooth_label(jnp.asarray(labels), config.smoothing)))
+  labels, weights = examples.source.labels[examples.indices], None
+  if config.draw is sampling.Sampling.BALANCED:
+    weights = sampling.example_weights(labels)
+  smooth = np.asarray(multilabel.smooth_label(jnp.asarray(labels), config.smoothing))
+  value = health.chance(smooth, weights)
   found = {'loss/cls': lambda step: value}
   if noc is not None:
     found['loss/noc'] = lambda step: value * noc.factor(step)

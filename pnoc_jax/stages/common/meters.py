@@ -164,7 +164,7 @@ class SegmentationMeter:
   Attributes:
     model: the network.
     dataset: its classes.
-    prefixes: of the metrics, one a target: 'eval', 'eval/true'.
+    prefixes: of the metrics, one a target: 'eval' of the masks, 'eval/pseudo' of pseudo masks.
   """
 
   model: nn.Module

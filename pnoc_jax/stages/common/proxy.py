@@ -1,6 +1,7 @@
 """How sure the priors are of images without masks: a proxy, for what it is worth, and no score.
 
-What is sure need not be right. It tells maps that are clearly bad from maps that may be good.
+What is sure need not be right. What each figure was worth against mIoU stands in `docs/results.md`
+(`benchmarks/proxy.py`): the agreement with the CRF alone follows it.
 """
 
 import dataclasses
@@ -44,9 +45,11 @@ def measure(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]:
 
   Returns:
     In percent, each with None where it cannot be told. `undecided`: pixels whose largest map lies
-    between the two thresholds of the affinity labels. `crf`: mean IoU of the label maps and what a
-    CRF makes of them. `views`: mean IoU of the label maps and those of one scale alone, or of the
-    image and its mirror image where there is one scale. `whole`: the network's probability of the
+    between the two thresholds of the affinity labels. `shown`: classes of the images that have a
+    pixel in the label map. `crf`: mean IoU of the label maps and what a CRF makes of them. `views`:
+    mean IoU of the label maps and those of one scale alone, or of the image and its mirror image
+    where there is one scale; a label map without any class, which is wrong for sure since its image
+    has one, counts 0 in both. `whole`: the network's probability of the
     classes in the image; `erased`: the same after the pixels of the class are erased, which is low
     where the maps cover all that shows the class. Then `by_class` and `by_image`.
   """
@@ -56,15 +59,14 @@ def measure(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]:
   indices = [labelled[i] for i in sorted(set(places.astype(int).tolist()))]
   directory, classes = inputs['priors'], source.info.classes
   labels: dict[int, np.ndarray] = {}
-  present: dict[int, np.ndarray] = {}
-  undecided, whole = [], {}
+  undecided, whole, shown = [], {}, {}
   for index, path in scores.paths(split, directory, 'priors', indices, '.npz'):
     prior = _read(source, index, path)
     labels[index] = pseudo_labels.argmax_labels(np.moveaxis(prior.high, 0, -1), ours.threshold)
-    present[index] = prior.keys[1:] - 1
     undecided.append(_undecided(split, prior))
-    for k in present[index].tolist():
+    for place, k in enumerate((prior.keys[1:] - 1).tolist(), 1):
       whole[index, k] = _probability(float(prior.logits[k]))
+      shown[index, k] = 100 * float((labels[index] == place).any())
   refined, views, erased = _refined(split, labels), {}, {}
   generator = inputs.get('generator')
   if generator is not None and records.read_done(generator) is not None:
@@ -75,6 +77,7 @@ def measure(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]:
     pairs = [pair for pair in whole if pair[1] == k]
     return {
       'images': len(pairs),
+      'shown': _mean([shown[pair] for pair in pairs]),
       'whole': _mean([whole[pair] for pair in pairs]),
       'erased': _mean([erased[pair] for pair in pairs if pair in erased]),
     }
@@ -83,6 +86,7 @@ def measure(split: scores.Split, inputs: scores.Inputs) -> dict[str, Any]:
     'images': len(indices),
     'threshold': ours.threshold,
     'undecided': _mean(undecided),
+    'shown': _mean(shown.values()),
     'crf': _mean(refined.values()),
     'views': _mean(views.values()),
     'scales': len(split.config.priors.scales),
@@ -101,6 +105,11 @@ def _read(source: info.Source, index: int, path: Path) -> products.Prior:
 def _mean(values: Iterable[float]) -> float | None:
   known = [value for value in values if np.isfinite(value)]
   return float(np.mean(known)) if known else None
+
+
+def _agreement(labels: np.ndarray, others: np.ndarray) -> float:
+  """IoU of an image's label map and another one, in percent; 0 where it shows no class."""
+  return 100 * segmentation.image_iou(labels, others) if labels.any() else 0.0
 
 
 def _probability(logit: float) -> float:
@@ -126,9 +135,7 @@ def _refined(split: scores.Split, labels: dict[int, np.ndarray]) -> dict[int, fl
     (index, np.asarray(source.example(index)['image'])[..., :3], found, counts[index])
     for index, found in labels.items()
   )
-  return {
-    index: 100 * segmentation.image_iou(labels[index], found) for index, found in refine(items)
-  }
+  return {index: _agreement(labels[index], found) for index, found in refine(items)}
 
 
 def _views(split: scores.Split, generator: Path, labels: dict[int, np.ndarray]) -> dict[int, float]:
@@ -176,15 +183,10 @@ def _views(split: scores.Split, generator: Path, labels: dict[int, np.ndarray]) 
   ):
     count = int((source.labels[index] > 0).sum())
     found = [
-      segmentation.image_iou(
-        pseudo_labels.argmax_labels(
-          view[:height, :width, :count], config.evaluation.proxy.threshold
-        ),
-        labels[index],
-      )
+      pseudo_labels.argmax_labels(view[:height, :width, :count], config.evaluation.proxy.threshold)
       for view in views
     ]
-    agreements[index] = float(100 * np.mean(found))
+    agreements[index] = float(np.mean([_agreement(labels[index], x) for x in found]))
   return agreements
 
 
