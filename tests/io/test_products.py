@@ -165,6 +165,16 @@ def test_foreign_truncated_and_other_images_walks_are_refused(tmp_path):
     products.read_walk(path)
 
 
+def test_files_of_a_version_that_did_not_code_maps_are_read(tmp_path):
+  prior, walk = _prior(), _walk()
+  np.savez_compressed(tmp_path / 'p.npz', **prior._asdict())
+  np.savez_compressed(tmp_path / 'w.npz', **walk._asdict())
+  assert products.exists_complete(tmp_path / 'p.npz') and products.exists_walk(tmp_path / 'w.npz')
+  found = (*products.read_prior(tmp_path / 'p.npz'), *products.read_walk(tmp_path / 'w.npz'))
+  for x, y in zip(found, (*prior, *walk), strict=True):
+    np.testing.assert_array_equal(x, y, strict=True)
+
+
 def test_arrays_that_are_not_asked_for_stay_compressed(tmp_path):
   path, prior = tmp_path / 'x.npz', _prior(size=(64, 96))
   products.write_prior(path, *prior)
