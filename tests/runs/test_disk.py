@@ -62,6 +62,7 @@ def test_too_little_room_is_warned_of_and_far_too_little_refused(monkeypatch, tm
     (OSError(errno.EFBIG, 'File too large'), 'ulimit -f'),
     (ValueError('UNAVAILABLE: Stale file handle'), 'a disk fails ('),
     (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'there is no room for a file ('),
+    (PermissionError(errno.EACCES, 'Permission denied', 'x.png'), 'chmod u+rwX'),
   ],
 )
 def test_a_disk_that_fails_is_told_in_all_processes(tmp_path, cause, said):
