@@ -202,7 +202,7 @@ class Company:
 
   def _watch(self) -> None:
     """Looks at what the others tell; ends this process where its main thread cannot."""
-    lost, beat, seen = 0, 0, {}
+    lost, beat, seen = 0, 0, {i: ('', time.monotonic()) for i in range(self._count)}
     while not self._left.wait(self._patience.poll):
       try:
         if self._get(_STOP) is not None:
@@ -227,16 +227,17 @@ class Company:
             self._announce(found['text'], found['code'])
           _leave(found['text'], found['code'])
 
-  def _look_for_gone(self, seen: dict[str, tuple[str, float]]) -> None:
-    """Announces the end of the run where a process has shown no sign for long."""
+  def _look_for_gone(self, seen: dict[int, tuple[str, float]]) -> None:
+    """Announces the end of the run where a process has shown no sign for long, or never one."""
     now = time.monotonic()
-    for key, value in self._store.key_value_dir_get(_ALIVE):
-      if seen.get(key, ('', 0.0))[0] != value:
-        seen[key] = value, now
-      elif value != _GONE and now - seen[key][1] > self._patience.quiet:
-        number = key.rpartition('/')[2]
+    signs = dict(self._store.key_value_dir_get(_ALIVE))
+    for number, (before, since) in seen.items():
+      value = signs.get(f'{_ALIVE}/{number}', '')
+      if value != before:
+        seen[number] = value, now
+      elif value != _GONE and now - since > self._patience.quiet:
         text = f'error: process {number} has ended or hangs; the same command resumes'
-        self._store.key_value_set(_END, json.dumps({'text': text, 'code': 1, 'by': int(number)}))
+        self._store.key_value_set(_END, json.dumps({'text': text, 'code': 1, 'by': number}))
 
 
 def _leave(text: str, code: int) -> Any:

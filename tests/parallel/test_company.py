@@ -123,9 +123,11 @@ def test_a_wish_to_stop_reaches_the_others(make):
     _wait(stops)
 
 
-def test_a_process_without_a_sign_is_gone(make):
+@pytest.mark.parametrize('signs', [1, 0])
+def test_a_process_without_a_sign_is_gone(make, signs):
   with make(0) as one:
-    one._store.key_value_set('pnoc_jax/alive/1', '7')
+    if signs:  # Else it died before its first one.
+      one._store.key_value_set('pnoc_jax/alive/1', '7')
     _wait(lambda: make.left)
   assert make.left[0][0].startswith('error: process 1 has ended or hangs')
   make.left.clear()
