@@ -2,7 +2,8 @@
 
 import collections
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,13 @@ def chance(targets: np.ndarray) -> float:
 class Losses:
   """Looks at the losses that are logged; each that stays high is told of once."""
 
-  def __init__(self, name: str, total_steps: int, chance: Chance | None):
+  def __init__(
+    self,
+    name: str,
+    total_steps: int,
+    chance: Chance | None,
+    logged: Iterable[Mapping[str, Any]] = (),
+  ):
     """Notes what losses are compared with.
 
     Args:
@@ -50,12 +57,15 @@ class Losses:
       total_steps: of the training.
       chance: of the losses of labels; empty for other networks, whose `loss/total` is compared with
         its own start. None compares nothing.
+      logged: lines of the log before a resumed training goes on; what was told of them is known.
     """
     self._name, self._total, self._chance = name, total_steps, chance or {}
     watched = () if chance is None else tuple(chance) or ('loss/total',)
     self._recent = {x: collections.deque(maxlen=_LOGS) for x in watched}
     self._first: dict[str, float] = {}
     self._told: set[str] = set()
+    for line in logged:
+      self.look(line['step'], line)
 
   def look(self, step: int, metrics: Mapping[str, float]) -> list[str]:
     """What is to be told after a step's metrics; empty for nearly all."""

@@ -13,7 +13,7 @@ from pnoc_jax.data.streams import pipeline
 from pnoc_jax.engine import clock, health, log, loop, programs, settings
 from pnoc_jax.engine.runtime import Context, Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import checkpoints, weights
+from pnoc_jax.io import checkpoints, records, weights
 from pnoc_jax.nn import layers
 from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import mesh as meshes
@@ -165,7 +165,8 @@ def train(
     dynamic_ncols=True,
   )
 
-  losses = health.Losses(context.name, horizon.total, program.chance)
+  logged = records.read_jsonl(out / log.METRICS) if hosts.is_main() else ()
+  losses = health.Losses(context.name, horizon.total, program.chance, logged)
 
   def step(state: Any, batch: Batch, number: int) -> tuple[Any, Metrics]:
     state, metrics = program.step(state, batch, number)

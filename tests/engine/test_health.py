@@ -44,6 +44,19 @@ def test_other_losses_are_compared_with_their_start():
   assert not run(health.Losses('affinity', 20, {}), np.linspace(3, 2, 20), 'loss/total')
 
 
+@pytest.mark.parametrize('cut', [3, 9, 18])
+def test_a_resumed_training_is_told_of_what_an_undisturbed_one_is(cut):
+  flat, falling = np.full(20, 3.0), np.r_[np.linspace(3, 1, 10), np.full(10, 1.0)]
+  for values in (flat, falling):
+    expected = run(health.Losses('affinity', 20, {}), values, 'loss/total')
+    told = run(health.Losses('affinity', 20, {}), values[:cut], 'loss/total')
+    logged = [{'step': i, 'loss/total': x} for i, x in enumerate(values[:cut], 1)]
+    watch = health.Losses('affinity', 20, {}, logged)
+    for step in range(cut + 1, 21):
+      told += watch.look(step, {'loss/total': values[step - 1]})
+    assert told == expected and len(told) == (values is flat)
+
+
 def test_a_class_without_a_map(tmp_path):
   maps = health.Maps(('cat', 'dog', 'owl'))
   for i in range(12):
