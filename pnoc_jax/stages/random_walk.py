@@ -222,5 +222,5 @@ STAGE = stage.Stage(
   # float16, and the share that is left after packing.
   figures=refinement.random_walk,
   sample=refinement.walk_view,
-  disk=lambda pixels, maps: maps * 2 * 0.67,
+  disk=lambda pixels, maps: maps * 2 * 0.39,
 )

@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 def _ask(monkeypatch, tmp_path, free, status=graph.Status.RUN):
-  """What is said of the priors of 100 images of 1000 x 1000 px with two classes: 236 MiB."""
+  """What is said of the priors of 100 images of 1000 x 1000 px with two classes: 124 MiB."""
   monkeypatch.setattr(disk.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=free))
   entry = next(x for x in stage.stages(config_lib.PipelineConfig) if x.name == 'priors')
 
@@ -36,7 +36,7 @@ def _ask(monkeypatch, tmp_path, free, status=graph.Status.RUN):
 
 def test_the_plan_says_what_products_take(monkeypatch, tmp_path):
   said, warning = _ask(monkeypatch, tmp_path, 1000 * MIB)
-  assert said == 'about 236 MiB for products (priors 236 MiB); free are 1000 MiB' and not warning
+  assert said == 'about 124 MiB for products (priors 124 MiB); free are 1000 MiB' and not warning
 
 
 def test_of_a_stage_that_is_half_done_the_rest_counts(monkeypatch, tmp_path):
@@ -44,15 +44,15 @@ def test_of_a_stage_that_is_half_done_the_rest_counts(monkeypatch, tmp_path):
   for i in range(75):
     (tmp_path / 'priors' / 'train' / f'{i}.npz').touch()
   said, warning = _ask(monkeypatch, tmp_path, 100 * MIB, graph.Status.RESUME)
-  assert 'about 59 MiB' in said and not warning
+  assert 'about 31 MiB' in said and not warning
 
 
 def test_too_little_room_is_warned_of_and_far_too_little_refused(monkeypatch, tmp_path):
   (tmp_path / 'priors.old1').mkdir()
-  said, warning = _ask(monkeypatch, tmp_path, 200 * MIB)
+  said, warning = _ask(monkeypatch, tmp_path, 105 * MIB)
   assert warning.endswith(f'{said}; priors.old1 of earlier reruns could be removed')
-  with pytest.raises(UserError, match=r'too little room, about 236 MiB.*priors\.old1.*nothing was'):
-    _ask(monkeypatch, tmp_path, 100 * MIB)
+  with pytest.raises(UserError, match=r'too little room, about 124 MiB.*priors\.old1.*nothing was'):
+    _ask(monkeypatch, tmp_path, 52 * MIB)
 
 
 @pytest.mark.parametrize(
