@@ -1,4 +1,5 @@
 import ast
+import hashlib
 import pickle
 import tracemalloc
 import zipfile
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pnoc_jax.io import npz
+from pnoc_jax.ops import resize
 
 
 def test_arrays_are_those_of_numpy_and_no_header_is_parsed_by_ast(tmp_path, monkeypatch):
@@ -101,3 +103,21 @@ def test_coded_smooth_maps_take_half_of_the_room():
   maps = cells[None].astype(np.float16)
   plain, coded = (len(zlib.compress(a.tobytes(), 1)) for a in (maps, npz.encode(maps)))
   assert coded < plain / 2
+
+
+@pytest.mark.parametrize('side', [1, 2, 4, 8])
+def test_cells_are_enlarged_as_the_networks_maps_are(side):
+  cells = np.random.default_rng(0).random((2, 3, 5), np.float32)
+  size = 3 * side, 5 * side - side // 2
+  expected = np.moveaxis(
+    np.asarray(resize.bilinear(np.moveaxis(cells, 0, -1), (3 * side, 5 * side))), -1, 0
+  )
+  found = npz.enlarged(cells, size)
+  assert found.dtype == np.float16
+  np.testing.assert_allclose(found, expected[:, : size[0], : size[1]], rtol=1e-3)
+
+
+def test_files_are_read_with_the_bits_that_they_were_written_with():
+  cells = (np.arange(420) * 37 % 101).astype(np.float32).reshape(3, 10, 14) / np.float32(101)
+  digest = hashlib.sha256(npz.enlarged(cells, (38, 55)).tobytes()).hexdigest()
+  assert digest.startswith('6a5eda69624e33e3')  # Another one cannot read the walks that are there.
