@@ -18,6 +18,8 @@ from pnoc_jax.parallel import hosts
 
 T = TypeVar('T')
 METRICS = 'metrics.jsonl'
+_EVENT: Any = getattr(event_pb2, 'Event')  # noqa: B009
+"""Made as the module is imported, where type checkers do not see it."""
 # What the console shows of a log line; the files have all of it.
 SHOWN = ('loss/', 'eval/', 'lr')
 
@@ -111,11 +113,11 @@ class _Board:
     directory.mkdir(parents=True, exist_ok=True)
     self._file = event_file_writer.EventsWriter(os.fspath(directory / 'events'))
     if start_step:
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      start = {'status': 'START'}
       self._add(step=start_step + 1, session_log=start)
 
   def _add(self, **fields: Any) -> None:
-    self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+    self._file.write_event(_EVENT(wall_time=time.time(), **fields))
 
   def write(self, step: int, record: Mapping[str, Any]) -> None:
     for name, value in record.items():

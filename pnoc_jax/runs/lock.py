@@ -201,8 +201,7 @@ def _is_stale(path: Path, *, watch: bool = True) -> bool:
     watch: whether to wait, where only its time speaks against it, if it is renewed.
   """
   found = _holder(path)
-  here = found is not None and found.host == socket.gethostname()
-  if here and found.space in ('', _space()) and found.pid != os.getpid():
+  if found is not None and _is_near(found) and found.pid != os.getpid():
     try:
       os.kill(found.pid, 0)
     except ProcessLookupError:
@@ -221,6 +220,11 @@ def _is_stale(path: Path, *, watch: bool = True) -> bool:
     with contextlib.suppress(OSError):
       now.unlink()
   return not 0 <= age <= _STALE and not (watch and _is_renewed(path))
+
+
+def _is_near(holder: Holder) -> bool:
+  """Whether its number is that of a process here."""
+  return holder.host == socket.gethostname() and holder.space in ('', _space())
 
 
 def _is_renewed(path: Path) -> bool:
