@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -84,11 +85,42 @@ class Company:
     self._stop, self._told, self._ended = threading.Event(), False, threading.Event()
     self._left = threading.Event()
     self._shared = 0
+    self._signals: socket.socket | None = None
+    self._restore: Callable[[], None] = lambda: None
 
   def __enter__(self) -> 'Company':
     if self._store is not None:
+      self._heed_signals()
       threading.Thread(target=self._watch, daemon=True).start()
     return self
+
+  def _heed_signals(self) -> None:
+    """Lets the watching thread hear of signals while the main thread waits for the others.
+
+    Python calls its own handlers in the main thread alone, once this is back from a computation.
+    """
+    if threading.current_thread() is not threading.main_thread():
+      return
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    self._signals = read
+
+    def restore() -> None:
+      signal.set_wakeup_fd(before)
+      write.close()
+      read.close()
+
+    self._restore = restore
+
+  def _signalled(self) -> bool:
+    """Whether this process was just told to stop."""
+    try:
+      came = b'' if self._signals is None else self._signals.recv(64)
+    except OSError:  # There is nothing to read, or no more.
+      return False
+    return any(number in (signal.SIGTERM, signal.SIGINT) for number in came)
 
   def __exit__(
     self,
@@ -98,6 +130,7 @@ class Company:
   ) -> None:
     if self._store is None:
       return
+    self._restore()
     self._ended.set()
     if error is None:
       self._left.set()
@@ -205,6 +238,8 @@ class Company:
     lost, beat, seen = 0, 0, {i: ('', time.monotonic()) for i in range(self._count)}
     while not self._left.wait(self._patience.poll):
       try:
+        if self._signalled():
+          self._store.key_value_set(_STOP, str(self._me), True)
         if self._get(_STOP) is not None:
           self._stop.set()
         told = self._get(_END)

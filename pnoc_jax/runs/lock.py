@@ -280,7 +280,10 @@ def trouble(workdir: Path) -> str | None:
   if held.is_file() and not _is_stale(held):
     return _busy_by_file(workdir, 'run')
   there = (workdir / _FILE).is_file()
-  number = os.open(workdir / _FILE if there else workdir, os.O_RDONLY)
+  try:
+    number = os.open(workdir / _FILE if there else workdir, os.O_RDONLY)
+  except OSError as error:
+    return f'{workdir} cannot be read: {error.strerror}'
   try:
     fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
   except BlockingIOError:

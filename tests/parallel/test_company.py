@@ -1,6 +1,7 @@
 """Processes that fail, stop or disagree: told to all at once, with one message."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -121,6 +122,20 @@ def test_a_wish_to_stop_reaches_the_others(make):
     assert not stops()
     assert other.should_stop(lambda: True)()
     _wait(stops)
+
+
+def test_a_signal_is_told_while_the_main_thread_waits(make):
+  before = signal.set_wakeup_fd(-1)
+  handler = signal.signal(signal.SIGTERM, lambda *_: None)  # Which is called when it is back.
+  try:
+    with make(0) as one:
+      signal.raise_signal(signal.SIGTERM)
+      _wait(lambda: 'pnoc_jax/stop' in one._store.values)
+      _wait(one.should_stop(lambda: False))
+    assert signal.set_wakeup_fd(-1) == -1
+  finally:
+    signal.signal(signal.SIGTERM, handler)
+    signal.set_wakeup_fd(before)
 
 
 @pytest.mark.parametrize('signs', [1, 0])

@@ -224,6 +224,15 @@ def test_a_stage_that_is_read_is_not_made_again(locks, tmp_path):
   assert [path.name for path in directory.iterdir()] == ['DONE']
 
 
+def test_a_lock_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+  def denied(*_):
+    raise PermissionError(errno.EACCES, 'Permission denied')
+
+  (tmp_path / '.lock').touch()
+  monkeypatch.setattr(lock.os, 'open', denied)
+  assert lock.trouble(tmp_path) == f'{tmp_path} cannot be read: Permission denied'
+
+
 def test_a_directory_that_takes_no_file_is_told(tmp_path):
   (tmp_path / '.lock').mkdir()
   with pytest.raises(UserError, match='cannot be written'), lock.hold(tmp_path):
