@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import jax
 from jax._src import distributed  # The store has no public name.
 
 from pnoc_jax import errors
@@ -80,8 +79,10 @@ class Company:
       patience: how long to wait.
     """
     self._describe, self._patience = describe, patience
-    self._me, self._count = jax.process_index(), jax.process_count()
-    self._store: Any = distributed.global_state.client if self._count > 1 else None
+    joined = distributed.global_state
+    # JAX's own count would wait here for the devices of a process that has died.
+    self._me, self._count = joined.process_id, joined.num_processes
+    self._store: Any = joined.client if self._count > 1 else None
     self._stop, self._told, self._ended = threading.Event(), False, threading.Event()
     self._left = threading.Event()
     self._shared = 0
