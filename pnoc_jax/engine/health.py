@@ -109,8 +109,8 @@ class Maps:
     dead = (self._seen >= _IMAGES) & (self._empty == self._seen)
     return [
       f'{name}: the maps of {self._classes[k]} are 0 everywhere in all {self._seen[k]} images that '
-      'show it and were made in this start: the network has not learnt the class; are there enough labels of it '
-      '(generator.draw=balanced, generator.class_weight=balanced), and are they right?'
+      'show it and were made in this start: the network has not learnt the class; are there enough '
+      'labels of it (generator.draw=balanced, generator.class_weight=balanced), and are they right?'
       for k in np.flatnonzero(dead).tolist()
     ]
 
