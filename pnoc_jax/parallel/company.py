@@ -107,6 +107,8 @@ class Company:
     write.setblocking(False)
     before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
     self._signals = read
+    # What a forked process receives is not for this one.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def restore() -> None:
       signal.set_wakeup_fd(before)

@@ -1,5 +1,6 @@
 """Processes that fail, stop or disagree: told to all at once, with one message."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -136,6 +137,23 @@ def test_a_signal_is_told_while_the_main_thread_waits(make):
   finally:
     signal.signal(signal.SIGTERM, handler)
     signal.set_wakeup_fd(before)
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')  # JAX warns of any fork.
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_a_signal_to_a_forked_process_is_not_for_this_one(make):
+  handler = signal.signal(signal.SIGTERM, lambda *_: None)
+  try:
+    with make(0) as one:
+      child = os.fork()
+      if not child:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+      os.waitpid(child, 0)
+      time.sleep(10 * QUICK.poll)
+      assert 'pnoc_jax/stop' not in one._store.values
+  finally:
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.parametrize('signs', [1, 0])
