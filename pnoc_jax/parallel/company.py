@@ -59,6 +59,11 @@ class Ended(Exception):
     self.code = code
 
 
+def joined() -> int:
+  """How many processes were joined; asks no device, which could wait for one that has ended."""
+  return distributed.global_state.num_processes
+
+
 class Company:
   """The processes of a run, as one of them sees the others; alone it does nothing.
 
@@ -79,10 +84,9 @@ class Company:
       patience: how long to wait.
     """
     self._describe, self._patience = describe, patience
-    joined = distributed.global_state
     # JAX's own count would wait here for the devices of a process that has died.
-    self._me, self._count = joined.process_id, joined.num_processes
-    self._store: Any = joined.client if self._count > 1 else None
+    self._me, self._count = distributed.global_state.process_id, joined()
+    self._store: Any = distributed.global_state.client if self._count > 1 else None
     self._stop, self._told, self._ended = threading.Event(), False, threading.Event()
     self._left = threading.Event()
     self._shared = 0

@@ -73,6 +73,19 @@ def test_a_disk_that_fails_is_told_in_all_processes(tmp_path, cause, said):
   assert crews.end(RuntimeError('another'), tmp_path) is None
 
 
+def test_the_end_of_another_process_is_told_in_a_line(tmp_path, monkeypatch):
+  error = RuntimeError(
+    'UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection '
+    'closed by peer [127.0.0.1]:53420'
+  )
+  assert crews.end(error, tmp_path) is None  # A process that is alone has lost none.
+  monkeypatch.setattr(crews.company.distributed.global_state, 'num_processes', 2)
+  text, code = crews.end(error, tmp_path)
+  assert text.startswith('error: another process of this run has ended (UNKNOWN: Gloo')
+  assert text.endswith('the same command resumes') and code == 1
+  assert crews.end(RuntimeError('another'), tmp_path) is None
+
+
 def test_what_killed_runs_left_is_removed_under_the_lock(tmp_path):
   left = tmp_path / '.config.json.0123456789abcdef.tmp'
   below = tmp_path / 'report' / '.index.html.0123456789abcdef.tmp'
