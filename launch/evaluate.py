@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pnoc_jax.data import sources
   from pnoc_jax.io import records
   from pnoc_jax.report import confusion, files, tables
-  from pnoc_jax.runs import written
+  from pnoc_jax.runs import disk, written
   from pnoc_jax.stages.common import scores
 
   try:
@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
           f'--output={arguments.output} holds a label map confusion.png: name another directory'
         )
     result = scores.score_folder(source, arguments.pred)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'{arguments.pred}, {arguments.split} of {source.info.name}:\n{tables.score(result)}')
+    if arguments.output is not None:
+      records.write_json(arguments.output / 'evaluation.json', result)
+      confusion.write_png(arguments.output / 'confusion.png', result)
+      print(f'written to {arguments.output}')
+  except (UserError, OSError) as error:
+    print(f'error: {disk.explain(error, arguments.output or Path())}', file=sys.stderr)
     return 2
-  print(f'{arguments.pred}, {arguments.split} of {source.info.name}:\n{tables.score(result)}')
-  if arguments.output is not None:
-    records.write_json(arguments.output / 'evaluation.json', result)
-    confusion.write_png(arguments.output / 'confusion.png', result)
-    print(f'written to {arguments.output}')
   return 0
 
 

@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--width', type=int, help='the height by default')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
+  from pnoc_jax.runs import disk
   from pnoc_jax.runs.exports import export
 
   height = arguments.height or arguments.width
@@ -65,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       network=arguments.network,
       size=size,
     )
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f'error: {disk.explain(error, arguments.output)}', file=sys.stderr)
     return 2
   print(f'{file}: {file.stat().st_size / 2**20:.1f} MiB')
   if (file.parent / export.EXAMPLE).is_file():

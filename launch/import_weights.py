@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
   from pnoc_jax import trees
   from pnoc_jax.io import weights
+  from pnoc_jax.runs import disk
 
   try:
     if arguments.output.exists() and not arguments.output.is_dir():
@@ -59,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise UserError(f'{arguments.output} already holds weights; name another directory.')
     variables, meta = weights.import_weights(arguments.input, arguments.arch)
     file = weights.save(arguments.output, variables, meta=meta)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f'error: {disk.explain(error, arguments.output)}', file=sys.stderr)
     return 2
   count = trees.count(variables['params'])
   upto = f' up to {meta["last_stage"]}' if 'last_stage' in meta else ''

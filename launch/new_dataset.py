@@ -76,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     layout = found.without(rows.TABLE[arguments.layout].read(request), arguments.negative)
     written = writer.write(layout, arguments.output, options, _bar)
     _sheet(arguments.output)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    from pnoc_jax.runs import disk  # It brings JAX.
+
+    print(f'error: {disk.explain(error, arguments.output)}', file=sys.stderr)
     return 2
   print(_summary(written, arguments.output))
   return 0

@@ -9,6 +9,7 @@ writes <workdir>/table<N>.{md,csv,tex,svg} or <workdir>/figure<N>.png after ever
 command again goes on. `--dry_run` prints the runs, what there is and the time, and changes nothing.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -46,10 +47,12 @@ def main(argv: list[str]) -> None:
   from pnoc_jax.engine import loop
   from pnoc_jax.paper import command, rows
   from pnoc_jax.parallel import company, hosts
+  from pnoc_jax.runs import disk
 
   logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes.
+  workdir = Path(f'runs/paper_{_CONFIG.value.name}')
   try:
-    workdir = places.local(_WORKDIR.value or f'runs/paper_{_CONFIG.value.name}')
+    workdir = places.local(_WORKDIR.value or str(workdir))
     target = targets.parse(_TARGET.value) if _TARGET.value else None
     if target and not _DRY_RUN.value:
       raise UserError('--target estimates times; give --dry_run with it, or leave it out to run')
@@ -77,6 +80,10 @@ def main(argv: list[str]) -> None:
   except loop.Interrupted as stop:
     print(f'stopped: {stop}')
     sys.exit(128 + stop.signal)  # As a shell says it: not all is done.
+  except Exception as error:
+    print(f'error: {disk.explain(error, workdir)}', file=sys.stderr, flush=True)
+    # What is registered for the interpreter's end fails on a full disk, too, and hides the message.
+    os._exit(1)
 
 
 if __name__ == '__main__':

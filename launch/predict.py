@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--max_side', default=1024, type=int, help='larger images are reduced to it')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.runs import trained
+  from pnoc_jax.runs import disk, trained
   from pnoc_jax.stages import predictions
 
   try:
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       overlay=arguments.overlay,
       max_side=arguments.max_side,
     )
-  except UserError as error:
-    _say(f'error: {error}', sys.stderr)
+  except (UserError, OSError) as error:
+    _say(f'error: {disk.explain(error, arguments.output)}', sys.stderr)
     return 2
   _say(f'{found.made} label maps made, {found.kept} kept, in {arguments.output}', sys.stdout)
   for file, why in found.skipped:

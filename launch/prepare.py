@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       masks=arguments.masks,
     )
     _prepare(config, row, arguments.splits, arguments.output)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    from pnoc_jax.runs import disk  # It brings JAX.
+
+    print(f'error: {disk.explain(error, Path(arguments.output))}', file=sys.stderr)
     return 2
   return 0
 

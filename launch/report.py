@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pnoc_jax.data import info
   from pnoc_jax.io import records
   from pnoc_jax.report import build, files
+  from pnoc_jax.runs import disk
   from pnoc_jax.stages.common import stage
 
   stages = stage.stages(PipelineConfig)
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       _check_pictures(records.read_object(workdir / 'config.json'), open_source)
     path = build.build(workdir, stages, open_source=open_source, images=arguments.images)
     tables = build.terminal_tables(workdir, stages)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f'error: {disk.explain(error, Path(arguments.workdir))}', file=sys.stderr)
     return 2
   print('\n\n'.join(filter(None, (tables, str(path)))))
   return 0

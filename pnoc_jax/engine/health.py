@@ -125,4 +125,5 @@ def keep(out: pathlib.Path, said: list[str]) -> None:
   if said:
     file = out / FILE
     known = records.read_json(file) if file.is_file() else []
+    known = known if isinstance(known, list) else []  # Somebody else made it.
     records.write_json(file, [*known, *(x for x in said if x not in known)])

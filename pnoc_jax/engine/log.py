@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
-import tensorboardX
 import tqdm
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 from pnoc_jax.engine import clock
 from pnoc_jax.errors import UserError
@@ -17,6 +18,8 @@ from pnoc_jax.parallel import hosts
 
 T = TypeVar('T')
 METRICS = 'metrics.jsonl'
+_EVENT: Any = getattr(event_pb2, 'Event')  # noqa: B009
+"""Made as the module is imported, where type checkers do not see it."""
 # What the console shows of a log line; the files have all of it.
 SHOWN = ('loss/', 'eval/', 'lr')
 
@@ -56,9 +59,7 @@ class MetricWriter:
     records.keep_lines(path, lambda line: _step(line, path) <= start_step)
     self._lines = records.JsonLines(path)
     if tensorboard:
-      self._board = tensorboardX.SummaryWriter(
-        os.fspath(directory / 'tensorboard'), purge_step=start_step + 1 if start_step else None
-      )
+      self._board = _Board(directory / 'tensorboard', start_step)
 
   def write(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Writes the metrics of a step: `fit`'s `log`.
@@ -77,9 +78,7 @@ class MetricWriter:
     record.update(records.plain(metrics))
     self._lines.write(record)
     if self._board is not None:
-      for name, value in record.items():
-        if name != 'step' and isinstance(value, int | float):
-          self._board.add_scalar(name, value, step)
+      self._board.write(step, record)
     if self._console is not None:
       self._console(_line(record, self._total_steps))
 
@@ -100,6 +99,34 @@ class MetricWriter:
 
   def __exit__(self, *exception: Any) -> None:
     self.close()
+
+
+class _Board:
+  """TensorBoard's file, which is written at once.
+
+  `tensorboardX.SummaryWriter` has a thread for it. On a full disk the thread ends, and the training
+  waits for it forever.
+  """
+
+  def __init__(self, directory: pathlib.Path, start_step: int):
+    """Opens a new file; what other files have after `start_step` is no longer shown."""
+    directory.mkdir(parents=True, exist_ok=True)
+    self._file = event_file_writer.EventsWriter(os.fspath(directory / 'events'))
+    if start_step:
+      start = {'status': 'START'}
+      self._add(step=start_step + 1, session_log=start)
+
+  def _add(self, **fields: Any) -> None:
+    self._file.write_event(_EVENT(wall_time=time.time(), **fields))
+
+  def write(self, step: int, record: Mapping[str, Any]) -> None:
+    for name, value in record.items():
+      if name != 'step' and isinstance(value, int | float):
+        self._add(step=step, summary=summary.scalar(name, value))
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 def _step(line: Mapping[str, Any], path: pathlib.Path) -> int:

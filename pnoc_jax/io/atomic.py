@@ -1,5 +1,6 @@
 """Writes files whole or not at all, through no link; and opens no pipe in the place of a file."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -7,7 +8,7 @@ import pathlib
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from pnoc_jax import errors
@@ -35,7 +36,7 @@ def write(
   temporary = path.with_name(_temporary(path.name))
   number = open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
   try:
-    with open(number, 'wb') as file:
+    with named(path), open(number, 'wb') as file:
       fill(file)
       file.flush()
       os.fsync(file.fileno())
@@ -44,6 +45,17 @@ def write(
       sync_folders([path])
   except BaseException:
     temporary.unlink(missing_ok=True)
+    raise
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike) -> Iterator[None]:
+  """Gives an error of the disk the name of the file: what an open file meets has none."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None:
+      error.filename = os.fspath(path)
     raise
 
 

@@ -297,6 +297,10 @@ def _damage(folder: pathlib.Path) -> str:
         return f'{name} has {path.stat().st_size} bytes in place of {size}'
       if _checksum(path) != checksum:
         return f'{name} has other contents than were written'
+  except (AttributeError, TypeError, ValueError) as error:
+    raise errors.UserError(
+      f'{note} was not written by a run, or it was changed: remove it to go on without it'
+    ) from error
   except OSError as error:
     raise errors.UserError(
       f'{folder} cannot be read now ({error.strerror}); give the same command again'

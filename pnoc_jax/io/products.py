@@ -4,6 +4,7 @@ Numpy only: data workers import this file.
 """
 
 import io
+import operator
 import os
 import pathlib
 import zipfile
@@ -18,7 +19,11 @@ from pnoc_jax.io import atomic, npz
 STRIDE = 4  # Of a prior's low maps.
 _MOST_KEYS = 256
 _LEVEL = 1
-"""Of the compression. Maps of 375 x 500 px took 26 ms in place of 38 at numpy's 6, in 1 % more."""
+"""Of the compression."""
+_CODED = 'low', 'high', 'walk', 'cells'
+"""What is written as `npz.encode` codes it, u8; files of versions before hold the floats."""
+_CELLS = 'cells'
+"""What a walk's file may have besides, f32[P, h, w]: the walk is coded by how it differs."""
 _PRIOR = {'keys': np.int32, 'low': np.float32, 'high': np.float16, 'logits': np.float32}
 _WALK = {'keys': np.int32, 'walk': np.float16}
 
@@ -77,37 +82,60 @@ def write_prior(
   _write(path, prior, _prior_fault(prior))
 
 
-def write_walk(path: str | os.PathLike, keys: np.ndarray, walk: np.ndarray) -> None:
+def write_walk(
+  path: str | os.PathLike, keys: np.ndarray, walk: np.ndarray, cells: np.ndarray | None = None
+) -> None:
   """Writes one image's walk: compressed npz, the same bytes for the same arrays.
 
   Args:
     path: `<id>.npz`; its folder is made.
     keys: i32[P+1].
     walk: f16[P, H, W].
+    cells: f32[P, h, w], which make the walk when they are enlarged, but for rounding. With them the
+      file takes a fourth.
 
   Raises:
     ValueError: a dtype, a shape or a value is not as `Walk` says.
   """
   product = Walk(*map(np.asarray, (keys, walk)))
-  _write(path, product, _walk_fault(product))
+  fault = _walk_fault(product) or (None if cells is None else _cells_fault(cells, walk.shape))
+  _write(path, product, fault, cells)
 
 
-def _write(path: str | os.PathLike, product: Prior | Walk, fault: str | None) -> None:
+def _write(
+  path: str | os.PathLike,
+  product: Prior | Walk,
+  fault: str | None,
+  cells: np.ndarray | None = None,
+) -> None:
   fault = fault or _finite_fault(product, product._fields)
   if fault:
     raise ValueError(f'not written to {path}: {fault}')
-  atomic.write(path, lambda file: _pack(file, product._asdict()), sync_folder=False)
+  arrays = product._asdict() | ({} if cells is None else {_CELLS: cells})
+  atomic.write(path, lambda file: _pack(file, arrays), sync_folder=False)
 
 
 def _pack(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes an npz as numpy does, with less work."""
+  expected = {}
+  if _CELLS in arrays:
+    expected = {'walk': npz.enlarged(arrays[_CELLS], arrays['walk'].shape[1:])}
   with zipfile.ZipFile(file, 'w') as archive:
     for name, array in arrays.items():
-      member = io.BytesIO()
-      np.lib.format.write_array(member, array, allow_pickle=False)
+      member, coded = io.BytesIO(), array
+      if name in _CODED:
+        coded = npz.encode(array, expected.get(name))
+      np.lib.format.write_array(member, coded, allow_pickle=False)
       # A member without a date has that of 1980-01-01, so no clock enters the bytes.
       info = zipfile.ZipInfo(f'{name}.npy')
       archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, _LEVEL)
+
+
+def _cells_fault(cells: np.ndarray, shape: tuple[int, ...]) -> str | None:
+  fits = cells.ndim == 3 and cells.size and len(cells) == shape[0]
+  if fits and cells.dtype == np.float32 and all(map(operator.le, cells.shape, shape)):
+    return None
+  return f'`cells` is {cells.dtype}{list(cells.shape)} beside a walk of {shape}'
 
 
 def _prior_fault(prior: Prior) -> str | None:
@@ -174,7 +202,7 @@ def read_prior(
       found = f'it is of {len(prior.logits)} classes, but the data set has {num_classes}'
     return found
 
-  return _read(path, Prior, arrays, fault, _Kind('prior', 'priors', _PRIOR))
+  return _read(path, Prior, arrays, fault, _Kind('prior', 'priors', _PRIOR, ()))
 
 
 def read_walk(
@@ -202,15 +230,23 @@ def read_walk(
       found = f'`keys` holds {walk.keys[-1]}, but the data set has {num_classes} classes'
     return found
 
-  return _read(path, Walk, arrays, fault, _Kind('walk', 'random_walk', _WALK))
+  return _read(path, Walk, arrays, fault, _Kind('walk', 'random_walk', _WALK, (_CELLS,)))
 
 
 class _Kind(NamedTuple):
-  """What a product is called, the stage that makes it, and the dtypes of its members."""
+  """What a product is called, and the stage that makes it.
+
+  Attributes:
+    what: it is called.
+    stage: its name.
+    members: the dtypes of its arrays.
+    beside: other arrays that its file may have, all or none.
+  """
 
   what: str
   stage: str
   members: dict[str, type]
+  beside: tuple[str, ...]
 
 
 def _read(
@@ -221,7 +257,7 @@ def _read(
   kind: _Kind,
 ) -> Product:
   """Reads an archive of the kind's members; what its headers say is checked before the rest."""
-  what, stage, members = kind
+  what, stage, members, beside = kind
   if not set(arrays) <= set(members):
     raise ValueError(f'arrays={tuple(arrays)}; a {what} has {tuple(members)}')
   path = pathlib.Path(path)
@@ -230,15 +266,15 @@ def _read(
   try:
     with zipfile.ZipFile(path) as file:
       found = sorted(name.removesuffix('.npy') for name in file.namelist())
-      if found != sorted(members):
+      if found not in (sorted(members), sorted([*members, *beside])):
         raise errors.UserError(f'{path}: holds {found}, expected {sorted(members)}; not a {what}')
-      headers = {name: _unread(file, name) for name in members}
+      headers = {name: _unread(file, name, dtype) for name, dtype in members.items()}
       if headers['keys'].size > _MOST_KEYS:
         raise ValueError(f'`keys` has {headers["keys"].size} entries')
       product: Any = make(**headers | {'keys': npz.read_array(file, 'keys')})
       said = fault(product)
       if said is None:
-        product = product._replace(**{name: npz.read_array(file, name) for name in arrays})
+        product = product._replace(**{x: _array(file, x, members[x]) for x in arrays})
         said = _finite_fault(product, arrays)
   except errors.UserError:
     raise
@@ -253,11 +289,32 @@ def _read(
   return product
 
 
-def _unread(file: zipfile.ZipFile, name: str) -> np.ndarray:
+def _unread(file: zipfile.ZipFile, name: str, dtype: type) -> np.ndarray:
   """An array that takes no memory, of the shape and dtype of the archive's; it holds NaN."""
-  dtype, shape = npz.read_header(file, name)
-  filler = np.array(np.nan if np.issubdtype(dtype, np.floating) else 0, dtype)
+  found, shape = npz.read_header(file, name)
+  if _is_coded(name, found, shape, dtype):
+    found, shape = np.dtype(dtype), shape[1:]
+  filler = np.array(np.nan if np.issubdtype(found, np.floating) else 0, found)
   return np.broadcast_to(filler, shape)
+
+
+def _array(file: zipfile.ZipFile, name: str, dtype: type) -> np.ndarray:
+  found = npz.read_array(file, name)
+  if not _is_coded(name, found.dtype, found.shape, dtype):
+    return found
+  expected = None
+  if name == 'walk' and f'{_CELLS}.npy' in file.namelist():
+    fault = _cells_fault(_unread(file, _CELLS, np.float32), found.shape[1:])
+    if fault:
+      raise ValueError(fault)
+    expected = npz.enlarged(_array(file, _CELLS, np.float32), found.shape[2:])
+  return npz.decode(found, dtype, expected)
+
+
+def _is_coded(name: str, found: np.dtype, shape: tuple[int, ...], dtype: type) -> bool:
+  """Whether an array is `npz.encode`'s of one that has a dtype."""
+  planes = np.dtype(dtype).itemsize
+  return name in _CODED and found == np.uint8 and len(shape) == 4 and shape[0] == planes
 
 
 def _size_fault(name: str, maps: np.ndarray, size: tuple[int, int] | None) -> str | None:
@@ -276,10 +333,10 @@ def exists_complete(path: str | os.PathLike) -> bool:
 
 def exists_walk(path: str | os.PathLike) -> bool:
   """Whether the walk is there and its archive lists every member; as `exists_complete`."""
-  return _lists(path, _WALK)
+  return _lists(path, _WALK) or _lists(path, [*_WALK, _CELLS])
 
 
-def _lists(path: str | os.PathLike, members: dict[str, type]) -> bool:
+def _lists(path: str | os.PathLike, members: Collection[str]) -> bool:
   try:
     with zipfile.ZipFile(atomic.require_file(path)) as file:
       return {f'{name}.npy' for name in members} == set(file.namelist())

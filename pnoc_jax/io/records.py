@@ -130,12 +130,14 @@ class JsonLines:
 
   def write(self, value: Mapping[str, Any]) -> None:
     """Appends an object and flushes the file."""
-    self._file.write(json.dumps(plain(value)) + '\n')
-    self._file.flush()
+    with atomic.named(self._path):
+      self._file.write(json.dumps(plain(value)) + '\n')
+      self._file.flush()
 
   def sync(self) -> None:
     """Waits until all lines are on the disk, so that what follows them can rely on them."""
-    os.fsync(self._file.fileno())
+    with atomic.named(self._path):
+      os.fsync(self._file.fileno())
     atomic.sync_folders([self._path])
 
   def close(self) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -17,7 +18,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import jax
 from jax._src import distributed  # The store has no public name.
 
 from pnoc_jax import errors
@@ -59,6 +59,11 @@ class Ended(Exception):
     self.code = code
 
 
+def joined() -> int:
+  """How many processes were joined; asks no device, which could wait for one that has ended."""
+  return distributed.global_state.num_processes
+
+
 class Company:
   """The processes of a run, as one of them sees the others; alone it does nothing.
 
@@ -79,16 +84,50 @@ class Company:
       patience: how long to wait.
     """
     self._describe, self._patience = describe, patience
-    self._me, self._count = jax.process_index(), jax.process_count()
+    # JAX's own count would wait here for the devices of a process that has died.
+    self._me, self._count = distributed.global_state.process_id, joined()
     self._store: Any = distributed.global_state.client if self._count > 1 else None
     self._stop, self._told, self._ended = threading.Event(), False, threading.Event()
     self._left = threading.Event()
     self._shared = 0
+    self._signals: socket.socket | None = None
+    self._restore: Callable[[], None] = lambda: None
 
   def __enter__(self) -> 'Company':
     if self._store is not None:
+      self._heed_signals()
       threading.Thread(target=self._watch, daemon=True).start()
     return self
+
+  def _heed_signals(self) -> None:
+    """Lets the watching thread hear of signals while the main thread waits for the others.
+
+    Python calls its own handlers in the main thread alone, once this is back from a computation.
+    """
+    if threading.current_thread() is not threading.main_thread():
+      return
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    self._signals = read
+    # What a forked process receives is not for this one.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def restore() -> None:
+      signal.set_wakeup_fd(before)
+      write.close()
+      read.close()
+
+    self._restore = restore
+
+  def _signalled(self) -> bool:
+    """Whether this process was just told to stop."""
+    try:
+      came = b'' if self._signals is None else self._signals.recv(64)
+    except OSError:  # There is nothing to read, or no more.
+      return False
+    return any(number in (signal.SIGTERM, signal.SIGINT) for number in came)
 
   def __exit__(
     self,
@@ -98,6 +137,7 @@ class Company:
   ) -> None:
     if self._store is None:
       return
+    self._restore()
     self._ended.set()
     if error is None:
       self._left.set()
@@ -202,9 +242,11 @@ class Company:
 
   def _watch(self) -> None:
     """Looks at what the others tell; ends this process where its main thread cannot."""
-    lost, beat, seen = 0, 0, {}
+    lost, beat, seen = 0, 0, {i: ('', time.monotonic()) for i in range(self._count)}
     while not self._left.wait(self._patience.poll):
       try:
+        if self._signalled():
+          self._store.key_value_set(_STOP, str(self._me), True)
         if self._get(_STOP) is not None:
           self._stop.set()
         told = self._get(_END)
@@ -227,16 +269,17 @@ class Company:
             self._announce(found['text'], found['code'])
           _leave(found['text'], found['code'])
 
-  def _look_for_gone(self, seen: dict[str, tuple[str, float]]) -> None:
-    """Announces the end of the run where a process has shown no sign for long."""
+  def _look_for_gone(self, seen: dict[int, tuple[str, float]]) -> None:
+    """Announces the end of the run where a process has shown no sign for long, or never one."""
     now = time.monotonic()
-    for key, value in self._store.key_value_dir_get(_ALIVE):
-      if seen.get(key, ('', 0.0))[0] != value:
-        seen[key] = value, now
-      elif value != _GONE and now - seen[key][1] > self._patience.quiet:
-        number = key.rpartition('/')[2]
+    signs = dict(self._store.key_value_dir_get(_ALIVE))
+    for number, (before, since) in seen.items():
+      value = signs.get(f'{_ALIVE}/{number}', '')
+      if value != before:
+        seen[number] = value, now
+      elif value != _GONE and now - since > self._patience.quiet:
         text = f'error: process {number} has ended or hangs; the same command resumes'
-        self._store.key_value_set(_END, json.dumps({'text': text, 'code': 1, 'by': int(number)}))
+        self._store.key_value_set(_END, json.dumps({'text': text, 'code': 1, 'by': number}))
 
 
 def _leave(text: str, code: int) -> Any:

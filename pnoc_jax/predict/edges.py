@@ -59,7 +59,7 @@ def walk(
   radius: int = 5,
   beta: float = 10.0,
   exp_times: int = 8,
-) -> Array:
+) -> tuple[Array, Array]:
   """Walks priors within the edges, and enlarges them to the image's pixels.
 
   Args:
@@ -74,7 +74,8 @@ def walk(
     exp_times: see `random_walk.random_walk`.
 
   Returns:
-    f32[B, H, W, P], of each image over its largest score; 0 outside of `size`.
+    f32[B, H, W, P], of each image over its largest score, 0 outside of `size`; and the cells that
+    they are enlarged from, f32[B, h, w, P], of which the first `ceil(size / stride)` count.
   """
   chex.assert_rank([low, edge], [4, 3])
   grid = edge.shape[1:]
@@ -93,6 +94,7 @@ def walk(
   scores = jnp.maximum(scores, 0.0)
   large = multi_scale.place(scores, cells, stride * cells, (stride * grid[0], stride * grid[1]))
   large = large[:, : shape[0], : shape[1]]
-  return pseudo_labels.normalize_walk(
-    jnp.where(normalize.size_valid(size, shape)[..., None], large, 0.0)
-  )
+  large = jnp.where(normalize.size_valid(size, shape)[..., None], large, 0.0)
+  largest = large.max((1, 2, 3), keepdims=True)
+  cells = jnp.where(largest > 0, scores / jnp.where(largest > 0, largest, 1.0), 0.0)
+  return pseudo_labels.normalize_walk(large), cells

@@ -6,7 +6,7 @@ and times of all files, so that one that changed can be named.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pnoc_jax.data import cache, info
 from pnoc_jax.engine import settings
@@ -83,15 +83,17 @@ def find(workdir: Path, plan: Iterable['graph.Planned'], states: States) -> dict
       if split in states and old != _digest(states[split]):
         concerned.setdefault(split, []).append(item.stage.name)
   path = workdir / FILE
-  before = records.read_json(path) if concerned and path.is_file() else {}
+  before = records.read_object(path) if concerned and path.is_file() else {}
   return {
-    split: f'{_changed(before.get(split, {}), states[split])} since {", ".join(stages)} began, '
+    split: f'{_changed(before.get(split), states[split])} since {", ".join(stages)} began, '
     f'which are not made again: --config.rerun={stages[0]} does so'
     for split, stages in concerned.items()
   }
 
 
-def _changed(before: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> str:
+def _changed(before: Any, now: Mapping[str, list[int]]) -> str:
+  if not isinstance(before, dict):
+    return 'images have changed'
   other = [name for name, state in now.items() if before.get(name) != state]
   if not other:
     return 'images have changed'

@@ -24,6 +24,12 @@ _OWN = (
   *(f'dataset.{name}' for name in ('root', 'lists', 'labels', 'masks')),
 )
 
+# What the libraries that join devices say where another process is gone: Gloo, and NCCL.
+_PARTED = (
+  *('Connection closed by peer', 'Connection reset by peer', 'Gloo context initialization failed'),
+  'remote process exited',
+)
+
 
 class Crew(NamedTuple):
   """The processes of a run.
@@ -44,6 +50,9 @@ def end(error: BaseException, workdir: Path) -> tuple[str, int] | None:
   if isinstance(error, UserError):
     return f'error: {error}', 2
   said = disk.failed(error, workdir)
+  first = ' '.join(str(error).split())[:200]
+  if said is None and company.joined() > 1 and any(words in first for words in _PARTED):
+    said = f'another process of this run has ended ({first}); the same command resumes'
   return None if said is None else (f'error: {said}', 1)
 
 

@@ -21,6 +21,7 @@ SHARED = Path('/dev/shm')
 _SURE = 0.5
 """Of an estimate: less room than this share of it is too little, whatever the estimate is worth."""
 _FULL = errno.ENOSPC, errno.EDQUOT
+_DENIED = errno.EACCES, errno.EPERM
 _BROKEN = errno.EIO, errno.ESTALE, errno.EROFS, errno.EFBIG
 # Libraries in other languages pass on the words alone. -7: SIGBUS, which a worker receives where
 # the shared memory ends.
@@ -163,7 +164,25 @@ def failed(error: BaseException, workdir: Path) -> str | None:
         f'a disk fails ({said}). What is finished is kept: give the same command again once the '
         'disk, or the connection to it, works; of a file that is too large, see `ulimit -f`.'
       )
+    if number in _DENIED and isinstance(cause, OSError) and cause.filename is not None:
+      return (
+        f'a file may not be written or read by this user ({said}). What is finished is kept: give '
+        'yourself the permission (chmod u+rwX) and give the same command again.'
+      )
   return None
+
+
+def explain(error: Exception, output: Path) -> str:
+  """What a command tells of an error that the user can mend; raises any other error.
+
+  Args:
+    error: what ended the command.
+    output: where it writes.
+  """
+  said = str(error) if isinstance(error, UserError) else failed(error, output)
+  if said is None:
+    raise error
+  return said
 
 
 def _rooms(workdir: Path) -> str:

@@ -66,7 +66,8 @@ class Planned:
     file = self.directory / _SETTINGS
     if self.status not in (Status.DONE, Status.RESUME) or not file.is_file():
       return {}
-    return records.read_json(file).get('images', {})
+    found = records.read_object(file).get('images')  # Not there in runs of versions before.
+    return found if isinstance(found, dict) else {}
 
   @property
   def runs(self) -> bool:
@@ -328,11 +329,12 @@ def close_rerun(workdir: Path) -> None:
 def _begun(config: PipelineConfig, workdir: Path) -> set[str]:
   """The stages that the same command has begun to run again."""
   asked = _asked(workdir)
-  return set(asked.get('begun', ())) if asked.get('of') == _request(config) else set()
+  return set(map(str, asked['begun'])) if asked.get('of') == _request(config) else set()
 
 
 def _asked(workdir: Path) -> dict[str, Any]:
-  return records.read_json(workdir / _RERUN) if (workdir / _RERUN).is_file() else {}
+  path = workdir / _RERUN
+  return records.read_object(path, {'of': list, 'begun': list}) if path.is_file() else {}
 
 
 def _request(config: PipelineConfig) -> list[str]:

@@ -1,5 +1,7 @@
 """Which files of a folder a command wrote itself, so that it replaces no others."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import threading
@@ -28,7 +30,9 @@ class Written:
     """
     self._folder, self._path = folder, folder / RECORD
     self._known: dict[str, dict[str, str]] = {}
-    for line in records.read_jsonl(self._path):
+    found = records.read_jsonl(self._path)
+    self._count = len(found)
+    for line in found:
       fits = line.keys() == {'file', 'made_of', 'sha256'}
       if not fits or not all(isinstance(x, str) for x in line.values()):
         raise UserError(
@@ -36,6 +40,7 @@ class Written:
         )
       self._known[line['file']] = line
     self._lines: records.JsonLines | None = None
+    self._work = contextlib.ExitStack()
     self._noting = threading.Lock()  # Several threads write.
 
   def __enter__(self) -> 'Written':
@@ -47,8 +52,7 @@ class Written:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    if self._lines is not None:
-      self._lines.close()
+    self._work.close()
 
   def made_of(self, path: Path) -> str | None:
     """What the file at a path was made of when it was last written; None if it was not."""
@@ -87,7 +91,11 @@ class Written:
     return replaced and hashlib.sha256(path.read_bytes()).hexdigest() != line['sha256']
 
   def write(self, path: Path, data: bytes, made_of: str) -> None:
-    """Writes a file and notes it; the note comes first, so that no file is without one."""
+    """Writes a file and notes it; the note comes first, so that no file is without one.
+
+    Raises:
+      UserError: another command writes to the folder.
+    """
     line = {
       'file': self._name(path),
       'made_of': made_of,
@@ -95,13 +103,40 @@ class Written:
     }
     with self._noting:
       if self._lines is None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lines = records.JsonLines(self._path)
+        self._lines = self._begin()
       if self._known.get(line['file']) != line:
         path.unlink(missing_ok=True)  # A run that dies here must not find the old file as the new.
         self._lines.write(line)
         self._known[line['file']] = line
     atomic.write(path, lambda file: file.write(data))
+
+  def _begin(self) -> records.JsonLines:
+    """Opens the record, which two commands must not do at once: their files would be mixed."""
+    self._folder.mkdir(parents=True, exist_ok=True)
+    locked = self._lock()
+    if len(records.read_jsonl(self._path)) != self._count:
+      raise UserError(self._busy())
+    lines = self._work.enter_context(records.JsonLines(self._path))
+    if not os.path.samestat(os.fstat(locked), os.stat(self._path)):
+      self._lock()  # A torn line was removed, by which the record is another file.
+    return lines
+
+  def _lock(self) -> int:
+    number = atomic.open_own(self._path, os.O_RDWR | os.O_CREAT)
+    self._work.callback(os.close, number)
+    try:
+      fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(self._busy()) from error
+    except OSError:
+      pass  # There are no locks on this disk.
+    return number
+
+  def _busy(self) -> str:
+    return (
+      f'another command writes to {self._folder}, or has just done so: wait for it and give the '
+      'same command again, or name another directory'
+    )
 
   def remove(self, path: Path) -> None:
     """Removes a file that the command wrote; leaves any other."""

@@ -234,8 +234,8 @@ STAGE = stage.Stage(
     ),
   ),
   programs=_programs,
-  # float16, and float32 on a quarter of the side; then the share that is left after packing.
+  # float16, and float32 on a quarter of the side; each with the share that is left after packing.
   figures=sections.priors,
   sample=sections.prior_view,
-  disk=lambda pixels, maps: maps * (2 + 4 / 16) * 0.55,
+  disk=lambda pixels, maps: maps * (2 * 0.25 + 4 / 16 * 0.6),
 )

@@ -80,8 +80,8 @@ def _network(variables: Variables, context: Context) -> infer.Network:
   def scale(variables: Variables, image: Array, size: Array) -> Array:
     return edges.edges(model, variables, image, size, stride=stride, flip=ours.flip)
 
-  def fuse(found: list[Array], grid: infer.Grid) -> tuple[Array, Array]:
-    walk = edges.walk(
+  def fuse(found: list[Array], grid: infer.Grid) -> tuple[Array, Array, Array]:
+    walk, low = edges.walk(
       grid.context['low'],
       found[0],
       grid.native,
@@ -91,7 +91,7 @@ def _network(variables: Variables, context: Context) -> infer.Network:
       beta=ours.beta,
       exp_times=ours.exp_times,
     )
-    return found[0], walk
+    return found[0], walk, low
 
   return infer.Network(scale, fuse, variables, dataset, _context)
 
@@ -124,13 +124,15 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
   def results(indices: list[int]) -> Iterator[per_image.Result]:
     every = per_image.share(among)
     found_of = inference(source, indices, among=every, context=priors, by_classes=True)
-    for index, (height, width), (edge, walk) in found_of:
+    for index, (height, width), (edge, walk, low) in found_of:
       known = keys.pop(index)
-      grey = np.round(255 * edge[: -(-height // stride), : -(-width // stride)]).astype(np.uint8)
-      found = np.moveaxis(walk[:height, :width, : len(known) - 1], -1, 0).astype(np.float16)
+      rows, columns, count = -(-height // stride), -(-width // stride), len(known) - 1
+      grey = np.round(255 * edge[:rows, :columns]).astype(np.uint8)
+      found = np.moveaxis(walk[:height, :width, :count], -1, 0).astype(np.float16)
+      cells = np.moveaxis(low[:rows, :columns, :count], -1, 0)
       beside = edge_path(context.out, source.split, source.ids[index])
       product = products.Walk(known, found)
-      yield index, functools.partial(_write, beside=beside, edge=grey, product=product)
+      yield index, functools.partial(_write, beside=beside, edge=grey, product=product, cells=cells)
 
   return per_image.Job(
     what=f'random walk of {source.split}',
@@ -143,10 +145,12 @@ def _job(inference: infer.Inference, source: info.Source, context: Context) -> p
   )
 
 
-def _write(path: Path, *, beside: Path, edge: np.ndarray, product: products.Walk) -> None:
+def _write(
+  path: Path, *, beside: Path, edge: np.ndarray, product: products.Walk, cells: np.ndarray
+) -> None:
   images.write_png(beside, edge)
   # Last: that it is there says that the image is done.
-  products.write_walk(path, *product)
+  products.write_walk(path, *product, cells)
 
 
 def _read(source: info.Source, index: int, directory: Path) -> products.Prior:
@@ -219,8 +223,8 @@ STAGE = stage.Stage(
   scores=(stage.Score('random_walk', 'Random walk', scores.score_walk),),
   programs=_programs,
   work=_work,
-  # float16, and the share that is left after packing.
+  # float32 on a quarter of the side, and a grey image of the edges; with what is left of packing.
   figures=refinement.random_walk,
   sample=refinement.walk_view,
-  disk=lambda pixels, maps: maps * 2 * 0.67,
+  disk=lambda pixels, maps: maps * (4 / 16 * 0.75 + 0.01) + pixels * 0.05,
 )

@@ -1,6 +1,10 @@
+import errno
 import io
+import struct
 
 import pytest
+from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2
 
 from pnoc_jax.engine import clock, log
 from pnoc_jax.io import records
@@ -29,6 +33,40 @@ def test_resumed_log_has_no_lines_twice(tmp_path):
     (20, 10.0),
   ]
   assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_tensorboard_reads_the_lines_of_a_resumed_log_once(tmp_path):
+  for start, steps in ((0, (5, 10, 15)), (10, (15, 20))):
+    with log.MetricWriter(tmp_path, total_steps=20, start_step=start, console=None) as writer:
+      for step in steps:
+        writer.write(step, {'loss/total': float(start)})
+    for file in (tmp_path / 'tensorboard').iterdir():  # Its name has the second.
+      file.rename(file.with_name(f'{file.name}.{start}'))
+  found = []
+  for file in sorted((tmp_path / 'tensorboard').iterdir()):
+    for event in _events(file):
+      if event.session_log.status == event_pb2.SessionLog.START:
+        found = [x for x in found if x[0] < event.step]  # As TensorBoard does.
+      found += [(event.step, x.tag, x.simple_value) for x in event.summary.value]
+  assert found == [(step, 'loss/total', 10.0 * (step > 10)) for step in (5, 10, 15, 20)]
+
+
+def _events(file):
+  data = file.read_bytes()
+  while data:
+    (size,) = struct.unpack('<Q', data[:8])  # Then a checksum, the event, and its checksum.
+    yield event_pb2.Event.FromString(data[12 : 12 + size])
+    data = data[size + 16 :]
+
+
+def test_a_full_disk_below_tensorboard_is_an_error_and_no_wait(tmp_path, monkeypatch):
+  def full(self, data):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with log.MetricWriter(tmp_path, total_steps=100, console=None) as writer:
+    monkeypatch.setattr(record_writer.RecordWriter, 'write', full)
+    with pytest.raises(OSError, match='No space'):
+      writer.write(1, {'loss/total': 1.0})
 
 
 def test_a_record_has_its_epoch_and_one_line_on_the_console(tmp_path):

@@ -99,7 +99,7 @@ def _arrays(root: pathlib.Path) -> Iterator[Kind]:
   products.write_prior(path, np.array([0, 1, 3], np.int32), low, high, np.zeros(4, np.float32))
   yield Kind('npz', path, lambda path=path: _prior(path), inside='zip')
   path = root / 'walk.npz'
-  products.write_walk(path, np.array([0, 1, 3], np.int32), high)
+  products.write_walk(path, np.array([0, 1, 3], np.int32), high, low)
   yield Kind('walk', path, lambda path=path: _walk(path), inside='zip')
   path = root / 'variables.npz'
   arrays = {f'params/{x}': rng.normal(size=(3, 5)).astype(np.float32) for x in 'ab'}

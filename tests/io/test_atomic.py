@@ -1,5 +1,6 @@
 """A file is written whole or not at all."""
 
+import errno
 import os
 
 import numpy as np
@@ -24,6 +25,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
   assert [x.name for x in tmp_path.iterdir()] == ['a.json']
   with pytest.raises(ValueError, match='JSON'):
     records.write_json(path, {'miou': float('nan')})
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with pytest.raises(OSError, match=r"No space left on device: '.*a\.png'"):
+    atomic.write(tmp_path / 'a.png', full)
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match=r"'.*b\.png'"):
+    atomic.write(tmp_path / 'b.png', lambda file: file.write(b'x'))
+  with records.JsonLines(tmp_path / 'c.jsonl') as lines, pytest.raises(OSError, match=r"'.*c\."):
+    lines.sync()
 
 
 def test_folders_are_synced_after_the_rename(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 import ast
+import hashlib
 import pickle
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from pnoc_jax.io import npz
+from pnoc_jax.ops import resize
 
 
 def test_arrays_are_those_of_numpy_and_no_header_is_parsed_by_ast(tmp_path, monkeypatch):
@@ -78,3 +81,43 @@ def test_an_array_of_another_type_is_refused(tmp_path, dtype):
   _write(tmp_path / 'x.npz', (1,), bytes(8), dtype)
   with zipfile.ZipFile(tmp_path / 'x.npz') as file, pytest.raises(ValueError):
     npz.read_array(file, 'x')
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32])
+@pytest.mark.parametrize('shape', [(3, 7, 9), (1, 1, 5), (2, 5, 1)])
+def test_coded_maps_come_back_bit_by_bit(dtype, shape):
+  rng, size = np.random.default_rng(0), np.dtype(dtype).itemsize
+  maps = rng.integers(0, 256, (*shape, size), np.uint8).view(dtype)[..., 0]  # NaN and -0, too.
+  coded = npz.encode(maps)
+  assert coded.dtype == np.uint8 and coded.shape == (size, *shape)
+  found = npz.decode(coded, dtype)
+  assert found.dtype == dtype and found.tobytes() == maps.tobytes()
+  turned = np.ascontiguousarray(np.moveaxis(maps, 0, -1))
+  assert npz.encode(np.moveaxis(turned, -1, 0)).tobytes() == coded.tobytes()
+
+
+def test_coded_smooth_maps_take_half_of_the_room():
+  cells = np.random.default_rng(0).random((8, 8))  # Enlarged linearly, as the maps of a network.
+  for _ in range(2):
+    cells = np.array([np.interp(np.arange(320) / 40, np.arange(8), row) for row in cells]).T
+  maps = cells[None].astype(np.float16)
+  plain, coded = (len(zlib.compress(a.tobytes(), 1)) for a in (maps, npz.encode(maps)))
+  assert coded < plain / 2
+
+
+@pytest.mark.parametrize('side', [1, 2, 4, 8])
+def test_cells_are_enlarged_as_the_networks_maps_are(side):
+  cells = np.random.default_rng(0).random((2, 3, 5), np.float32)
+  size = 3 * side, 5 * side - side // 2
+  expected = np.moveaxis(
+    np.asarray(resize.bilinear(np.moveaxis(cells, 0, -1), (3 * side, 5 * side))), -1, 0
+  )
+  found = npz.enlarged(cells, size)
+  assert found.dtype == np.float16
+  np.testing.assert_allclose(found, expected[:, : size[0], : size[1]], rtol=1e-3)
+
+
+def test_files_are_read_with_the_bits_that_they_were_written_with():
+  cells = (np.arange(420) * 37 % 101).astype(np.float32).reshape(3, 10, 14) / np.float32(101)
+  digest = hashlib.sha256(npz.enlarged(cells, (38, 55)).tobytes()).hexdigest()
+  assert digest.startswith('6a5eda69624e33e3')  # Another one cannot read the walks that are there.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pnoc_jax import errors
-from pnoc_jax.io import products
+from pnoc_jax.io import npz, products
+from pnoc_jax.ops import resize
 
 
 def _prior(seed=0, size=(9, 14)):
@@ -127,6 +128,37 @@ def test_a_walk_comes_back_as_it_was_and_has_the_same_bytes(tmp_path):
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.parametrize('size', [(24, 32), (22, 29), (3, 5)])
+def test_a_walk_that_comes_of_cells_is_the_same_in_a_smaller_file(tmp_path, size):
+  cells = np.random.default_rng(0).random((2, *(-(-n // 4) for n in size)), np.float32)
+  walk = np.moveaxis(
+    np.asarray(resize.bilinear(np.moveaxis(cells, 0, -1), [4 * n for n in cells.shape[1:]])), -1, 0
+  )[:, : size[0], : size[1]].astype(np.float16)
+  other = np.random.default_rng(1).random(walk.shape).astype(np.float16)  # Any walk comes back.
+  keys, sizes = np.array([0, 2, 5], np.int32), []
+  for given, beside in ((walk, None), (walk, cells), (other, cells)):
+    path = tmp_path / 'a.npz'
+    products.write_walk(path, keys, given, beside)
+    sizes.append(path.stat().st_size)
+    assert products.exists_walk(path)
+    found = products.read_walk(path, size=size, num_classes=5)
+    np.testing.assert_array_equal(found.walk, given, strict=True)
+    assert np.isnan(products.read_walk(path, size=size, arrays=()).walk).all()
+  assert size == (3, 5) or sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize('shape', [(1, 6, 8), (2, 6, 33), (2, 0, 8), (2, 6)])
+def test_cells_of_another_walk_are_refused(tmp_path, shape):
+  walk, path = np.zeros((2, 24, 32), np.float16), tmp_path / 'a.npz'
+  keys, cells = np.array([0, 2, 5], np.int32), np.zeros(shape, np.float32)
+  with pytest.raises(ValueError, match='`cells` is float32'):
+    products.write_walk(path, keys, walk, cells)
+  assert not path.exists()
+  np.savez(path, keys=keys, walk=npz.encode(walk), cells=cells)
+  with pytest.raises(errors.UserError, match=r'a\.npz: cut short or not a walk.*`cells` is'):
+    products.read_walk(path)
+
+
 @pytest.mark.parametrize(
   ('change', 'match'),
   [
@@ -163,6 +195,16 @@ def test_foreign_truncated_and_other_images_walks_are_refused(tmp_path):
   assert not products.exists_walk(path)
   with pytest.raises(errors.UserError, match='cut short or not a walk'):
     products.read_walk(path)
+
+
+def test_files_of_a_version_that_did_not_code_maps_are_read(tmp_path):
+  prior, walk = _prior(), _walk()
+  np.savez_compressed(tmp_path / 'p.npz', **prior._asdict())
+  np.savez_compressed(tmp_path / 'w.npz', **walk._asdict())
+  assert products.exists_complete(tmp_path / 'p.npz') and products.exists_walk(tmp_path / 'w.npz')
+  found = (*products.read_prior(tmp_path / 'p.npz'), *products.read_walk(tmp_path / 'w.npz'))
+  for x, y in zip(found, (*prior, *walk), strict=True):
+    np.testing.assert_array_equal(x, y, strict=True)
 
 
 def test_arrays_that_are_not_asked_for_stay_compressed(tmp_path):

@@ -1,6 +1,8 @@
 """Processes that fail, stop or disagree: told to all at once, with one message."""
 
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -47,11 +49,11 @@ def make(monkeypatch):
   """Makes one of two processes; those that would end at once say so in `left`."""
   store, left = _Store(), []
   monkeypatch.setattr(company.distributed.global_state, 'client', store)
-  monkeypatch.setattr(company.jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(company.distributed.global_state, 'num_processes', 2)
   monkeypatch.setattr(company, '_leave', lambda *end: left.append(end))
 
   def make(process):
-    monkeypatch.setattr(company.jax, 'process_index', lambda: process)
+    monkeypatch.setattr(company.distributed.global_state, 'process_id', process)
     return company.Company(
       lambda error: (f'error: {error}', 1) if isinstance(error, errors.UserError) else None, QUICK
     )
@@ -123,9 +125,42 @@ def test_a_wish_to_stop_reaches_the_others(make):
     _wait(stops)
 
 
-def test_a_process_without_a_sign_is_gone(make):
+def test_a_signal_is_told_while_the_main_thread_waits(make):
+  before = signal.set_wakeup_fd(-1)
+  handler = signal.signal(signal.SIGTERM, lambda *_: None)  # Which is called when it is back.
+  try:
+    with make(0) as one:
+      signal.raise_signal(signal.SIGTERM)
+      _wait(lambda: 'pnoc_jax/stop' in one._store.values)
+      _wait(one.should_stop(lambda: False))
+    assert signal.set_wakeup_fd(-1) == -1
+  finally:
+    signal.signal(signal.SIGTERM, handler)
+    signal.set_wakeup_fd(before)
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')  # JAX warns of any fork.
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_a_signal_to_a_forked_process_is_not_for_this_one(make):
+  handler = signal.signal(signal.SIGTERM, lambda *_: None)
+  try:
+    with make(0) as one:
+      child = os.fork()
+      if not child:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+      os.waitpid(child, 0)
+      time.sleep(10 * QUICK.poll)
+      assert 'pnoc_jax/stop' not in one._store.values
+  finally:
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize('signs', [1, 0])
+def test_a_process_without_a_sign_is_gone(make, signs):
   with make(0) as one:
-    one._store.key_value_set('pnoc_jax/alive/1', '7')
+    if signs:  # Else it died before its first one.
+      one._store.key_value_set('pnoc_jax/alive/1', '7')
     _wait(lambda: make.left)
   assert make.left[0][0].startswith('error: process 1 has ended or hangs')
   make.left.clear()
@@ -150,12 +185,25 @@ except company.Ended as end:
 """
 
 
-def test_two_real_processes_end_within_seconds():
+_DEAD = """
+import os, signal, sys, jax
+from pnoc_jax.parallel import company, hosts
+process, port = int(sys.argv[1]), sys.argv[2]
+hosts.initialize(coordinator=f'localhost:{port}', num_processes=2, process_id=process)
+if process == 1:
+  os.kill(os.getpid(), signal.SIGKILL)
+with company.Company(lambda error: None, company.Patience(quiet=2.0)):
+  jax.process_count()  # Waits for the devices of both.
+"""
+
+
+def _end_of_both(work):
+  """What two processes tell, their codes, and the seconds from the end of the second one."""
   port, root = two_processes._free_port(), pathlib.Path(__file__).parents[2]
   env = two_processes._environment(1)
   processes = [
     subprocess.Popen(
-      [sys.executable, '-c', _WORK, str(i), str(port)],
+      [sys.executable, '-c', work, str(i), str(port)],
       cwd=root, env=env, stderr=subprocess.PIPE, text=True,
     )
     for i in range(2)
@@ -167,8 +215,18 @@ def test_two_real_processes_end_within_seconds():
   finally:
     for process in processes:
       process.kill()
-  assert time.monotonic() - begun < 20
-  assert [process.returncode for process in processes] == [1, 1]
+  return told, [process.returncode for process in processes], time.monotonic() - begun
+
+
+def test_a_process_that_dies_before_its_devices_are_known_ends_the_other():
+  told, codes, seconds = _end_of_both(_DEAD)
+  assert codes == [1, -9] and seconds < 30
+  assert told[0].strip().endswith('error: process 1 has ended or hangs; the same command resumes')
+
+
+def test_two_real_processes_end_within_seconds():
+  told, codes, seconds = _end_of_both(_WORK)
+  assert seconds < 20 and codes == [1, 1]
   last = [text.strip().splitlines()[-1] for text in told]
   assert last[0] == last[1] and last[0].startswith('error: no disk (process 1 of 2, on ')
   assert 'Traceback' not in told[0]

@@ -74,7 +74,7 @@ def test_walks_of_a_padded_batch_are_those_of_each_image(stride):
   low = rng.uniform(size=(2, 8, 10, 2)).astype(np.float32)
   low[1, ..., 1] = 0  # Only fills up.
   edge = rng.uniform(size=(2, BUCKET[0] // stride, BUCKET[1] // stride)).astype(np.float32)
-  walk = jax.jit(lambda low, e, n: edges.walk(low, e, n, stride=stride, shape=BUCKET, **WALK))
+  walk = jax.jit(lambda low, e, n: edges.walk(low, e, n, stride=stride, shape=BUCKET, **WALK)[0])
   found = np.asarray(walk(low, edge, SIZES))
   assert found.shape == (2, *BUCKET, 2)
   for row, (height, width) in enumerate(SIZES):

@@ -250,10 +250,10 @@ def test_room_on_the_disk_counts_maps_of_the_splits_that_have_them(tmp_path):
   labels, sizes = np.array([[1, 1, 0], [0, 0, 1]]), np.array([[10, 20], [30, 10]])
   maps = 2 * 200 + 300
   expected = {
-    'priors': int(maps * 2.25 * 0.55),
+    'priors': int(maps * (2 * 0.25 + 0.25 * 0.6)),
     'saliency_priors': int(500 * 0.28),
     'affinity_labels': int(500 * 0.03),
-    'random_walk': int(maps * 2 * 0.67),
+    'random_walk': int(maps * (0.25 * 0.75 + 0.01) + 500 * 0.05),
     'pseudo_masks': int(500 * 0.03),
     'predictions': int(500 * 0.03),
     'classifier': 0,

@@ -1,22 +1,25 @@
 """A work directory that somebody else made: links are not followed, wrong records are told."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import socket
+import types
 
 import numpy as np
 import pytest
 from report import toy_run
 
+from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
-from pnoc_jax.engine import log
+from pnoc_jax.engine import health, log
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import atomic, records, weights
+from pnoc_jax.io import atomic, checkpoints, records, weights
 from pnoc_jax.report import build, files
-from pnoc_jax.runs import lock, trained, written
-from pnoc_jax.stages.common import lpcam
+from pnoc_jax.runs import changes, graph, lock, trained, written
+from pnoc_jax.stages.common import lpcam, stage
 
 
 @pytest.fixture
@@ -114,6 +117,25 @@ def test_records_of_another_form_are_told_with_their_name(tmp_path, content):
     (tmp_path / name).write_text(content + '\n', encoding='latin-1')
     with pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
       read(tmp_path)
+
+
+@pytest.mark.parametrize('content', [*WRONG, '{"of": [], "begun": 7}', '{"train": 7, "a": [1]}'])
+def test_notes_of_another_form_end_no_run_with_a_traceback(tmp_path, content):
+  entry = next(x for x in stage.stages(config_lib.PipelineConfig) if x.name == 'priors')
+  item = graph.Planned(entry, tmp_path / 'priors', graph.Status.DONE, {}, {})
+  item.directory.mkdir()
+  changed = types.SimpleNamespace(images_then=lambda: {'train': 'old'}, stage=entry)
+  for name, read in (
+    ('rerun.json', lambda: graph._begun(config_lib.PipelineConfig(), tmp_path)),
+    ('priors/config.json', item.images_then),
+    ('images.json', lambda: changes.find(tmp_path, [changed], {'train': {'a.jpg': [1, 2]}})),
+    ('files.json', lambda: checkpoints._damage(tmp_path)),
+    ('health.json', lambda: health.keep(tmp_path, ['said'])),
+  ):
+    (tmp_path / name).write_text(content, encoding='latin-1')
+    with contextlib.suppress(UserError):
+      read()
+    (tmp_path / name).unlink()
 
 
 def test_a_report_is_made_whatever_the_records_hold(tmp_path):

@@ -1,14 +1,18 @@
 """Machines that lack something which a run can do without: a home, a cache, locks."""
 
+import contextlib
 import errno
 import os
 import pathlib
 import socket
+import threading
+import time
 import warnings
 
 import pytest
 
 from pnoc_jax.data import cache
+from pnoc_jax.engine import loop
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import records, user_cache
 from pnoc_jax.runs import doctor, lock, runner
@@ -95,9 +99,116 @@ def test_without_locks_a_killed_run_keeps_nobody_out(tmp_path, monkeypatch, host
     with pytest.raises(UserError, match='process 4194305 on elsewhere'), lock.hold(tmp_path):
       pass
     os.utime(held, (1, 1))
+    monkeypatch.setattr(lock, '_RENEWED', 0.01)
   with lock.hold(tmp_path):
     assert records.read_json(held)['pid'] == os.getpid()
   assert not held.exists()
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+  """A file system without locks, where a file stands for one."""
+  monkeypatch.setattr(lock.fcntl, 'flock', lambda *_: (_ for _ in ()).throw(OSError(37, '')))
+  monkeypatch.setattr(lock, '_RENEWED', 0.05)
+
+
+@contextlib.contextmanager
+def _mark_of(path, *, time_off=0.0, renewed=False, **changes):
+  """Somebody else's mark, made some seconds ago as the clock tells, and perhaps renewed."""
+  records.write_json(path, {'host': 'elsewhere', 'pid': 7, 'since': '1'} | changes)
+  ended = threading.Event()
+
+  def touch():
+    at = time.time() + time_off
+    while not ended.wait(0.01):
+      at += 0.01
+      os.utime(path, (at, at))
+
+  thread = threading.Thread(target=touch)
+  os.utime(path, (time.time() + time_off,) * 2)
+  if renewed:
+    thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    if renewed:
+      thread.join()
+
+
+@pytest.mark.parametrize('time_off', [-3600.0, 3600.0])
+def test_clocks_that_were_set_neither_let_in_nor_keep_out(no_locks, tmp_path, time_off):
+  held = tmp_path / '.lock.held'
+  with (
+    _mark_of(held, time_off=time_off, renewed=True),
+    pytest.raises(UserError, match=rf'process 7 on elsewhere.*if it has ended, remove {held}'),
+    lock.hold(tmp_path),
+  ):
+    pass
+  with _mark_of(held, time_off=time_off), lock.hold(tmp_path):
+    assert records.read_json(held)['pid'] == os.getpid()
+
+
+def test_a_process_of_another_container_is_known_by_its_renewals(no_locks, tmp_path):
+  held, host = tmp_path / '.lock.held', socket.gethostname()
+  with (
+    _mark_of(held, time_off=-3600, renewed=True, host=host, pid=2**22 + 1, space='another start'),
+    pytest.raises(UserError, match='another run is at work'),
+    lock.hold(tmp_path),
+  ):
+    pass
+  # A container that starts anew often has the same name, and its process the same number.
+  for space in ('another start', lock._space()):
+    with (
+      _mark_of(held, time_off=-3600, host=host, pid=os.getpid(), space=space),
+      lock.hold(tmp_path),
+    ):
+      pass
+
+
+def test_of_two_that_find_a_mark_stale_one_gets_in(no_locks, tmp_path, monkeypatch):
+  held, stale = tmp_path / '.lock.held', lock._is_stale
+
+  def slow(path, **options):
+    found = stale(path, **options)
+    held.unlink()
+    records.write_json(held, {'host': 'elsewhere', 'pid': 8, 'since': '2'})  # It was quicker.
+    return found
+
+  monkeypatch.setattr(lock, '_is_stale', slow)
+  with (
+    _mark_of(held, time_off=-3600),
+    pytest.raises(UserError, match='process 8 on elsewhere'),
+    lock.hold(tmp_path),
+  ):
+    pass
+  assert records.read_json(held)['pid'] == 8
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', '.lock.held']
+
+
+def test_a_run_whose_mark_was_taken_over_stops_and_leaves_the_other_one(no_locks, tmp_path, capfd):
+  held = tmp_path / '.lock.held'
+  with loop.stop_on_signals() as asked, lock.hold(tmp_path):
+    held.rename(tmp_path / 'x')  # As who takes it over does: the number of a file is used again.
+    records.write_json(held, {'host': 'elsewhere', 'pid': 8, 'since': '2'})
+    limit = time.monotonic() + 10
+    while not asked() and time.monotonic() < limit:
+      time.sleep(0.01)
+    assert asked()
+  assert records.read_json(held)['pid'] == 8
+  assert 'was taken over by another process' in capfd.readouterr().err
+
+
+def test_an_error_of_the_work_passes_a_lock_unchanged(locks, tmp_path):
+  with pytest.raises(FileExistsError), lock.hold(tmp_path):
+    (tmp_path / '.lock').mkdir()
+
+
+def test_a_directory_without_permission_is_told_though_its_lock_is_there(tmp_path, monkeypatch):
+  (tmp_path / '.lock').touch()
+  monkeypatch.setattr(lock.os, 'access', lambda *_: False)
+  with pytest.raises(UserError, match='cannot be written: Permission denied'), lock.hold(tmp_path):
+    pass
 
 
 def test_a_stage_that_is_read_is_not_made_again(locks, tmp_path):
@@ -111,6 +222,15 @@ def test_a_stage_that_is_read_is_not_made_again(locks, tmp_path):
   with lock.alone(directory):
     pass
   assert [path.name for path in directory.iterdir()] == ['DONE']
+
+
+def test_a_lock_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+  def denied(*_):
+    raise PermissionError(errno.EACCES, 'Permission denied')
+
+  (tmp_path / '.lock').touch()
+  monkeypatch.setattr(lock.os, 'open', denied)
+  assert lock.trouble(tmp_path) == f'{tmp_path} cannot be read: Permission denied'
 
 
 def test_a_directory_that_takes_no_file_is_told(tmp_path):

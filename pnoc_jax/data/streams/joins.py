@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import pathlib
-import zipfile
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -12,7 +11,7 @@ import numpy as np
 from pnoc_jax import errors, types
 from pnoc_jax.data import info
 from pnoc_jax.data.augment import transforms
-from pnoc_jax.io import images, npz, products
+from pnoc_jax.io import images, products
 
 Resample = transforms.Resample
 
@@ -232,20 +231,15 @@ def _fault(maps: Maps, index: int, source: info.Source) -> str | None:
 def _prior_fault(
   path: pathlib.Path, size: tuple[int, int], num_classes: int, present: list[int]
 ) -> str | None:
-  if not products.exists_complete(path):
-    return 'cut short or not a prior'
   try:
-    with zipfile.ZipFile(path) as file:
-      high, logits = (npz.read_header(file, name)[1] for name in ('high', 'logits'))
-      keys = npz.read_array(file, 'keys').tolist()
-  except Exception:  # Damage shows as any of a dozen types.
+    prior = products.read_prior(path, arrays=())
+  except errors.UserError:
     return 'cut short or not a prior'
-  if len(high) != 3 or len(logits) != 1:
-    return 'not a prior'
-  if logits[0] != num_classes:
-    return f'a prior of {logits[0]} classes, but the data set has {num_classes}'
-  if high[1:] != tuple(size):
-    return _other_size(high[1:], size)
+  if len(prior.logits) != num_classes:
+    return f'a prior of {len(prior.logits)} classes, but the data set has {num_classes}'
+  if prior.high.shape[1:] != tuple(size):
+    return _other_size(prior.high.shape[1:], size)
+  keys = prior.keys.tolist()
   if keys != [0, *present]:
     return f'a prior of the labels {keys}, expected 0 and the classes of its image, {present}'
   return None
