@@ -75,11 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     layout = found.without(rows.TABLE[arguments.layout].read(request), arguments.negative)
     written = writer.write(layout, arguments.output, options, _bar)
-    _sheet(arguments.output)
+    broken = _sheet(arguments.output)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
-  print(_summary(written, arguments.output))
+  print(_summary(written, broken, arguments.output))
   return 0
 
 
@@ -96,15 +96,15 @@ def _bar(items: Iterable) -> Iterable:
   return tqdm.tqdm(items, unit='image', leave=False)
 
 
-def _sheet(root: Path) -> None:
-  """Opens what was written, as a run will, and shows some of it."""
+def _sheet(root: Path) -> list[str]:
+  """Opens what was written, as a run will, and shows some of it; says what cannot be shown."""
   from pnoc_jax.data.layouts import sheet
   from pnoc_jax.data.readers import folder
 
-  sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
+  return sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
 
 
-def _summary(written: 'writer.Written', root: Path) -> str:
+def _summary(written: 'writer.Written', broken: Sequence[str], root: Path) -> str:
   parts = list(written.totals)
   width = max(len(x) for x in (*written.classes, '(no class)'))
   lines = [f'{"images":{width}}' + ''.join(f'{x:>8}' for x in parts)]
@@ -113,7 +113,9 @@ def _summary(written: 'writer.Written', root: Path) -> str:
     if name or any(numbers):
       lines.append(f'{name or "(no class)":{width}}' + ''.join(f'{n:8}' for n in numbers))
   lines.append(f'{"in all":{width}}' + ''.join(f'{written.totals[x]:8}' for x in parts))
-  lines += [f'note: {x}' for x in written.remarks]
+  lines += [f'note: {x}' for x in (*written.remarks, *broken)]
+  if broken:
+    lines.append('note: the doctor decodes every image, and names all that are broken')
   lines += ['', f'Look at {root / "contact_sheet.png"}, then:']
   config = f'--config=configs/pnoc_folder.py --config.dataset.root={root}'
   lines += [f'  python launch/{x}.py {config}' for x in ('doctor', 'run')]

@@ -332,6 +332,8 @@ def _disk(
     # One more than are kept while the newest is written, and the weights.
     wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
   _shared_memory(config, plan, looked, report)
+  if not plan:
+    return  # What a run would write is not known.
   free, total = disk.free(workdir), sum(wanted.values())
   level = FAULT if total > free else WARNING if total > estimates.FULL * free else FACT
   report.add(level, 'disk', disk.describe(wanted, workdir, what='products and checkpoints'))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pnoc_jax.data.readers import folder, lists, loose
+from pnoc_jax.data.readers import files, folder, lists, loose
 from pnoc_jax.errors import UserError
 
 SPLITS = {
@@ -45,7 +45,8 @@ class Example:
 
   Attributes:
     file: of the image.
-    labels: names of its classes; none for an image that shows none of them.
+    labels: names of its classes; none for an image that shows none of them. Accents are composed
+      with their letters: the name of a directory may come from macOS, which writes them apart.
     split: `train`, `val` or `test`; empty where the layout has no splits.
     mask: makes u8[H, W], 0 background and k + 1 class k, on the pixels as they are stored.
   """
@@ -55,6 +56,9 @@ class Example:
   split: str = ''
   mask: Callable[[], np.ndarray] | None = None
 
+  def __post_init__(self):
+    object.__setattr__(self, 'labels', frozenset(map(files.compose, self.labels)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -62,13 +66,16 @@ class Found:
 
   Attributes:
     examples: its images.
-    classes: in the layout's order; empty where it has none.
+    classes: in the layout's order; empty where it has none. Composed as the labels are.
     remarks: what was left out, in words.
   """
 
   examples: list[Example]
   classes: tuple[str, ...] = ()
   remarks: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'classes', tuple(map(files.compose, self.classes)))
 
 
 class Images:
@@ -86,7 +93,8 @@ class Images:
     self.root = root
     there = [file for _, file in loose.find(root)]
     self.files = [x for x in there if x.suffix.lower() in folder.SUFFIXES]
-    self.others = sorted(x for x in there if x.suffix.lower() not in folder.SUFFIXES)
+    others = (x for x in there if x.suffix.lower() not in folder.SUFFIXES)
+    self.others = sorted((*others, *loose.unread(root)))
     if not self.files:
       raise UserError(f'{root} holds no image that can be used: {", ".join(folder.SUFFIXES)}')
     self._by_path = frozenset(self.files)
@@ -152,7 +160,7 @@ def without(layout: Found, negative: Iterable[str]) -> Found:
   Raises:
     UserError: no image has such a name.
   """
-  names = frozenset(negative)
+  names = frozenset(map(files.compose, negative))
   known = {x for y in layout.examples for x in y.labels} | set(layout.classes)
   if unknown := names - known:
     raise UserError(
