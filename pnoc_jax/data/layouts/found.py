@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable
 
@@ -102,6 +103,9 @@ class Images:
     for file in self.files:
       for name in {file.name, file.stem}:
         self._by_name.setdefault(name, []).append(file)
+    self._by_upload: dict[str, list[pathlib.Path]] = {}
+    for file in self.files:
+      self._by_upload.setdefault(_uploaded(file.name), []).append(file)
 
   def find(self, reference: str) -> pathlib.Path | None:
     """The image that a path, an address or a bare name means; None if there is none.
@@ -123,10 +127,18 @@ class Images:
         return whole
       name = pathlib.PurePosixPath(path).name
       # Label Studio puts eight digits and a dash before the name of an upload.
-      for key in (name, name[9:] if name[8:9] == '-' else ''):
-        if found := self._by_name.get(key):
+      upload = name[9:] if name[8:9] == '-' else ''
+      for known, key in ((self._by_name, name), (self._by_name, upload), (self._by_upload, upload)):
+        if found := known.get(key):
           return self._only(found, path)
     return None
+
+  def holds(self, reference: str) -> bool:
+    """Whether `find` has an image, or several, for the reference."""
+    try:
+      return bool(reference) and self.find(reference) is not None
+    except UserError:
+      return True
 
   def _only(self, found: list[pathlib.Path], path: str) -> pathlib.Path:
     ending = [x for x in found if x.as_posix().endswith(f'/{path.lstrip("/")}')]
@@ -152,6 +164,11 @@ class Images:
       said = f'{count(len(bare), "image")} without annotations left out'
       remarks.append(f'{said}, the first is {bare[0].relative_to(self.root)}')
     return tuple(remarks)
+
+
+def _uploaded(name: str) -> str:
+  """A name as Label Studio, which stands on Django, stores it: `my cat (1)` as `my_cat_1`."""
+  return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
 
 
 def without(layout: Found, negative: Iterable[str]) -> Found:

@@ -207,6 +207,34 @@ def test_label_studio(tmp_path):
   assert labels(read('label_studio', path)) == {'c.jpg': {'x', 'w'}}
 
 
+def test_label_studio_finds_what_it_renamed_when_it_was_uploaded(tmp_path):
+  draw(tmp_path, 'my cat (1).jpg', 'ünï.jpg', 'my_cat_2.jpg', 'my cat 2.jpg')
+  tasks = [
+    {'data': {'image': f'/data/upload/1/0a1b2c3d-{x}'}, 'annotations': [choices('x')]}
+    for x in ('my_cat_1.jpg', '%C3%BCn%C3%AF.jpg', 'my_cat_2.jpg')
+  ]
+  path = tmp_path / 'export.json'
+  path.write_text(json.dumps(tasks))
+  # A name as it is goes before one that would have become it.
+  assert set(labels(read('label_studio', path))) == {'my cat (1).jpg', 'ünï.jpg', 'my_cat_2.jpg'}
+
+
+def test_answers_of_json_min_have_the_names_of_the_questions(tmp_path):
+  draw(tmp_path, 'a.jpg', 'b.jpg')
+  path = tmp_path / 'min.json'
+  about = {'annotator': 1, 'created_at': '2026-01-02T03:04:05Z', 'lead_time': 2.5}
+  one = [{'image': 'a.jpg', 'id': 1, 'animal': 'cat', **about}]
+  path.write_text(json.dumps(one))
+  assert labels(read('label_studio', path)) == {'a.jpg': {'cat'}}
+  draw(tmp_path, 'cat.jpg')  # An answer is no name of an image.
+  two = {'image': 'b.jpg', 'id': 2, 'animal': {'choices': ['cat', 'dog']}, 'place': 'home', **about}
+  path.write_text(json.dumps([*one, two]))
+  assert labels(read('label_studio', path)) == {'a.jpg': {'cat'}, 'b.jpg': {'cat', 'dog'}}
+  (tmp_path / 'cat.jpg').unlink()
+  path.write_text(json.dumps([{**one[0], 'place': 'home'}]))
+  refused('each of the fields animal, place may be the answer', 'label_studio', path)
+
+
 def test_cvat(tmp_path):
   draw(tmp_path, 'images/a.jpg', 'images/b.jpg')
   (tmp_path / 'annotations.xml').write_text(
