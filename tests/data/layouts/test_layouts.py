@@ -295,12 +295,28 @@ def test_a_negative_name_holds_in_every_layout_and_must_be_there(tmp_path):
 
 @pytest.mark.parametrize(
   'words',
-  [['--from=voc', '--separator=,'], ['--from=yolo', '--images=x'], ['--from=voc', '--masks']],
+  [
+    ['--from=voc', '--separator=,'],
+    ['--from=yolo', '--images=x'],
+    ['--from=voc', '--masks'],
+    ['--from=voc', '--seed=-1'],
+    ['--from=voc', '--val=many'],
+  ],
 )
-def test_flags_of_other_layouts_are_refused(words, capsys):
+def test_flags_that_cannot_be_are_refused(words, capsys):
   with pytest.raises(SystemExit) as end:
     new_dataset.main([*words, '--input=x', '--output=y'])
-  assert end.value.code == 2 and 'error: --' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert end.value.code == 2 and 'error: ' in said and f'{words[1].partition("=")[0]}' in said
+  assert '_share' not in said
+
+
+def test_an_output_among_the_photographs_is_refused(tmp_path, capsys):
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  flags = ['--from=directories', f'--input={tmp_path / "in"}']
+  assert new_dataset.main([*flags, f'--output={tmp_path / "in" / "set"}']) == 2
+  assert 'lies in the input' in capsys.readouterr().err
+  assert not (tmp_path / 'in' / 'set').exists()
 
 
 def make(tmp_path, *names, place='in'):
