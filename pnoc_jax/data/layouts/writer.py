@@ -217,7 +217,8 @@ def _parts(
   both = np.arange(len(seen)) >= len(parts['train'])
   alone = splits.only_in_one(seen, both, classes)
   said = [f'not in both train and val, for want of images: {", ".join(alone)}'] if alone else []
-  everywhere = [x for x, shown in zip(classes, labels[parts['train']].all(axis=0)) if shown]
+  shown = np.flatnonzero(labels[parts['train']].all(axis=0)).tolist()
+  everywhere = [classes[k] for k in shown]
   if everywhere:
     said.append(
       f'every image to train on shows {", ".join(everywhere)}: no classifier can learn what that '
