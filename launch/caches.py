@@ -20,6 +20,7 @@ from pnoc_jax.io import terminal, user_cache
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, prints a line for each kind, and empties if asked to."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

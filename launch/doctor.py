@@ -36,6 +36,7 @@ flags.declare_key_flag('config')  # For `--help`.
 def main(argv: list[str]) -> None:
   """Reads the flags, looks, and prints the summary."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.runs import doctor

@@ -21,6 +21,7 @@ from pnoc_jax.runs import places
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, scores, prints and writes the result; returns the exit code."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -11,6 +11,7 @@ Writes the `folder` layout and `contact_sheet.png`, and prints the commands that
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, writes the data set and a summary; returns the exit code."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   from pnoc_jax.data.layouts import found, rows
 
   layouts = '\n'.join(f'  {name:13} {row.what}' for name, row in rows.TABLE.items())
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--output', required=True, type=places.written, help='the new directory')
   parser.add_argument('--images', type=Path, help='where the images lie; by default in the input')
   parser.add_argument('--val', type=_share, default=0.2, help='share of images that validate')
-  parser.add_argument('--seed', type=int, default=0, help='of the draw of these')
+  parser.add_argument('--seed', type=_seed, default=0, help='of the draw of these')
   parser.add_argument('--copy', action='store_true', help='copy images in place of linking them')
   parser.add_argument('--masks', action='store_true', help='make masks of outlines (coco)')
   parser.add_argument(
@@ -73,23 +75,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   options = writer.Options(share=arguments.val, seed=arguments.seed, copy=arguments.copy)
   try:
+    _check_apart(arguments.input, arguments.output)
     layout = found.without(rows.TABLE[arguments.layout].read(request), arguments.negative)
     written = writer.write(layout, arguments.output, options, _bar)
-    _sheet(arguments.output)
+    broken = _sheet(arguments.output)
   except (UserError, OSError) as error:
     from pnoc_jax.runs import disk  # It brings JAX.
 
     print(f'error: {disk.explain(error, arguments.output)}', file=sys.stderr)
     return 2
-  print(_summary(written, arguments.output))
+  print(_summary(written, broken, arguments.output))
   return 0
 
 
+def _check_apart(place: Path, output: Path) -> None:
+  """Raises a UserError where the data set would be among the photographs of the next call."""
+  if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+    raise UserError(
+      f'--output={output} lies in the input, where the next call would take it for photographs: '
+      'name a directory beside it'
+    )
+
+
 def _share(text: str) -> float:
-  share = float(text)
-  if not 0 < share < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-  return share
+  with contextlib.suppress(ValueError):
+    if 0 < (share := float(text)) < 1:
+      return share
+  raise argparse.ArgumentTypeError(f'{text} is no number between 0 and 1')
+
+
+def _seed(text: str) -> int:
+  with contextlib.suppress(ValueError):
+    if (seed := int(text)) >= 0:
+      return seed
+  raise argparse.ArgumentTypeError(f'{text} is no whole number from 0 on')
 
 
 def _bar(items: Iterable) -> Iterable:
@@ -98,15 +117,15 @@ def _bar(items: Iterable) -> Iterable:
   return tqdm.tqdm(items, unit='image', leave=False)
 
 
-def _sheet(root: Path) -> None:
-  """Opens what was written, as a run will, and shows some of it."""
+def _sheet(root: Path) -> list[str]:
+  """Opens what was written, as a run will, and shows some of it; says what cannot be shown."""
   from pnoc_jax.data.layouts import sheet
   from pnoc_jax.data.readers import folder
 
-  sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
+  return sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
 
 
-def _summary(written: 'writer.Written', root: Path) -> str:
+def _summary(written: 'writer.Written', broken: Sequence[str], root: Path) -> str:
   parts = list(written.totals)
   width = max(len(x) for x in (*written.classes, '(no class)'))
   lines = [f'{"images":{width}}' + ''.join(f'{x:>8}' for x in parts)]
@@ -115,7 +134,9 @@ def _summary(written: 'writer.Written', root: Path) -> str:
     if name or any(numbers):
       lines.append(f'{name or "(no class)":{width}}' + ''.join(f'{n:8}' for n in numbers))
   lines.append(f'{"in all":{width}}' + ''.join(f'{written.totals[x]:8}' for x in parts))
-  lines += [f'note: {x}' for x in written.remarks]
+  lines += [f'note: {x}' for x in (*written.remarks, *broken)]
+  if broken:
+    lines.append('note: the doctor decodes every image, and names all that are broken')
   lines += ['', f'Look at {root / "contact_sheet.png"}, then:']
   config = f'--config=configs/pnoc_folder.py --config.dataset.root={root}'
   lines += [f'  python launch/{x}.py {config}' for x in ('doctor', 'run')]

@@ -42,6 +42,7 @@ flags.declare_key_flag('config')  # For `--help`.
 def main(argv: list[str]) -> None:
   """Plans, runs and writes; prints what the user can mend without a traceback."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
   """Reads the arguments, checks and packs; returns the exit code."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -19,6 +19,7 @@ from pnoc_jax.runs import places
 def main(argv: Sequence[str] | None = None) -> int:
   """Writes the page and prints the tables; returns the exit code."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -43,6 +43,7 @@ def _list_fields(config: 'PipelineConfig', prefix: str) -> str:
 def main(argv: list[str]) -> None:
   """Reads the flags and runs the config; prints what the user can mend without a traceback."""
   terminal.accept_all_text()
+  terminal.say_stopped()
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
   from pnoc_jax.engine import loop

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any, TextIO
 
 # Controls, and what turns the direction of the text that follows; not the end of a line, nor a tab.
@@ -52,3 +53,16 @@ def accept_all_text() -> None:
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
       setattr(sys, name, Visible(stream))
+
+
+def say_stopped() -> None:
+  """Lets Ctrl-C end a command with a word in place of a traceback; its exit status stays."""
+  if sys.excepthook is sys.__excepthook__:  # A debugger or a notebook has a hook of its own.
+    sys.excepthook = _hook
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+  if issubclass(kind, KeyboardInterrupt):
+    print('stopped', file=sys.stderr)
+  else:
+    sys.__excepthook__(kind, error, trace)

@@ -323,6 +323,8 @@ def import_weights(path: str | os.PathLike, arch: str = '') -> tuple[Variables, 
     variables = trees.unflatten_names(arrays)
     _check_finite(old, variables)
     return variables, meta
+  if not arch:
+    raise errors.UserError(f'{path}: which backbone is it of? Name it with --arch=NAME.')
   backbones.info(arch)
   file = find(path)
   found, _ = _read_any(file, arch)

@@ -62,7 +62,8 @@ def make_backbone(name: str | Row, options: Options = _PLAIN) -> nn.Module:
   if options.output_stride not in row.output_strides:
     known = ' or '.join(map(str, row.output_strides))
     raise errors.UserError(
-      f'output_stride is {options.output_stride}; of {row.name} it must be {known}.'
+      f'output_stride is {options.output_stride}; of {row.name} it must be {known} '
+      '(--config.STAGE.model.output_stride).'
     )
   if options.last_stage not in STAGES[1:]:
     raise errors.UserError(f'last_stage is {options.last_stage!r}; it must be one of {STAGES[1:]}.')

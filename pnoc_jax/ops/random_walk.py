@@ -71,6 +71,9 @@ def random_walk(
   Returns:
     f32[..., h, w, K], 0 where not valid. With CHEBYSHEV, cells that almost nothing reaches may be
     negative by about 1e-6 of the largest score.
+
+  Raises:
+    ValueError: the radius is below 2, or there is not one step.
   """
   chex.assert_equal_shape([scores[..., 0], edge])
   edge = edge.astype(jnp.float32)
@@ -100,6 +103,7 @@ def _neighbours(
   edge: types.Array, radius: int, beta: float
 ) -> tuple[types.Array, tuple[tuple[int, int], ...]]:
   """Returns weights [2D, ..., h, w] towards all neighbours, and these neighbours' offsets."""
+  directions = paths.directions(radius)  # Refuses a radius without neighbours.
   r = radius - 1
   lead = [(0, 0)] * (edge.ndim - 2)
   # Pairs that leave the map have affinity 0, as there is an edge outside of it.
@@ -114,7 +118,6 @@ def _neighbours(
     return forward, affinity.at_offset(backward, jnp.array([r, 0]) - direction, radius=radius)
 
   found = [jax.lax.map(one, tuple(group)) for group in paths.groups(radius)]
-  directions = paths.directions(radius)
   opposite = tuple((-dy, -dx) for dy, dx in directions)
   weights = jnp.concatenate([w for w, _ in found] + [w for _, w in found])
   return weights, directions + opposite

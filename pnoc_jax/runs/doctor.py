@@ -72,9 +72,12 @@ def examine(
   needs = {}
   if train is not None:
     found = {} if target is None else _time(config, plan, target, runtime, report)
-    needs = _memory(config, plan, train, _Room.of(target, runtime, found), report)
+    # A network that cannot be built is a fault of its stage already; the rest is told all the same.
+    with report.catch('memory'):
+      needs = _memory(config, plan, train, _Room.of(target, runtime, found), report)
     if target is None:
-      _works(config, plan, looked, runtime, report)
+      with report.catch('memory'):
+        _works(config, plan, looked, runtime, report)
   _disk(config, workdir, plan, looked, needs, report)
   return report
 
@@ -332,6 +335,8 @@ def _disk(
     # One more than are kept while the newest is written, and the weights.
     wanted[name] += needs[name].state * (config.runtime.keep + 1) + needs[name].variables
   _shared_memory(config, plan, looked, report)
+  if not plan:
+    return  # What a run would write is not known.
   free, total = disk.free(workdir), sum(wanted.values())
   level = FAULT if total > free else WARNING if total > estimates.FULL * free else FACT
   report.add(level, 'disk', disk.describe(wanted, workdir, what='products and checkpoints'))

@@ -241,6 +241,9 @@ def predict_files(
     targets = _Targets(output, record, overlay, _network(trained, config, max_side))
     targets.check(found)
     named, skipped, white = _readable(found)
+    skipped += [
+      (x, 'its format is not read; convert it to PNG or JPEG') for x in loose.unread(path)
+    ]
     _write_skipped(targets, skipped)
     if not named:
       return Summary(0, 0, tuple(skipped))

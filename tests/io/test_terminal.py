@@ -9,6 +9,8 @@ import pytest
 
 from pnoc_jax.io import terminal
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 @pytest.mark.parametrize(
   'text, shown',
@@ -47,3 +49,16 @@ sys.exit('error: \\x1b[1m')
   assert b'\x1b' not in done.stderr
   for said in (rb'\x1b]0;x', rb'\x1b[2J', rb'error: \x1b[1m'):
     assert said in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'last', 'lines'),
+  [('KeyboardInterrupt', -2, 'stopped', 1), ('ValueError', 1, 'ValueError', 4)],
+)
+def test_an_interrupted_command_says_so_without_a_traceback(error, code, last, lines):
+  program = f'from pnoc_jax.io import terminal\nterminal.say_stopped()\nraise {error}'
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  said = done.stderr.splitlines()
+  assert (done.returncode, said[-1]) == (code, last) and len(said) <= lines

@@ -43,13 +43,14 @@ def test_a_class_in_chinese_on_an_ascii_terminal_is_scored(tmp_path):
 
 
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)
-def test_every_command_accepts_any_name(path):
+def test_every_command_accepts_any_name_and_ends_with_a_word(path):
   main = next(
     x
     for x in ast.parse(path.read_text(encoding='utf-8')).body
     if isinstance(x, ast.FunctionDef) and x.name == 'main'
   )
-  assert ast.unparse(main.body[1]) == 'terminal.accept_all_text()'
+  prepared = [ast.unparse(x) for x in main.body[1:3]]
+  assert prepared == ['terminal.accept_all_text()', 'terminal.say_stopped()']
 
 
 def _unnamed(call):

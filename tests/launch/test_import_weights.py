@@ -62,6 +62,7 @@ def test_mistakes_are_told_and_nothing_is_written(source, tmp_path, capsys):
   for arch, file, words in (
     ('resnest26', source, 'expected and not found'),
     ('resnst14', source, "Did you mean 'resnest14'"),
+    ('', source, 'Name it with --arch=NAME'),
     ('resnest14', damaged, 'damaged'),
     ('resnest14', tmp_path / 'none.pth', 'no weights at'),
   ):

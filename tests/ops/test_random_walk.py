@@ -100,3 +100,10 @@ def test_chebyshev_coefficients_expand_the_power():
     c = random_walk.chebyshev_coefficients(steps)
     assert len(c) == count
     np.testing.assert_allclose(np.polynomial.chebyshev.chebval(s, c), s**steps, atol=2e-6)
+
+
+def test_a_radius_without_neighbours_is_refused():
+  with pytest.raises(ValueError, match='radius is 1; from 2 on a cell has a neighbour'):
+    random_walk.random_walk(np.ones((3, 4, 1)), np.zeros((3, 4)), radius=1, exp_times=1)
+  with pytest.raises(ValueError, match='radius is 0'):
+    random_walk.random_walk(np.ones((3, 4, 1)), np.zeros((3, 4)), radius=0, exp_times=1)

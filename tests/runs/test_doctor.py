@@ -210,6 +210,22 @@ def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   assert 'none.safetensors' in _examine(config, tmp_path / 'run').text()
 
 
+def test_a_network_that_cannot_be_built_is_a_fault_among_others(root, tmp_path):
+  config = _config(root)
+  config.generator.model.backbone = 'vit_tiny_patch16_224'  # At the output stride 8.
+  _cut(root / 'images' / 'p05.jpg', 200)
+  report = _examine(config, tmp_path / 'run')
+  told = {x.about: x.what for x in report.of(FAULT)}
+  assert {'split train', 'stage generator'} <= set(told), report.text()
+  assert 'it must be 16 (--config.STAGE.model.output_stride)' in told['stage generator']
+
+
+def test_what_a_run_would_write_is_not_told_where_it_is_not_planned(root, tmp_path):
+  (root / 'splits' / 'train.txt').unlink()
+  report = _examine(_config(root), tmp_path / 'run')
+  assert report.of(FAULT) and 'disk' not in {x.about for x in report.findings}
+
+
 def test_splits_that_the_run_does_not_open_are_not_looked_at(root, tmp_path):
   config = _config(root)
   config.priors.splits, config.predictions.splits = ('train',), ('nowhere',)

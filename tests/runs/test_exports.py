@@ -4,6 +4,9 @@ import functools
 import importlib.util
 import json
 import pathlib
+import runpy
+import sys
+import types
 
 import exported_networks
 import jax
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import seeded_tensors
+from PIL import Image
 
 from launch import export as launcher
 from pnoc_jax.io import records, weights
@@ -133,6 +137,50 @@ def test_the_commit_of_a_repository_around_an_installed_package_is_not_ours(monk
   folder = pathlib.Path(card.__file__).parent / 'templates'
   monkeypatch.setattr(card, '__file__', str(folder / 'card.py'))
   assert card.commit() == ''
+
+
+class _Left:
+  """In the place of an exported network: class 1 in the left half of the image, else 0."""
+
+  def call(self, pixels):
+    left = (np.arange(pixels.shape[2]) < pixels.shape[2] // 2) * np.ones(pixels.shape[1:3])
+    return np.stack([1 - left, left], axis=-1)[None]
+
+  def get_inputs(self):
+    return [types.SimpleNamespace(name='image')]
+
+  def run(self, names, feeds):
+    return [self.call(feeds['image'])]
+
+
+@pytest.mark.parametrize('form', ['stablehlo', 'onnx'])
+def test_examples_turn_photographs_and_colour_their_labels(tmp_path, monkeypatch, form):
+  contract = {
+    'input': {'height': 8, 'width': 8},
+    'network': 'segmentation',
+    'classes': ['background', 'cat'],
+    'palette': [[0, 0, 0], [9, 8, 7]],
+  }
+  (tmp_path / 'model.json').write_text(json.dumps(contract))
+  (tmp_path / 'model.stablehlo').write_bytes(b'')
+  sideways = Image.Exif()
+  sideways[0x0112] = 6  # The viewer turns it by 90 degrees clockwise.
+  Image.new('RGB', (24, 16)).save(tmp_path / 'a.jpg', exif=sideways)
+  monkeypatch.setattr(jax.export, 'deserialize', lambda data: _Left())
+  fake = types.SimpleNamespace(InferenceSession=lambda path: _Left())
+  monkeypatch.setitem(sys.modules, 'onnxruntime', fake)
+  code = pathlib.Path(export.__file__).parent / 'templates' / f'{form}.py'
+  example = tmp_path / 'example.py'
+  example.write_text(code.read_text())
+  monkeypatch.setattr(sys, 'argv', ['example.py', str(tmp_path / 'a.jpg'), str(tmp_path / 'l.png')])
+  runpy.run_path(str(example))
+  labels = Image.open(tmp_path / 'l.png')
+  assert (labels.mode, labels.size) == ('P', (16, 24))
+  np.testing.assert_array_equal(np.array(labels)[:, ::15], [[1, 0]] * 24)
+  assert labels.getpalette()[:6] == [0, 0, 0, 9, 8, 7]
+  monkeypatch.setattr(sys, 'argv', ['example.py'])
+  with pytest.raises(SystemExit, match=r'python example\.py IMAGE'):
+    runpy.run_path(str(example))
 
 
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):

@@ -153,6 +153,12 @@ def _labels(source, survey, about, trains):
   if absent:
     level = Severity.FAULT if trains else Severity.WARNING
     found.append(Finding(level, about, f'no image has the class {_some(absent, len(absent))}'))
+  everywhere = [x for x, n in zip(source.info.classes, source.labels.sum(0)) if n == len(source)]
+  if trains and everywhere:
+    what = (
+      f'every image has the class {_some(everywhere)}: no label tells it from what it stands on'
+    )
+    found.append(Finding(Severity.WARNING, about, f'{what}; add images without it'))
   empty = np.flatnonzero(~labelled)
   if not len(empty):
     return found

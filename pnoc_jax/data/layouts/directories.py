@@ -18,6 +18,7 @@ def read(request: found.Request) -> found.Found:
   images = found.Images(root)
   names = {x.relative_to(root).parts[0] for x in images.files}
   splits = all(found.split_of(x) for x in names)
+  _check_depth(root, images, names)
   examples, problems = [], []
   for file in images.files:
     parts = file.relative_to(root).parts
@@ -29,6 +30,27 @@ def read(request: found.Request) -> found.Found:
     examples.append(found.Example(file, labels, found.split_of(parts[0]) if splits else ''))
   found.refuse(root, problems)
   return found.Found(examples, remarks=tuple(images.left_out() + _empty(root, names)))
+
+
+def _check_depth(root: pathlib.Path, images: found.Images, names: set[str]) -> None:
+  """Refuses a tree whose uppermost directories are not the classes that they would be taken for.
+
+  Raises:
+    UserError: splits stand beside other directories, or one directory holds all classes.
+  """
+  ours = {found.split_of(x) for x in names}
+  if 'train' in ours and ours & {'val', 'test'} and '' in ours:
+    others = ', '.join(sorted(x for x in names if not found.split_of(x)))
+    raise UserError(
+      f'{root} has directories of splits and others beside them, {others}: move these elsewhere, '
+      'or rename the splits if they are classes'
+    )
+  below = {x.relative_to(root).parts[1:-1][:1] for x in images.files}
+  if len(names) == 1 and len(below) > 1 and () not in below and '' in ours:
+    raise UserError(
+      f'{root} holds one directory, {next(iter(names))}, and in it are {len(below)}, e.g. '
+      f'{min(below)[0]}: give the directory whose own directories are the classes'
+    )
 
 
 def _empty(root: pathlib.Path, names: set[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """What annotation tools write: Label Studio's JSON and CVAT's XML, with classes of whole images."""
 
 import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -9,6 +10,9 @@ from pnoc_jax.data.layouts import found
 from pnoc_jax.errors import UserError
 
 _CHOICES = ('choices', 'taxonomy', 'labels')  # Of Label Studio, each beside `...labels` of regions.
+_ANSWERS = (*_CHOICES, 'choice', 'label')  # What its templates call the question.
+_ABOUT = ('id', 'annotator', 'annotation_id', 'created_at', 'updated_at', 'lead_time', 'agreement')
+"""Fields of a task in JSON-MIN that are neither what is shown nor an answer."""
 
 
 def read_label_studio(request: found.Request) -> found.Found:
@@ -27,13 +31,14 @@ def read_label_studio(request: found.Request) -> found.Found:
   if not isinstance(tasks, list) or not all(isinstance(x, dict) for x in tasks):
     raise UserError(f'{path} is no list of tasks; export as JSON or JSON-MIN')
   images = found.Images(request.images or path.parent)
+  asked = _asked([x for x in tasks if _annotations(x) is None], path, images)
   examples, problems, bare = [], [], 0
   for place, task in enumerate(tasks):
     about = f'task {task.get("id", place)}'
     fields = task['data'] if isinstance(task.get('data'), dict) else task
-    named = (images.find(x) for x in fields.values() if isinstance(x, str) and x)
-    files = {x for x in named if x is not None}
-    answers = _answers(task)
+    shown = (x for name, x in fields.items() if name not in asked and isinstance(x, str) and x)
+    files = {x for x in map(images.find, shown) if x is not None}
+    answers = _answers(task, asked)
     if not answers:
       bare += 1
     elif len(files) != 1:
@@ -51,10 +56,52 @@ def read_label_studio(request: found.Request) -> found.Found:
   return found.Found(examples, remarks=tuple(remarks))
 
 
-def _answers(task: Mapping[str, Any]) -> list[frozenset[str]]:
-  """The names that each person who annotated a task gave it."""
+def _annotations(task: Mapping[str, Any]) -> list[Any] | None:
+  """What persons said of a task, each for himself; None in JSON-MIN, which has no such list."""
   annotations = task.get('annotations', task.get('completions'))
-  if isinstance(annotations, list):
+  return annotations if isinstance(annotations, list) else None
+
+
+def _asked(
+  tasks: Sequence[Mapping[str, Any]], path: pathlib.Path, images: found.Images
+) -> frozenset[str]:
+  """The fields of tasks in JSON-MIN that hold answers: they have the names of the questions.
+
+  Raises:
+    UserError: there are texts in several fields, each of which may be the answer.
+  """
+  names = dict.fromkeys(x for task in tasks for x in task if x not in _ABOUT and x != 'data')
+  marked = [
+    name
+    for name in names
+    if name.lower() in _ANSWERS or any(_is_marked(x.get(name)) for x in tasks)
+  ]
+  if marked:
+    return frozenset(marked)
+  texts = [
+    name
+    for name in names
+    if any(isinstance(x.get(name), str) and not images.holds(x[name]) for x in tasks)
+    and not any(isinstance(x.get(name), str) and images.holds(x[name]) for x in tasks)
+  ]
+  if len(texts) > 1:
+    raise UserError(
+      f'{path}: each of the fields {", ".join(texts)} may be the answer; export as JSON, not as '
+      'JSON-MIN'
+    )
+  return frozenset(texts)
+
+
+def _is_marked(value: Any) -> bool:
+  """Whether a value has the form of answers, `{'choices': [...]}`, or of regions with labels."""
+  parts = value if isinstance(value, list) else [value]
+  return any(isinstance(x, dict) and any(True for _ in _names(x)) for x in parts)
+
+
+def _answers(task: Mapping[str, Any], asked: frozenset[str]) -> list[frozenset[str]]:
+  """The names that each person who annotated a task gave it; `asked` are fields of JSON-MIN."""
+  annotations = _annotations(task)
+  if annotations is not None:
     kept = [x for x in annotations if isinstance(x, dict) and not x.get('was_cancelled')]
     return [
       frozenset(
@@ -66,7 +113,7 @@ def _answers(task: Mapping[str, Any]) -> list[frozenset[str]]:
       for x in kept
     ]
   # JSON-MIN: the answers are fields of the task, as a name, a list, or {'choices': [...]}.
-  given = {k: v for k, v in task.items() if k.lower() in (*_CHOICES, 'choice', 'label')}
+  given = {k: v for k, v in task.items() if k in asked}
   return [frozenset(x for v in given.values() for x in _texts(v))] if given else []
 
 

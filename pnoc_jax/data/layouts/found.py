@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pnoc_jax.data.readers import folder, lists, loose
+from pnoc_jax.data.readers import files, folder, lists, loose
 from pnoc_jax.errors import UserError
 
 SPLITS = {
@@ -45,7 +46,8 @@ class Example:
 
   Attributes:
     file: of the image.
-    labels: names of its classes; none for an image that shows none of them.
+    labels: names of its classes; none for an image that shows none of them. Accents are composed
+      with their letters: the name of a directory may come from macOS, which writes them apart.
     split: `train`, `val` or `test`; empty where the layout has no splits.
     mask: makes u8[H, W], 0 background and k + 1 class k, on the pixels as they are stored.
   """
@@ -55,6 +57,9 @@ class Example:
   split: str = ''
   mask: Callable[[], np.ndarray] | None = None
 
+  def __post_init__(self):
+    object.__setattr__(self, 'labels', frozenset(map(files.compose, self.labels)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -62,13 +67,16 @@ class Found:
 
   Attributes:
     examples: its images.
-    classes: in the layout's order; empty where it has none.
+    classes: in the layout's order; empty where it has none. Composed as the labels are.
     remarks: what was left out, in words.
   """
 
   examples: list[Example]
   classes: tuple[str, ...] = ()
   remarks: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'classes', tuple(map(files.compose, self.classes)))
 
 
 class Images:
@@ -86,7 +94,8 @@ class Images:
     self.root = root
     there = [file for _, file in loose.find(root)]
     self.files = [x for x in there if x.suffix.lower() in folder.SUFFIXES]
-    self.others = sorted(x for x in there if x.suffix.lower() not in folder.SUFFIXES)
+    others = (x for x in there if x.suffix.lower() not in folder.SUFFIXES)
+    self.others = sorted((*others, *loose.unread(root)))
     if not self.files:
       raise UserError(f'{root} holds no image that can be used: {", ".join(folder.SUFFIXES)}')
     self._by_path = frozenset(self.files)
@@ -94,6 +103,9 @@ class Images:
     for file in self.files:
       for name in {file.name, file.stem}:
         self._by_name.setdefault(name, []).append(file)
+    self._by_upload: dict[str, list[pathlib.Path]] = {}
+    for file in self.files:
+      self._by_upload.setdefault(_uploaded(file.name), []).append(file)
 
   def find(self, reference: str) -> pathlib.Path | None:
     """The image that a path, an address or a bare name means; None if there is none.
@@ -115,10 +127,18 @@ class Images:
         return whole
       name = pathlib.PurePosixPath(path).name
       # Label Studio puts eight digits and a dash before the name of an upload.
-      for key in (name, name[9:] if name[8:9] == '-' else ''):
-        if found := self._by_name.get(key):
+      upload = name[9:] if name[8:9] == '-' else ''
+      for known, key in ((self._by_name, name), (self._by_name, upload), (self._by_upload, upload)):
+        if found := known.get(key):
           return self._only(found, path)
     return None
+
+  def holds(self, reference: str) -> bool:
+    """Whether `find` has an image, or several, for the reference."""
+    try:
+      return bool(reference) and self.find(reference) is not None
+    except UserError:
+      return True
 
   def _only(self, found: list[pathlib.Path], path: str) -> pathlib.Path:
     ending = [x for x in found if x.as_posix().endswith(f'/{path.lstrip("/")}')]
@@ -146,13 +166,18 @@ class Images:
     return tuple(remarks)
 
 
+def _uploaded(name: str) -> str:
+  """A name as Label Studio, which stands on Django, stores it: `my cat (1)` as `my_cat_1`."""
+  return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
+
+
 def without(layout: Found, negative: Iterable[str]) -> Found:
   """The layout without names that stand for no class.
 
   Raises:
     UserError: no image has such a name.
   """
-  names = frozenset(negative)
+  names = frozenset(map(files.compose, negative))
   known = {x for y in layout.examples for x in y.labels} | set(layout.classes)
   if unknown := names - known:
     raise UserError(

@@ -6,18 +6,22 @@ import matplotlib.figure
 import numpy as np
 
 from pnoc_jax.data import info
+from pnoc_jax.errors import UserError
 
 _SIDE = 1.1  # Inches of a picture.
 _CLASSES = 40  # At most so many rows.
 
 
-def write(source: info.Source, path: pathlib.Path, *, images: int = 6) -> None:
+def write(source: info.Source, path: pathlib.Path, *, images: int = 6) -> list[str]:
   """Writes a PNG with a row of images for each class, and one for images of no class.
 
   Args:
     source: of the images.
     path: of the PNG.
     images: how many of a class are shown.
+
+  Returns:
+    What is wrong with those of them that cannot be decoded; their places stay empty.
   """
   bare = ~source.labels.any(axis=1, keepdims=True)
   shown = np.concatenate([source.labels > 0, bare], axis=1)
@@ -29,14 +33,23 @@ def write(source: info.Source, path: pathlib.Path, *, images: int = 6) -> None:
   axes = figure.subplots(max(len(rows), 1), images + 1, squeeze=False)
   for ax in axes.flat:
     ax.set_axis_off()
+  wrong = {}
   for line, k in zip(axes, rows):
     there = np.flatnonzero(shown[:, k])
     # A name is no formula: `$` is a dollar.
     how = {'ha': 'right', 'va': 'center', 'fontsize': 9, 'parse_math': False}
-    line[0].text(1, 0.5, f'{names[k]}\n{len(there)}', **how)
+    line[0].text(1, 0.5, f'{_short(names[k])}\n{len(there)}', **how)
     for ax, i in zip(line[1:], there[:images]):
-      ax.imshow(_reduced(source.example(int(i))['image']))
+      try:
+        ax.imshow(_reduced(source.example(int(i))['image']))
+      except UserError as error:
+        wrong[int(i)] = str(error)
   figure.savefig(path)
+  return list(wrong.values())
+
+
+def _short(name: str, longest: int = 24) -> str:
+  return name if len(name) <= longest else f'{name[: longest - 1]}…'
 
 
 def _reduced(image: np.ndarray, side: int = 200) -> np.ndarray:

@@ -91,7 +91,7 @@ def _file_column(
 ) -> str:
   if request.file_column:
     return _named(request.file_column, header, '--file_column')
-  counts = {name: sum(_is_image(x[name], images) for x in rows) for name in header}
+  counts = {name: sum(images.holds(x[name]) for x in rows) for name in header}
   best = max(counts.values())
   fitting = [x for x, n in counts.items() if n == best]
   if not best:
@@ -104,13 +104,6 @@ def _file_column(
       f'{request.input}: the columns {", ".join(fitting)} name images; choose with --file_column'
     )
   return fitting[0]
-
-
-def _is_image(cell: str, images: found.Images) -> bool:
-  try:
-    return bool(cell) and images.find(cell) is not None
-  except UserError:
-    return True  # Several images: told when the row is read.
 
 
 def _split_column(header: Sequence[str], rows: Sequence[Row]) -> str | None:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pnoc_jax import types
-from pnoc_jax.data import info
+from pnoc_jax.data import info, names
 from pnoc_jax.data.layouts import found, splits
 from pnoc_jax.data.readers import lists
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images
 
 BACKGROUND = 'background'
+_LONGEST = 250  # Bytes of an id: with `.jpeg` a file's name has 255, which is the most.
 
 Progress = Callable[[Iterable], Iterable]
 """Wraps what is gone through image by image, e.g. to show a bar."""
@@ -74,18 +75,23 @@ def write(
     progress: called with the images that are read or copied.
 
   Raises:
-    UserError: the output is there, or the labels cannot be used; nothing is left behind.
+    UserError: the output is there or cannot be made, an image cannot be opened, or the labels
+      cannot be used; nothing is left behind.
   """
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+  if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output} is there already; name a new directory, or remove it')
+  _check_headers(layout.examples)
   examples, remarks = _joined(layout.examples)
   classes = _classes(layout, examples)
   labels = np.array([[x in y.labels for x in classes] for y in examples], bool)
   labels = labels.reshape(len(examples), len(classes))
   parts, said = _parts(examples, labels, classes, options)
   ids = _ids(examples)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  made = pathlib.Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    made = pathlib.Path(tempfile.mkdtemp(prefix='.new_dataset.', dir=output.parent))
+  except OSError as error:
+    raise UserError(f'{output} cannot be made ({error.strerror}): {error.filename}') from error
   try:
     _write_lists(made, classes, ids, labels, parts)
     _write_images(made, ids, progress(examples), options)
@@ -95,8 +101,10 @@ def write(
     if output.exists():
       output.rmdir()
     made.rename(output)
-  except BaseException:
+  except BaseException as error:
     shutil.rmtree(made, ignore_errors=True)
+    if isinstance(error, OSError):
+      raise UserError(f'{output} cannot be written ({error.strerror}): {error.filename}') from error
     raise
   counts = {
     split: {
@@ -113,6 +121,18 @@ def _umask() -> int:
   mask = os.umask(0)
   os.umask(mask)
   return mask
+
+
+def _check_headers(examples: Iterable[found.Example]) -> None:
+  """Refuses images that cannot be opened by the names that a person knows them by."""
+  problems = []
+  for file in dict.fromkeys(x.file for x in examples):
+    try:
+      images.image_size(file)
+    except UserError as error:
+      problems.append(str(error))
+  if problems:
+    found.refuse(pathlib.Path('the input'), [*problems, 'mend or remove these files'])
 
 
 def _joined(examples: Sequence[found.Example]) -> tuple[list[found.Example], list[str]]:
@@ -141,18 +161,19 @@ def _joined(examples: Sequence[found.Example]) -> tuple[list[found.Example], lis
 
 def _classes(layout: found.Found, examples: Sequence[found.Example]) -> tuple[str, ...]:
   """The names of the classes, checked."""
-  names = {unicodedata.normalize('NFC', x) for y in examples for x in y.labels}
-  order = list(layout.classes) or sorted(names)
-  order += sorted(names - set(order))
+  given = {x for y in examples for x in y.labels}
+  order = list(layout.classes) or sorted(given)
+  order += sorted(given - set(order))
   problems = []
-  if not names:
+  if not given:
     problems.append('no image has a label')
   if len(order) > types.VOID - 1:
     problems.append(f'{len(order)} classes; at most {types.VOID - 1} can be used')
   alike = collections.defaultdict(list)
   for name in order:
-    if not name.isprintable() or not name.strip() or name != name.strip():
-      problems.append(f'the class {name!r} has a character that a name cannot have; rename it')
+    fault = names.text_fault(name) or ('begins or ends with a space' * (name != name.strip()))
+    if fault:
+      problems.append(f'the class {name!r} {fault}; rename it')
     alike[re.sub(r'[\s_]+', '_', name).casefold()].append(name)
   for same in alike.values():
     if len(same) > 1:
@@ -196,6 +217,13 @@ def _parts(
   both = np.arange(len(seen)) >= len(parts['train'])
   alone = splits.only_in_one(seen, both, classes)
   said = [f'not in both train and val, for want of images: {", ".join(alone)}'] if alone else []
+  shown = np.flatnonzero(labels[parts['train']].all(axis=0)).tolist()
+  everywhere = [classes[k] for k in shown]
+  if everywhere:
+    said.append(
+      f'every image to train on shows {", ".join(everywhere)}: no classifier can learn what that '
+      'is; add photographs without it (--negative names their directory)'
+    )
   return {k: v for k, v in parts.items() if len(v)}, said
 
 
@@ -210,9 +238,18 @@ def _ids(examples: Sequence[found.Example]) -> list[str]:
       ids = [f'{y}_{x.file.suffix[1:]}' if counts[y] > 1 else y for x, y in zip(examples, ids)]
       break
     ids = longer
+  first: dict[str, pathlib.Path] = {}
   for key, example in zip(ids, examples, strict=True):
-    if not key.isprintable() or key != key.strip():
-      raise UserError(f'{str(example.file)!r} cannot be named in a list; rename this file')
+    fault = names.path_fault(key, _LONGEST) or (
+      'begins or ends with a space' * (key != key.strip())
+    )
+    if fault:
+      raise UserError(f'{str(example.file)!r}: its name in the lists {fault}; rename this file')
+    if first.setdefault(key, example.file) != example.file:
+      raise UserError(
+        f'{str(first[key])!r} and {str(example.file)!r} would both be {key!r} in the lists; rename '
+        'one of them'
+      )
   return ids
 
 

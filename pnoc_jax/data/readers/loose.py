@@ -12,6 +12,11 @@ from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, ranges
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm')
+UNREAD = (
+  *('.heic', '.heif', '.avif', '.jxl', '.jp2', '.svg', '.psd'),
+  *('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2'),
+)
+"""Of photographs in formats that are not read; telephones and cameras write them."""
 
 
 def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
@@ -36,11 +41,19 @@ def find(path: str | os.PathLike) -> list[tuple[str, pathlib.Path]]:
   files = [file for file in _walk(path) if file.suffix.lower() in SUFFIXES]
   files = {file.relative_to(path).as_posix(): file for file in files if not file.is_dir()}
   if not files:
-    raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}')
+    others = unread(path)
+    convert = f'; convert {others[0].name} and the like' if others else ''
+    raise UserError(f'{path} holds no image: none of {", ".join(SUFFIXES)}{convert}')
   stems = {name: name.removesuffix(file.suffix) for name, file in files.items()}
   claims = collections.Counter([*files, *stems.values()])
   named = ((name if claims[stems[name]] > 1 else stems[name], x) for name, x in files.items())
   return sorted(named)
+
+
+def unread(path: str | os.PathLike) -> list[pathlib.Path]:
+  """The photographs at a path that `find` passes over, because their format is not read."""
+  path = pathlib.Path(path)
+  return [x for x in _walk(path) if x.suffix.lower() in UNREAD] if path.is_dir() else []
 
 
 def _walk(folder: pathlib.Path, above: frozenset[pathlib.Path] = frozenset()) -> list[pathlib.Path]:

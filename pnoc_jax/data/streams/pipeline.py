@@ -68,7 +68,8 @@ class Examples:
       which = 'images with a label' if self.images is Images.LABELLED else 'images'
       raise errors.UserError(
         f'The split {self.source.split!r} of {self.source.info.name!r} has {count} {which}, fewer '
-        f'than the batch size {batch_size}: use a smaller batch or more images.'
+        f'than the batch size {batch_size}: use a smaller batch (--config.STAGE.batch_size of the '
+        'stage that trains on them) or more images.'
       )
     return count // batch_size
 

@@ -53,6 +53,11 @@ class Kernels:
   bilateral_srgb: float = 5.0
   bilateral_compat: float = 10.0
 
+  def __post_init__(self):
+    for name in ('gaussian_sxy', 'bilateral_sxy', 'bilateral_srgb'):
+      if (width := getattr(self, name)) <= 0:
+        raise ValueError(f'{name} is {width}; the width of a kernel is above 0')
+
   def scaled(self, factor: float) -> 'Kernels':
     """Returns the kernels for an image that is `factor` times smaller: only `sxy` shrinks."""
     return dataclasses.replace(

@@ -8,7 +8,7 @@ from data import folders
 
 from pnoc_jax import errors
 from pnoc_jax.data import cache, info
-from pnoc_jax.data.inspect import checks
+from pnoc_jax.data.inspect import checks, findings, survey
 from pnoc_jax.data.readers import folder, shapes
 from pnoc_jax.io import images
 
@@ -117,3 +117,14 @@ def test_a_link_to_nowhere_is_a_problem_and_no_crash(tmp_path):
 
 def test_synthetic_data_needs_no_check():
   assert checks.check_source(shapes.ShapesSource(info.ShapesConfig(train=3), 'train')) == []
+
+
+@pytest.mark.parametrize(('last', 'told'), [('horse dog', True), ('horse', False), ('', False)])
+def test_a_class_that_every_image_shows_is_told(tmp_path, last, told):
+  root = folders.write(tmp_path / 'animals', masks=False)
+  table = ('id,labels', 'a,cat dog', 'b,dog', 'c,dog horse', f'd,{last}')
+  (root / 'image_labels.csv').write_text('\n'.join(table))
+  source = folder.FolderSource(str(root), 'train')
+  said = [x for x in survey.judge(source, survey.look(source), trains=True) if 'every' in x.what]
+  assert [x.level for x in said] == [findings.Severity.WARNING] * told
+  assert not told or 'every image has the class dog' in said[0].what

@@ -1,6 +1,7 @@
 """Each layout, as its tool writes it, becomes a folder that a run can read."""
 
 import json
+import os
 import zlib
 
 import numpy as np
@@ -206,6 +207,34 @@ def test_label_studio(tmp_path):
   assert labels(read('label_studio', path)) == {'c.jpg': {'x', 'w'}}
 
 
+def test_label_studio_finds_what_it_renamed_when_it_was_uploaded(tmp_path):
+  draw(tmp_path, 'my cat (1).jpg', 'ünï.jpg', 'my_cat_2.jpg', 'my cat 2.jpg')
+  tasks = [
+    {'data': {'image': f'/data/upload/1/0a1b2c3d-{x}'}, 'annotations': [choices('x')]}
+    for x in ('my_cat_1.jpg', '%C3%BCn%C3%AF.jpg', 'my_cat_2.jpg')
+  ]
+  path = tmp_path / 'export.json'
+  path.write_text(json.dumps(tasks))
+  # A name as it is goes before one that would have become it.
+  assert set(labels(read('label_studio', path))) == {'my cat (1).jpg', 'ünï.jpg', 'my_cat_2.jpg'}
+
+
+def test_answers_of_json_min_have_the_names_of_the_questions(tmp_path):
+  draw(tmp_path, 'a.jpg', 'b.jpg')
+  path = tmp_path / 'min.json'
+  about = {'annotator': 1, 'created_at': '2026-01-02T03:04:05Z', 'lead_time': 2.5}
+  one = [{'image': 'a.jpg', 'id': 1, 'animal': 'cat', **about}]
+  path.write_text(json.dumps(one))
+  assert labels(read('label_studio', path)) == {'a.jpg': {'cat'}}
+  draw(tmp_path, 'cat.jpg')  # An answer is no name of an image.
+  two = {'image': 'b.jpg', 'id': 2, 'animal': {'choices': ['cat', 'dog']}, 'place': 'home', **about}
+  path.write_text(json.dumps([*one, two]))
+  assert labels(read('label_studio', path)) == {'a.jpg': {'cat'}, 'b.jpg': {'cat', 'dog'}}
+  (tmp_path / 'cat.jpg').unlink()
+  path.write_text(json.dumps([{**one[0], 'place': 'home'}]))
+  refused('each of the fields animal, place may be the answer', 'label_studio', path)
+
+
 def test_cvat(tmp_path):
   draw(tmp_path, 'images/a.jpg', 'images/b.jpg')
   (tmp_path / 'annotations.xml').write_text(
@@ -223,7 +252,7 @@ def test_cvat(tmp_path):
   [
     (('red kite', 'Red_kite'), "'Red_kite' and 'red kite' have one name"),
     (('background', 'cat'), '--negative=background'),
-    (('a\x07', 'cat'), 'a character that a name cannot have'),
+    (('a\x07', 'cat'), 'has a control character; rename it'),
   ],
 )
 def test_names_that_cannot_be_are_refused_and_leave_nothing(tmp_path, names, match):
@@ -266,9 +295,119 @@ def test_a_negative_name_holds_in_every_layout_and_must_be_there(tmp_path):
 
 @pytest.mark.parametrize(
   'words',
-  [['--from=voc', '--separator=,'], ['--from=yolo', '--images=x'], ['--from=voc', '--masks']],
+  [
+    ['--from=voc', '--separator=,'],
+    ['--from=yolo', '--images=x'],
+    ['--from=voc', '--masks'],
+    ['--from=voc', '--seed=-1'],
+    ['--from=voc', '--val=many'],
+  ],
 )
-def test_flags_of_other_layouts_are_refused(words, capsys):
+def test_flags_that_cannot_be_are_refused(words, capsys):
   with pytest.raises(SystemExit) as end:
     new_dataset.main([*words, '--input=x', '--output=y'])
-  assert end.value.code == 2 and 'error: --' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert end.value.code == 2 and 'error: ' in said and f'{words[1].partition("=")[0]}' in said
+  assert '_share' not in said
+
+
+def test_an_output_among_the_photographs_is_refused(tmp_path, capsys):
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  flags = ['--from=directories', f'--input={tmp_path / "in"}']
+  assert new_dataset.main([*flags, f'--output={tmp_path / "in" / "set"}']) == 2
+  assert 'lies in the input' in capsys.readouterr().err
+  assert not (tmp_path / 'in' / 'set').exists()
+
+
+def make(tmp_path, *names, place='in'):
+  """Draws images into directories of classes and makes a data set; returns the exit code."""
+  draw(tmp_path / place, *names)
+  return new_dataset.main(
+    ['--from=directories', f'--input={tmp_path / place}', f'--output={tmp_path / "out"}']
+  )
+
+
+def test_accents_that_macos_writes_apart_are_one_letter(tmp_path):
+  apart, together = 'cafe\u0301', 'caf\u00e9'
+  assert make(tmp_path, *(f'{apart}/{i}.jpg' for i in range(3)), *(f'b/{i}.jpg' for i in '45')) == 0
+  train = folder.FolderSource(str(tmp_path / 'out'), 'train')
+  assert train.info.classes == ('b', together) and train.labels.any(axis=1).all()
+  layout = read('directories', tmp_path / 'in')
+  assert found.without(layout, [together]).examples[-1].labels == frozenset()
+
+
+def test_two_names_that_lists_cannot_tell_apart_are_refused(tmp_path, capsys):
+  assert make(tmp_path, 'cafe\u0301/1.jpg', 'caf\u00e9/1.jpg', 'b/2.jpg') == 2
+  said = capsys.readouterr().err
+  assert 'rename one of them' in said and 'Traceback' not in said
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('kind', ['link', 'text', 'empty', 'pipe'])
+def test_what_is_no_image_is_refused_by_its_own_name_and_leaves_nothing(tmp_path, capsys, kind):
+  file = tmp_path / 'in' / 'cat' / 'wrong.jpg'
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  if kind == 'link':
+    file.symlink_to(tmp_path / 'nowhere.jpg')
+  elif kind == 'pipe':
+    os.mkfifo(file)
+  else:
+    file.write_text('no image' if kind == 'text' else '')
+  assert make(tmp_path) == 2
+  said = capsys.readouterr().err
+  assert f'{file}: ' in said and 'mend or remove' in said
+  assert [x.name for x in tmp_path.iterdir()] == ['in']
+
+
+def test_an_image_that_is_cut_short_is_told_and_its_place_stays_empty(tmp_path, capsys):
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  file = tmp_path / 'in' / 'cat' / '1.jpg'
+  file.write_bytes(file.read_bytes()[:-120])
+  assert make(tmp_path) == 0
+  said = capsys.readouterr().out
+  assert 'cannot be read' in said and 'the doctor decodes every image' in said
+  assert (tmp_path / 'out' / 'contact_sheet.png').is_file()
+
+
+def test_photographs_of_unread_formats_are_told(tmp_path, capsys):
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  (tmp_path / 'in' / 'cat' / 'IMG_1.HEIC').write_bytes(b'x')
+  assert make(tmp_path) == 0
+  assert '1 file of other formats left out, the first is IMG_1.HEIC' in capsys.readouterr().out
+  (tmp_path / 'none').mkdir()
+  (tmp_path / 'none' / 'IMG_2.HEIC').write_bytes(b'x')
+  refused('convert IMG_2.HEIC', 'directories', tmp_path / 'none')
+
+
+def test_directories_that_are_no_classes_are_refused(tmp_path):
+  root = tmp_path / 'in'
+  draw(root, 'train/cat/1.jpg', 'val/cat/2.jpg', 'unsorted/3.jpg')
+  refused('directories of splits and others beside them, unsorted', 'directories', root)
+  draw(tmp_path / 'above', 'animals/cat/1.jpg', 'animals/dog/2.jpg')
+  refused('holds one directory, animals', 'directories', tmp_path / 'above')
+  # Kinds of one class, photographs of the class beside them.
+  draw(tmp_path / 'above', 'animals/3.jpg')
+  assert set().union(*labels(read('directories', tmp_path / 'above')).values()) == {'animals'}
+
+
+def test_names_that_are_too_long_are_refused(tmp_path, capsys):
+  long = 'x' * 160
+  assert make(tmp_path, f'{"a" * 100}/{long}.jpg', f'{"b" * 100}/{long}.jpg') == 2
+  assert 'rename this file' in capsys.readouterr().err
+  assert make(tmp_path, f'{long}/1.jpg', 'dog/2.jpg', place='classes') == 2
+  assert 'has 160 bytes, more than 150; rename it' in capsys.readouterr().err
+
+
+def test_a_class_that_every_image_shows_is_told(tmp_path, capsys):
+  assert make(tmp_path, 'cat/1.jpg', 'cat/2.jpg', 'cat/3.jpg') == 0
+  assert 'every image to train on shows cat' in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_made_is_an_error(tmp_path, capsys):
+  (tmp_path / 'out').symlink_to(tmp_path / 'nowhere')
+  assert make(tmp_path, 'cat/1.jpg', 'dog/2.jpg') == 2
+  assert 'is there already' in capsys.readouterr().err
+  (tmp_path / 'file').write_text('')
+  layout = read('directories', tmp_path / 'in')
+  with pytest.raises(UserError, match='cannot be made'):
+    writer.write(layout, tmp_path / 'file' / 'out', writer.Options())

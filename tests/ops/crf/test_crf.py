@@ -157,5 +157,11 @@ def test_no_step_returns_the_labels():
   np.testing.assert_allclose(q.max(-1), 0.7, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['gaussian_sxy', 'bilateral_sxy', 'bilateral_srgb'])
+def test_kernels_without_a_width_are_refused(name):
+  with pytest.raises(ValueError, match=f'{name} is 0.0; the width of a kernel is above 0'):
+    crf.Kernels(**{name: 0.0})
+
+
 def test_scaled_kernels_shrink_in_space_only():
   assert crf.LABELS.scaled(2.0) == crf.Kernels(1.5, 3.0, 25.0, 5.0, 10.0)

@@ -222,6 +222,8 @@ def load(directory: pathlib.Path = HERE) -> nn.Module:
 
 def main() -> None:
   """Runs the network on an image."""
+  if len(sys.argv) < 2:
+    sys.exit(__doc__)
   contract = json.loads((HERE / 'model.json').read_text(encoding='utf-8'))
   size = contract['input']['height'], contract['input']['width']
   kinds = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM')
@@ -233,6 +235,7 @@ def main() -> None:
     found = load()(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
   if contract['network'] == 'segmentation':
     labels = Image.fromarray(found.argmax(0).numpy().astype(np.uint8)).resize(image.size, 0)
+    labels.putpalette(np.array(contract['palette'], np.uint8).tobytes())
     labels.save(sys.argv[2] if len(sys.argv) > 2 else 'labels.png')
     counts = np.bincount(np.array(labels).ravel())
     print({contract['classes'][k]: int(n) for k, n in enumerate(counts) if n})
