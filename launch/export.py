@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--width', type=int, help='the height by default')
   arguments = parser.parse_args(argv)
   # Not before the arguments are read: `--help` and wrong arguments answer at once.
-  from pnoc_jax.runs import disk
+  from pnoc_jax.runs import disk, estimates
   from pnoc_jax.runs.exports import export
 
   height = arguments.height or arguments.width
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (UserError, OSError) as error:
     print(f'error: {disk.explain(error, arguments.output)}', file=sys.stderr)
     return 2
-  print(f'{file}: {file.stat().st_size / 2**20:.1f} MiB')
+  print(f'{file}: {estimates.readable(file.stat().st_size)}')
   if (file.parent / export.EXAMPLE).is_file():
     print(f'try: python {file.parent / export.EXAMPLE} IMAGE')
   return 0

@@ -31,7 +31,8 @@ def read(request: found.Request) -> found.Found:
   path = request.input
   if not path.is_file():
     raise UserError(f'{path} is no file; give the table')
-  header, rows = _rows(path)
+  header, table = _rows(path)
+  rows = list(table.values())
   images = found.Images(request.images or path.parent)
   file_column = _file_column(header, rows, images, request)
   split_column = _split_column(header, rows)
@@ -41,7 +42,7 @@ def read(request: found.Request) -> found.Found:
   labels: dict[pathlib.Path, frozenset[str]] = {}
   splits: dict[pathlib.Path, str] = {}
   problems = []
-  for number, row in enumerate(rows, 2):
+  for number, row in table.items():
     file = images.find(row[file_column])
     if file is None:
       problems.append(f'line {number}: there is no image {row[file_column]!r} below {images.root}')
@@ -61,29 +62,37 @@ def read(request: found.Request) -> found.Found:
   return found.Found(examples, tuple(columns) if one_hot else (), images.unlisted(examples))
 
 
-def _rows(path: pathlib.Path) -> tuple[list[str], list[Row]]:
+def _rows(path: pathlib.Path) -> tuple[list[str], dict[int, Row]]:
+  """Returns the header, and the rows by the number of the line that each ends in."""
   problems: list[str] = []
   lines = lists.read_lines(path, problems)
   found.refuse(path, problems)
-  lines = [x for x in lines if x.strip()]
-  if len(lines) < 2:
-    raise UserError(f'{path} has no rows below a header')
-  delimiter = max(',;\t', key=lines[0].count)
+  first = next((x for x in lines if x.strip()), '')
+  # With line ends, which quoted cells may hold.
+  reader = csv.reader((f'{x}\n' for x in lines), delimiter=max(',;\t', key=first.count))
+  table: dict[int, list[str]] = {}
   try:
-    table = list(csv.reader(lines, delimiter=delimiter))
+    for cells in reader:
+      if any(x.strip() for x in cells):
+        table[reader.line_num] = cells
   except csv.Error as error:
     raise UserError(f'{path} cannot be read as a table: {error}') from error
-  header = [x.strip() for x in table[0]]
+  if len(table) < 2:
+    raise UserError(f'{path} has no rows below a header')
+  header = [x.strip() for x in table.pop(min(table))]
   if len(set(header)) < len(header) or '' in header:
     raise UserError(
       f'{path}: the columns of the header need names that differ: {", ".join(header)}'
     )
-  wrong = next((i for i, x in enumerate(table[1:], 2) if len(x) != len(header)), None)
-  if wrong is not None:
-    raise UserError(
-      f'{path}, line {wrong}: {len(table[wrong - 1])} cells, but the header has {len(header)}'
-    )
-  return header, [dict(zip(header, (y.strip() for y in x), strict=True)) for x in table[1:]]
+  for number, cells in table.items():
+    if len(cells) != len(header):
+      raise UserError(
+        f'{path}, line {number}: {len(cells)} cells, but the header has {len(header)}'
+      )
+  return header, {
+    number: dict(zip(header, (x.strip() for x in cells), strict=True))
+    for number, cells in table.items()
+  }
 
 
 def _file_column(

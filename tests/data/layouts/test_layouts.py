@@ -92,6 +92,8 @@ def test_directories_within_splits_keep_them(tmp_path):
     ('f,x,y\na,cat,1\nb,dog,2\n', {'label_columns': ('x',)}, ({'cat'}, {'dog'})),
     ('i,label\na,cat dog\nb,cat\n', {'separator': ' '}, ({'cat', 'dog'}, {'cat'})),
     ('i,label\na,big dog\nb,cat\n', {}, ({'big dog'}, {'cat'})),
+    # As spreadsheets write it: lines within a cell, and empty rows at the end.
+    ('i,note,label\na,"two\nlines",cat\n\nb,,dog\n,,\n', {}, ({'cat'}, {'dog'})),
   ],
 )
 def test_tables(tmp_path, text, options, expected):
@@ -107,6 +109,7 @@ def test_tables(tmp_path, text, options, expected):
     ('f,x,y\na,cat,1\nb,dog,2\n', 'label_columns=x,y'),
     ('f,label\na,cat dog\nb,cat\nb,dog\n', "'cat dog' in the column label may be one class or 2"),
     ('f,label\na,cat\nc.jpg,dog\n', "line 3: there is no image 'c.jpg'"),
+    ('f,label\n\n\na,cat\nc.jpg,dog\n', "line 5: there is no image 'c.jpg'"),
     ('f,g,label\na,a,cat\nb,b,dog\n', 'columns f, g name images; choose with --file_column'),
     ('f,label\nx,cat\n', 'no column names images'),
     ('f,label\na,cat,dog\n', 'line 2: 3 cells, but the header has 2'),
