@@ -123,5 +123,5 @@ def _refine(config: config_lib.PipelineConfig) -> None:
   config.affinity.transform.augment = transforms.Augment.NONE
   # 80 cells in width where the paper's photographs have 125.
   config.random_walk.exp_times = 7
-  # Best of 0.15 to 0.3 on the training images of docs/results.md, with their masks in view.
+  # Better than 0.25 and 0.3 on the training images of docs/results.md, with their masks in view.
   config.pseudo_masks.threshold = 0.2
