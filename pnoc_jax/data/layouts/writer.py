@@ -77,6 +77,7 @@ def write(
   Raises:
     UserError: the output is there or cannot be made, an image cannot be opened, or the labels
       cannot be used; nothing is left behind.
+    OSError: the disk is full, or the like; nothing is left behind.
   """
   if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output} is there already; name a new directory, or remove it')
@@ -101,10 +102,8 @@ def write(
     if output.exists():
       output.rmdir()
     made.rename(output)
-  except BaseException as error:
+  except BaseException:
     shutil.rmtree(made, ignore_errors=True)
-    if isinstance(error, OSError):
-      raise UserError(f'{output} cannot be written ({error.strerror}): {error.filename}') from error
     raise
   counts = {
     split: {
