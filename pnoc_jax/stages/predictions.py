@@ -70,8 +70,10 @@ def _make_segmenter(
 ) -> 'Segmenter':
   # One for all splits: they share its programs.
   sizes = [source.size(i) for source in sources for i in range(len(source))]
-  ours = context.config.predictions
-  return Segmenter(model, variables, sources[0].info, ours, context.runtime, sizes=sizes)
+  ours, theirs = context.config.predictions, context.config.segmentation
+  # The network wants its own colours, which need not be the data set's.
+  dataset = networks.colours(theirs.model, sources[0].info)
+  return Segmenter(model, variables, dataset, ours, context.runtime, sizes=sizes)
 
 
 def _programs(context: Context) -> list[compiler.Call]:

@@ -108,7 +108,7 @@ def run(context: Context) -> dict[str, float]:
 def _abstract_network(context: Context) -> infer.Network:
   """The inference of shapes in place of variables."""
   ours, model_config = context.config.priors, context.config.generator.model
-  dataset = context.train.info
+  dataset = networks.colours(model_config, context.train.info)
   model, stride = networks.build(model_config, dataset.num_classes), networks.stride(model_config)
   variables = networks.abstract_variables(model, dataset)
   if ours.maps is PriorMaps.LPCAM:

@@ -6,7 +6,7 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data.streams import pipeline
-from pnoc_jax.engine import programs
+from pnoc_jax.engine import infer, networks, programs
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import sharding
 from pnoc_jax.stages.common import stage
@@ -41,6 +41,33 @@ def test_every_program_of_a_run_is_named_with_its_calls(context):
   found = {name: STAGES[name].programs(context(name)) for name in STAGES}
   named = {name: {call.name: call.calls for call in calls} for name, calls in found.items()}
   assert {name: calls for name, calls in named.items() if calls} == EXPECTED
+
+
+@pytest.mark.parametrize(
+  ('name', 'of'),
+  [
+    ('priors', 'generator'),
+    ('saliency_priors', 'c2am'),
+    ('random_walk', 'affinity'),
+    ('predictions', 'segmentation'),
+  ],
+)
+def test_a_network_infers_with_the_colours_that_it_trained_with(mesh, monkeypatch, name, of):
+  seen, original = [], infer.Inference.__init__
+
+  def spy(self, network, *arguments, **options):
+    seen.append(network.dataset)
+    original(self, network, *arguments, **options)
+
+  monkeypatch.setattr(infer.Inference, '__init__', spy)
+  config = tiny.get_config()
+  model = getattr(config, of).model
+  model.backbone, model.output_stride = 'tf_efficientnet_lite0', 16
+  context = contexts.nowhere(STAGES[name], config, mesh)
+  STAGES[name].programs(context)
+  wanted = networks.colours(model, context.train.info)
+  assert wanted.mean == (0.5, 0.5, 0.5) != context.train.info.mean
+  assert {(x.mean, x.std) for x in seen} == {(wanted.mean, wanted.std)}
 
 
 @pytest.mark.parametrize('name', ['generator', 'c2am', 'affinity', 'segmentation'])
