@@ -47,13 +47,12 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.predictions.crf.steps = 10
   config.evaluation.of = config_lib.SCORED
   config.evaluation.crf_splits = config.priors.splits
-  # A step of these small networks is as fast either way, and compiling is a third of the run.
-  config.runtime.quick_compiling = True
   if 'smoke' in words:
     config.name = 'pnoc_shapes_smoke'
     config.dataset.shapes.train, config.dataset.shapes.val = 64, 32
     for training in trainings:
       training.epochs = 1
+    config.runtime.quick_compiling = True
     # A few steps teach nothing.
     config.c2am.min_hint_mean = 0.0
     # Without PoolNet, which compiles longest.
