@@ -37,7 +37,7 @@ class RuntimeConfig:
     check_dataset: decode every image once before work starts.
     compilation_cache: directory of compiled programs; empty for the user's cache directory.
     quick_compiling: compile programs for CPUs in half of the time, for runs of a few steps; a step
-      takes up to twice as long, and results differ by rounding.
+      takes longer, and results differ by rounding.
     coordinator: `host:port` of process 0 in a run of several processes; empty where SLURM or a
       TPU slice tells, or for a single process.
     num_processes: how many processes there are, where a coordinator is given.

@@ -136,8 +136,8 @@ def setup_cache(path: str | os.PathLike[str], *, min_seconds: float = 0.3) -> No
 def compile_quickly(wanted: bool) -> None:
   """Whether programs that are made from now on compile quickly on CPUs, rather than run quickly.
 
-  For runs of a few steps: compiling takes half of the time, and a step up to twice. Results differ
-  by rounding.
+  For runs of a few steps: compiling takes half of the time, and a step about a fifth more, on the
+  small networks of `shapes`. Results differ by rounding.
   """
   _options.clear()
   if wanted:

@@ -349,16 +349,21 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
   assert printed.startswith('priors of train\nwithout masks') and tables.PROXY_NOTE in printed
 
 
+def _write_two_splits(folder):
+  """A run with priors of train and predictions of val."""
+  toy_run.write_run(folder)
+  toy_run.write_refinement(folder)
+  (folder / 'predictions' / 'train').rename(folder / 'predictions' / 'val')
+  config = records.read_json(folder / 'config.json')
+  splits = {'splits': ['train', 'val']}
+  records.write_json(folder / 'config.json', config | {'priors': splits, 'predictions': splits})
+
+
 def test_each_split_of_the_first_images_is_told_by_which_rule_they_are_chosen(tmp_path):
   class Bare(toy_run.Source):
     has_masks = False
 
-  toy_run.write_run(tmp_path)
-  toy_run.write_refinement(tmp_path)
-  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
-  config = records.read_json(tmp_path / 'config.json')
-  splits = {'splits': ['train', 'val']}
-  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  _write_two_splits(tmp_path)
   sources = {'train': Bare(), 'val': toy_run.Source()}
   text = _page(tmp_path, open_source=lambda config, split: sources[split], images=2)
   assert 'Without masks: images at equal distances' in text and 'never by hand' in text
@@ -443,12 +448,7 @@ def test_runs_without_masks_are_compared_by_how_sure_their_maps_are(tmp_path):
 
 
 def test_no_more_images_are_shown_first_than_asked_for(tmp_path):
-  toy_run.write_run(tmp_path)
-  toy_run.write_refinement(tmp_path)
-  (tmp_path / 'predictions' / 'train').rename(tmp_path / 'predictions' / 'val')
-  config = records.read_json(tmp_path / 'config.json')
-  splits = {'splits': ['train', 'val']}
-  records.write_json(tmp_path / 'config.json', config | {'priors': splits, 'predictions': splits})
+  _write_two_splits(tmp_path)
   text = _page(tmp_path, images=1)
   wall = text[text.index('class="wall"') : text.index('>Numbers</h2>')]
   assert wall.count('<h4>') == 1
