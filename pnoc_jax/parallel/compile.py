@@ -14,7 +14,9 @@ BATCH: Any = sharding.Layout.BATCH
 
 # Of XLA's compiler for CPUs: a little of LLVM's optimisation takes half of the time of all of it,
 # and its newer code generator for fused operations takes longer than the older one.
-_QUICK = {'xla_backend_optimization_level': 1, 'xla_cpu_use_fusion_emitters': False}
+_QUICK: dict[str, Any] = {'xla_backend_optimization_level': 1}
+if jax.__version_info__ < (0, 12):  # Later versions have no other generator.
+  _QUICK['xla_cpu_use_fusion_emitters'] = False
 _options: dict[str, Any] = {}
 
 
