@@ -336,14 +336,16 @@ def _classes(table: Table, look: Look) -> sheets.Sheet:
     **{
       name: (size[i + 1], found.company[i], found.count[i]) for i, name in enumerate(known.classes)
     },
-    'mean': statistics.overall(found),
   }
 
   def beside(numbers: Sequence[float | None]) -> tuple[sheets.Cell, ...]:
     return tuple(sheets.column([x], d) for x, d in zip(numbers, (1, 1, 2), strict=True))
 
-  lines = [(name, (*beside(facts[name]), *cells)) for name, cells in plain.lines]
-  by_name = dict(plain.lines)
+  # The last line is the mean's, whatever a class is called.
+  *of_classes, (mean, cells_of_mean) = plain.lines
+  by_name = dict(of_classes)
+  lines = [(name, (*beside(facts[name]), *cells)) for name, cells in of_classes]
+  lines.append((mean, (*beside(statistics.overall(found)), *cells_of_mean)))
   for group, names in groups(known, size[1:]).items():
     means = [
       sheets.column([_mean(x) for x in zip(*(by_name[n][j].values for n in names), strict=True)])

@@ -229,6 +229,16 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
         f'evaluation.{field} names {", ".join(missing)}; products are made of '
         f'{", ".join(dict.fromkeys(splits))}'
       )
+  files: dict[str, str] = {}
+  for entry in stage.stages(config):
+    for score in entry.scores:
+      for split in _splits(config, entry, score):
+        other = files.setdefault(f'{score.name}_{split}', split)
+        if other != split:
+          found.append(
+            f'scores of the splits {other} and {split} would stand in one file, '
+            f'{score.name}_{split}.json; give one of the splits another name'
+          )
   return found
 
 

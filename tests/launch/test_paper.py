@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import functools
 import json
 import pathlib
@@ -297,6 +298,29 @@ def test_table_8_has_groups_and_correlations(tmp_path):
   assert float(found['100 r with %S']['mean']) == pytest.approx(expected)
   small = np.argsort(shares)[: len(classes) // 3]
   assert float(found['small (2)']['mean']) == pytest.approx(ious[small].mean())
+
+
+def test_table_8_tells_a_class_called_mean_from_the_mean(tmp_path, monkeypatch):
+  order = _order(tmp_path, tables=('8',), rows=('pnoc',), seeds=1)
+  (run,) = command.plan_of(order, None)
+  _finish(run.config, run.directory)
+  data = command.Data(order.config.dataset, tmp_path)
+  source = data.open('train')
+  renamed = dataclasses.replace(source.info, classes=('mean', *source.info.classes[1:]))
+  monkeypatch.setattr(source, 'info', renamed)
+  path = run.directory / 'evaluation' / 'priors_train.json'
+  result = json.loads(path.read_text())
+  result['iou'] = dict.fromkeys(('background', *renamed.classes), 10.0) | {'mean': 99.0}
+  result['miou'] = 42.0
+  path.write_text(json.dumps(result))
+  command.write(order, [run], data)
+  with (tmp_path / 'table8.csv').open() as file:
+    lines = [x for x in csv.DictReader(file) if x['class'] == 'mean']
+  ious = [float(x['mean']) for x in lines if x['column'] == 'P-NOC']
+  sizes = [float(x['mean']) for x in lines if x['column'] == '%S']
+  assert ious == [99.0, 42.0]
+  assert sizes[0] == pytest.approx(data.statistics('train').size[1], abs=0.05)
+  assert sizes[0] != sizes[1]
 
 
 def test_groups_of_voc_are_those_of_the_paper():

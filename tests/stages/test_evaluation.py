@@ -223,6 +223,12 @@ def test_a_product_is_scored_on_those_of_its_splits_that_are_wanted(config):
   assert splits('predictions') == ('val', 'test')
 
 
+def test_splits_whose_scores_would_share_a_file_are_refused(config):
+  config.priors.splits, config.evaluation.crf_splits = ('train', 'val', 'crf_val'), ('val',)
+  with pytest.raises(UserError, match=r'crf_val and val would .* priors_crf_val\.json'):
+    config_lib.validate(config)
+
+
 def test_an_unknown_stage_is_refused(config):
   config.evaluation.of = ('priors', 'prior')
   with pytest.raises(
