@@ -166,9 +166,26 @@ def _launch(flags: list[str], tell: Hear, fault: Callable[[Hear], Hear]) -> None
 
     traceback.print_exc()
   finally:
+    _part()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _part() -> None:
+  """Waits for the other processes, as JAX does at an interpreter's end.
+
+  A fork leaves without one, since that would remove its parent's temporary directories. Where
+  process 0 does not wait, the others lose their coordinator in the middle of their last words.
+  """
+  import traceback
+
+  import jax
+
+  try:
+    jax.distributed.shutdown()
+  except Exception:  # Nor does it change the code of an interpreter.
+    traceback.print_exc()
 
 
 def _listen(hear: Hear) -> None:
