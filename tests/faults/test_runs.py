@@ -18,15 +18,29 @@ ROOT = pathlib.Path(__file__).parents[2]
 SEED = 16
 # One process imports everything, and forks each launch.
 _SHARE = f"""
-import pathlib, sys
+import pathlib, sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]
-from faults import damaged_runs, failing_disk, killed_runs
+from faults import damaged_runs, failing_disk, killed_runs, launches
 from pnoc_jax.runs import runner
 root, cache = pathlib.Path(sys.argv[1]), sys.argv[2]
 flags = ['--config=tests/configs/toy.py', f'--config.runtime.compilation_cache={{cache}}']
 print(killed_runs.kills(flags, root, 6, {SEED}))
 print(failing_disk.check(flags, root, among=(0, 1, 9)))
 print(damaged_runs.check(flags, root, 3, {SEED}))
+
+def slow(tell):
+  from pnoc_jax.parallel import company
+  leave = company.Company.__exit__
+  def late(self, *error):
+    time.sleep(2.0 * self._me)
+    leave(self, *error)
+  company.Company.__exit__ = late
+  return tell
+
+two = [*flags, f'--workdir={{root}}/whole']  # Which is done.
+late = launches.start(two, root / 'late.log', processes=2, fault=slow)
+print('codes', late.end(120.0))
+print((root / 'late.1.log').read_text(encoding='utf-8'))
 """
 
 
@@ -60,6 +74,11 @@ def test_a_disk_that_fails_is_told_in_a_line_and_the_run_goes_on(told):
 
 def test_lost_files_are_made_again_or_named(told):
   assert _faults(told, 2) == '[]', '\n'.join(told)
+
+
+def test_a_launch_of_two_processes_ends_when_the_slower_one_has_said_its_last_word(told):
+  codes = next(line for line in told if line.startswith('codes '))
+  assert codes.count(': 0') == 2, '\n'.join(told)
 
 
 def test_a_comparison_with_nothing_is_an_error_not_a_success():
