@@ -29,6 +29,8 @@ from faults import launches  # noqa: E402
 
 ALONE = 120.0
 """Seconds that a process may take to end after another one was killed."""
+JOINING = 400.0
+"""Likewise where process 0 may not have been met yet: JAX waits 300 s for one that is not there."""
 
 
 class Moment(NamedTuple):
@@ -98,14 +100,14 @@ def strike(
   log = _log(workdir)
   said = log.stat().st_size if log.exists() else 0
   launch = launches.start([*flags, f'--workdir={workdir}'], log, processes=processes)
-  _wait(launch, moment, seen, str(workdir))
+  heard = _wait(launch, moment, seen, str(workdir))
   code = os.waitpid(launch.pids[victim], os.WNOHANG)
   if code[0]:
     launch.codes[launch.pids[victim]] = os.waitstatus_to_exitcode(code[1])
   else:
     os.kill(launch.pids[victim], signal.SIGKILL)
   begun = time.monotonic()
-  codes = launch.end(ALONE)
+  codes = launch.end(ALONE if heard else JOINING)
   passed = time.monotonic() - begun
   if not any(codes.values()):
     return 'finished'
@@ -119,18 +121,20 @@ def strike(
   return f'killed; {passed:.0f} s later the others had ended with {others}' if others else 'killed'
 
 
-def _wait(launch: launches.Launch, moment: Moment, seen: set[str], home: str) -> None:
-  """Waits for a moment, or for the end of the launch."""
+def _wait(launch: launches.Launch, moment: Moment, seen: set[str], home: str) -> bool:
+  """Waits for a moment, or for the end of the launch; returns whether process 0 told anything."""
+  heard = False
   awaited = moment.stage if moment.event in seen else moment.event
   due = moment.delay if awaited == 'start' else None
   while True:
     event = launch.event(None if due is None else max(due - launch.age, 0.0))
     if event is None:
-      return
+      return heard
+    heard = True
     event = event.replace(home, '')  # Of both runs the same.
     seen.add(event)
     if event in moment.later:
-      return
+      return heard
     if event == awaited and due is None:
       due = launch.age + moment.delay
 

@@ -115,6 +115,31 @@ def test_launches_that_end_before_they_are_killed_are_a_fault(
   assert sorted(victims) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+  ('told', 'patience'),
+  [([], killed_runs.JOINING), (['before /run/config.json'], killed_runs.ALONE)],
+)
+def test_who_may_not_have_met_process_0_has_longer_to_end(monkeypatch, tmp_path, told, patience):
+  waited, killed, told = [], [], list(told)
+
+  class Launch:
+    pids, codes, age = (1, 2), {}, 0.0
+
+    def event(self, seconds=None):
+      return told.pop() if told else None
+
+    def end(self, seconds):
+      waited.append(seconds)
+      return {1: -9, 2: 1}
+
+  monkeypatch.setattr(launches, 'start', lambda *_, **__: Launch())
+  monkeypatch.setattr(killed_runs.os, 'waitpid', lambda *_: (0, 0))
+  monkeypatch.setattr(killed_runs.os, 'kill', lambda pid, _: killed.append(pid))
+  moment = killed_runs.Moment('start', 'start', 0.5, frozenset())
+  assert killed_runs.strike([], tmp_path / 'run', moment, set(), processes=2).startswith('killed')
+  assert waited == [patience] and killed == [1]
+
+
 def test_the_port_of_a_launch_is_all_of_a_config_that_is_not_compared(tmp_path):
   found = []
   for port, seed in ((1, 0), (2, 0), (1, 1)):
