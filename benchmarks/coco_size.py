@@ -98,8 +98,20 @@ class _Counter:
     return call
 
 
-def _start(root: pathlib.Path, workdir: pathlib.Path) -> tuple[float, float, dict[str, int]]:
-  """Seconds until a run of pnoc_coco has planned, those of CPU, and calls that ask for files."""
+def _waited() -> float:
+  """Seconds that this thread was ready and had no core so far; 0 where the system does not tell."""
+  try:
+    return int(pathlib.Path('/proc/thread-self/schedstat').read_text('utf-8').split()[1]) / 1e9
+  except OSError:
+    return 0.0
+
+
+def _start(root: pathlib.Path, workdir: pathlib.Path) -> tuple[list[float], dict[str, int]]:
+  """Until a run of pnoc_coco has planned: seconds, and calls that ask for files.
+
+  The seconds are those of the clock, those of CPU, user and system, and those in which others had
+  the cores.
+  """
   config = config_flags.load('configs/pnoc_coco.py', 'smoke')
   config.dataset.root = str(root)
   config.dataset.train_split, config.dataset.val_split = 'train2014_labelled', 'val2014_labelled'
@@ -110,14 +122,15 @@ def _start(root: pathlib.Path, workdir: pathlib.Path) -> tuple[float, float, dic
   config.until = 'priors'
   counter = _Counter()
   stat, size = counter.wrap('stats', os.stat), counter.wrap('headers', images.image_size)
-  begun, used = time.monotonic(), time.process_time()
+  begun, used, waited = time.monotonic(), os.times(), _waited()
   with (
     mock.patch.object(os, 'stat', stat),
     mock.patch.object(images, 'image_size', size),
     mock.patch.object(runner, '_run_stages'),
   ):
     runner.execute(config, workdir)
-  return time.monotonic() - begun, time.process_time() - used, counter.counts
+  seconds, waits, after = time.monotonic() - begun, _waited() - waited, os.times()
+  return [seconds, after.user - used.user, after.system - used.system, waits], counter.counts
 
 
 def _pass(root: pathlib.Path) -> tuple[float, int]:
@@ -143,8 +156,11 @@ def main() -> None:
   print(f'data set made in {time.monotonic() - begun:.0f} s')
   rows = []
   for name in ('first start', 'second start', 'third start'):
-    seconds, used, counts = _start(arguments.root / 'data', arguments.root / 'run')
-    rows.append(f'{name}: {seconds:.1f} s, {used:.1f} s of CPU, {counts}')
+    (seconds, user, system, waits), counts = _start(arguments.root / 'data', arguments.root / 'run')
+    rows.append(
+      f'{name}: {seconds:.1f} s, of which {waits:.1f} s waiting for a core; CPU: '
+      f'{user + system:.1f} s ({user:.1f} user, {system:.1f} system); {counts}'
+    )
   seconds, size = _pass(arguments.root / 'data')
   rows.append(
     f'first batch of a pass: {seconds:.1f} s of CPU; a worker is handed {size / 2**20:.1f} MiB'

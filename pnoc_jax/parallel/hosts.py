@@ -2,6 +2,8 @@
 
 import enum
 import os
+import socket
+import time
 from typing import Any
 
 import jax
@@ -12,6 +14,9 @@ from pnoc_jax import errors
 
 _SLURM = 'SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID'
 """What JAX reads of the variables that SLURM sets for a task."""
+
+_JOINING = 300.0
+"""Seconds that a process waits for process 0, as long as JAX does: hosts start at various times."""
 
 
 class Distributed(enum.Enum):
@@ -67,12 +72,37 @@ def initialize(
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   try:
     if explicit:
+      if process_id:
+        _await(str(coordinator))
       jax.distributed.initialize(coordinator, num_processes, process_id)
     else:
       jax.distributed.initialize()
   except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
     raise errors.UserError(_explain(error, explicit=explicit)) from error
   return True
+
+
+def _await(coordinator: str) -> None:
+  """Waits until something answers at an address; JAX aborts with a trace where nothing does.
+
+  Raises:
+    OSError: nothing did, for as long as JAX would wait.
+  """
+  host, _, port = coordinator.rpartition(':')
+  proxied = any('_proxy' in name.lower() for name in os.environ)  # JAX may reach it another way.
+  if proxied or not host or not port.isdecimal():
+    return
+  limit = time.monotonic() + _JOINING
+  while True:
+    try:
+      socket.create_connection((host.strip('[]'), int(port)), timeout=5.0).close()
+      return
+    except (OSError, OverflowError) as error:
+      if time.monotonic() > limit:
+        raise OSError(
+          f'nothing has answered at {coordinator} for {_JOINING:.0f} s: {error}'
+        ) from error
+    time.sleep(0.2)
 
 
 def _explain(error: Exception, *, explicit: bool) -> str:

@@ -57,7 +57,7 @@ def check(flags: list[str], root: pathlib.Path, count: int, seed: int) -> list[s
         if 'discard_unreadable' in text
         else f'--config.rerun={stage}'
       )
-      if str(copied) not in text or 'Traceback' in text:
+      if str(copied) not in said or 'Traceback' in text:
         faults.append(f'{what}: refused without the path, see {log}: {said}')
       code = _launch([*flags, remedy], copied, log)
     print(f'{number + 1}/{count}: {what}: {remedy or "the same command"}: exit {code}', flush=True)
@@ -97,7 +97,7 @@ def _halve_begun(run: pathlib.Path, order: list[str], rng: random.Random) -> tup
 def _halve(folder: pathlib.Path, rng: random.Random) -> int:
   files = [path for path in sorted(folder.rglob('*')) if path.is_file()]
   files = [path for path in files if path.name not in _KEPT and path.parent.name != 'checkpoints']
-  gone = [path for path in files if rng.random() < 0.5]
+  gone = [path for path in files if rng.random() < 0.5] or files[:1]
   for path in gone:
     path.unlink()
   return len(gone)

@@ -68,6 +68,10 @@ def check(flags: list[str], root: pathlib.Path, among: Collection[int] | None = 
     cut = told[-1].startswith('EFBIG')
     if code not in (1, 2) or not (cut or ('Traceback' not in text and last.startswith('error: '))):
       faults.append(f'{told[-1]}: exit {code}, see {log}')
+  met = sum(not x.endswith(' skipped') for x in struck)
+  print(f'{met} errors were met')
+  if met < (1 if among is None else len(among)):
+    faults.append(f'{met} errors were met')
   if code:
     faults.append(f'the last launch ended with {code}, see {log}')
   expected, found = launches.lasting(whole), launches.lasting(failing)
@@ -163,8 +167,7 @@ def main() -> int:
 
   among = None if arguments.among is None else [int(x) for x in arguments.among.split(',')]
   with tempfile.TemporaryDirectory() as kept:
-    root = pathlib.Path(arguments.root or kept).absolute()
-    root.mkdir(parents=True, exist_ok=True)
+    root = launches.new_directory(arguments.root or kept)
     faults = check([f'--config={arguments.config}', *more], root, among)
   print('\n'.join(faults))
   print(f'{len(faults)} faults')

@@ -26,6 +26,9 @@ _CLOCKS = {
 }
 """Facts of a stage's record that a run which was stopped tells of its last call alone."""
 
+_PORT = re.compile(rb'localhost:\d+')
+"""Where the processes of one launch meet; the run's config names it."""
+
 Hear = Callable[[str], None]
 
 
@@ -163,9 +166,26 @@ def _launch(flags: list[str], tell: Hear, fault: Callable[[Hear], Hear]) -> None
 
     traceback.print_exc()
   finally:
+    _part()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _part() -> None:
+  """Waits for the other processes, as JAX does at an interpreter's end.
+
+  A fork leaves without one, since that would remove its parent's temporary directories. Where
+  process 0 does not wait, the others lose their coordinator in the middle of their last words.
+  """
+  import traceback
+
+  import jax
+
+  try:
+    jax.distributed.shutdown()
+  except Exception:  # Nor does it change the code of an interpreter.
+    traceback.print_exc()
 
 
 def _listen(hear: Hear) -> None:
@@ -198,6 +218,19 @@ def _listen(hear: Hear) -> None:
   os.rename, os.replace = renamed(os.rename), renamed(os.replace)
 
 
+def new_directory(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Makes a directory to work in; what an earlier call left there would pass for this one's runs.
+
+  Raises:
+    ValueError: if there is something in it.
+  """
+  found = pathlib.Path(path).absolute()
+  found.mkdir(parents=True, exist_ok=True)
+  if any(found.iterdir()):
+    raise ValueError(f'{found} is not empty: what is there would be taken for runs of this call')
+  return found
+
+
 def kind(event: str, workdir: pathlib.Path) -> str:
   """A file's kind: its path in the run's directory, without numbers and what is drawn."""
   name = event.partition(' ')[2].removeprefix(f'{workdir}/')
@@ -217,7 +250,9 @@ def lasting(workdir: pathlib.Path) -> dict[str, Any]:
     if (stage == 'report' and rest) or rest.startswith(('checkpoints', 'tensorboard/')):
       continue
     content: Any = file.read_bytes()
-    if rest == records.DONE:
+    if path == 'config.json':
+      content = _PORT.sub(b'', content)
+    elif rest == records.DONE:
       done = records.read_done(workdir / stage)
       assert done is not None
       facts = {name: x for name, x in done.products.items() if name not in _CLOCKS}
@@ -230,5 +265,17 @@ def lasting(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-  """The paths that are not the same in both."""
+  """The paths that are not the same in both.
+
+  Args:
+    found: what `lasting` gave of a run.
+    expected: likewise, of the undisturbed one.
+
+  Raises:
+    ValueError: if the undisturbed run has not a finished stage: nothing would be compared.
+  """
+  from pnoc_jax.io import records
+
+  if not any(path.endswith(f'/{records.DONE}') for path in expected):
+    raise ValueError(f'the undisturbed run has no finished stage among {len(expected)} files')
   return [path for path in sorted(found.keys() | expected) if found.get(path) != expected.get(path)]

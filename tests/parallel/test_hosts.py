@@ -1,3 +1,8 @@
+import os
+import socket
+import threading
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -76,3 +81,48 @@ def test_a_slurm_step_of_several_tasks_is_joined(monkeypatch):
   monkeypatch.delenv('SLURM_STEP_NUM_TASKS')
   assert hosts.initialize(hosts.Distributed.ON)
   assert called == [(), ()]
+
+
+@pytest.fixture
+def joined(monkeypatch):
+  """A free address, and the calls with which JAX would have joined processes."""
+  called = []
+  for name in [x for x in os.environ if '_proxy' in x.lower()]:
+    monkeypatch.delenv(name)
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *given: called.append(given))
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return f'localhost:{free.getsockname()[1]}', called
+
+
+def _join(address, process):
+  return hosts.initialize(coordinator=address, num_processes=2, process_id=process)
+
+
+def test_a_coordinator_that_never_answers_is_an_error_in_words(monkeypatch, joined):
+  address, called = joined
+  monkeypatch.setattr(hosts, '_JOINING', 0.3)
+  with pytest.raises(
+    errors.UserError, match=f'nothing has answered at {address} .* is coordinator'
+  ):
+    _join(address, 1)
+  assert not called  # JAX would abort with a trace.
+  assert _join(address, 0) and called == [(address, 2, 0)]  # It is the one that answers.
+
+
+def test_a_coordinator_may_come_later(joined):
+  address, called = joined
+  came = []
+
+  def come():
+    time.sleep(0.5)
+    with socket.create_server(('localhost', int(address.partition(':')[2]))) as server:
+      came.append(time.monotonic())
+      server.accept()[0].close()
+
+  thread = threading.Thread(target=come)
+  thread.start()
+  assert _join(address, 1) and time.monotonic() > came[0]
+  thread.join()
+  assert called == [(address, 2, 1)]
