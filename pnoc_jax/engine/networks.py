@@ -218,8 +218,8 @@ def describe(
   params = abstract_variables(model, dataset)['params']
   count, epochs = trees.count(params[part] if part else params), config.epochs_of(epoch)
   return (
-    f'{what}, {count:,} parameters{" train" if part else ""}; {epochs} epochs of '
-    f'{epoch} = {epoch * epochs} steps at batch {config.batch_size}'
+    f'{what}, {count:,} parameters{" train" if part else ""}; {epoch * epochs} steps at batch '
+    f'{config.batch_size}, {epoch} in each of {epochs} epoch{"" if epochs == 1 else "s"}'
   )
 
 

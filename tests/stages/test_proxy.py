@@ -193,6 +193,17 @@ def test_only_splits_without_masks_have_a_proxy(run, capsys):
   assert evaluation.stale(config, directories, out, runtime) == ['priors of train']
 
 
+def test_the_proxy_is_taken_of_the_splits_that_are_scored():
+  config = config_lib.PipelineConfig()
+  config.priors.splits = ('train', 'val')
+  (score,) = (x for x in STAGES['priors'].scores if x.name == 'priors_proxy')
+  assert score.splits(config) == ('train', 'val')
+  config.evaluation.splits = ('val',)
+  assert score.splits(config) == ('val',)
+  config.evaluation.proxy.images = 0
+  assert score.splits(config) == ()
+
+
 def test_numbers_of_a_proxy_that_cannot_be_are_refused():
   config = config_lib.PipelineConfig()
   config.evaluation.proxy = dataclasses.replace(config.evaluation.proxy, images=-1, threshold=1.0)
