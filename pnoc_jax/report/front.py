@@ -198,7 +198,8 @@ def proxies(run: files.RunFiles) -> str:
   parts = []
   for split, result in run.proxies.items():
     caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
-    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows([result]), caption=caption))
+    cells = tables.proxy_rows([result])
+    parts.append(page.table(tables.PROXY_HEADER, cells, caption=caption, words=True))
     rows = [
       (name, str(found.get('images', '')), *map(found.get, ('shown', 'whole', 'erased')))
       for name, found in result['by_class'].items()

@@ -39,6 +39,7 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(-
   white-space: nowrap; }
 thead th { border-bottom-color: var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.prose th:last-child, .prose td:last-child { text-align: left; white-space: normal; }
 thead th { color: var(--soft); font-weight: 600; font-size: .88rem; }
 tbody th { font-weight: 400; } tr.mean { font-weight: 600; }
 .charts, .bars { display: grid; gap: 1.1rem 2rem; margin: .6rem 0 1rem; align-items: start;
@@ -175,10 +176,24 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(
-  header: Sequence[str], rows: Sequence[tables.Row], *, caption: str = '', means: int = 0
+  header: Sequence[str],
+  rows: Sequence[tables.Row],
+  *,
+  caption: str = '',
+  means: int = 0,
+  words: bool = False,
 ) -> str:
-  """A table whose first column names the rows, and whose last `means` rows are set apart."""
+  """A table whose first column names the rows.
+
+  Args:
+    header: names of the columns.
+    rows: the cells.
+    caption: above it.
+    means: how many rows at the end are set apart.
+    words: whether the last column is prose, which begins at the left.
+  """
   head = ''.join(f'<th scope="col">{_text(name)}</th>' for name in header)
+  aligned = ' class="prose"' if words else ''
   lines = []
   for i, (first, *cells) in enumerate(rows):
     kind = ' class="mean"' if i >= len(rows) - means else ''
@@ -186,7 +201,7 @@ def table(
     lines.append(f'<tr{kind}><th scope="row">{_text(tables.cell(first))}</th>{cells}</tr>')
   caption = f'<caption>{_text(caption)}</caption>' if caption else ''
   return (
-    f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n'
+    f'<div class="scroll"><table{aligned}>{caption}<thead><tr>{head}</tr></thead>\n'
     f'<tbody>{"".join(lines)}</tbody></table></div>\n'
   )
 

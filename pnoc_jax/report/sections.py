@@ -270,7 +270,7 @@ def proxy_comparison(
   groups, first = tables.by_group(results), results[0][1]
   caption = f'{first["images"]} images, background at {first["threshold"]:.2f}; in percent.'
   header = (tables.PROXY_HEADER[0], *groups, *tables.PROXY_HEADER[2:])
-  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption)
+  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption, words=True)
   return page.note(tables.PROXY_NOTE) + table + _prior_pictures(look, split)
 
 

@@ -44,14 +44,14 @@ def test_pages_fit_the_screen_and_say_nothing_on_the_console(pages):
   assert top < 400 and below < 1900 and height < 6000
 
 
-_ROWS = '''[...document.querySelectorAll('.wall .strip')].map(row => {
+_ROWS = """[...document.querySelectorAll('.wall .strip')].map(row => {
   const shown = [...row.children].map(x => x.getBoundingClientRect());
   return {
     width: shown[0].width,
     lines: new Set(shown.map(x => x.top)).size,
     gaps: shown.slice(1).map((x, i) => x.left - shown[i].right),
   };
-})'''
+})"""
 
 
 @needs_browser
