@@ -74,9 +74,10 @@ def fetch(name: str) -> Fetched:
     raise UserError(
       f"{name} is downloaded by huggingface_hub: pip install 'pnoc-jax[hub]'; or {_advice(name)}"
     ) from error
+  download = hub.hf_hub_download  # Its import, which sets levels of logs, happens here.
   try:
     with _quiet():
-      path = pathlib.Path(hub.hf_hub_download(repository, FILE, revision=revision))
+      path = pathlib.Path(download(repository, FILE, revision=revision))
       expected = _published_digest(hub, repository, revision, path)
   except (OSError, ValueError) as error:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
