@@ -39,7 +39,7 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(-
   white-space: nowrap; }
 thead th { border-bottom-color: var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.prose th:last-child, .prose td:last-child { text-align: left; white-space: normal; }
+.prose th:last-child, .prose td:last-child { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; font-size: .88rem; }
 tbody th { font-weight: 400; } tr.mean { font-weight: 600; }
 .charts, .bars { display: grid; gap: 1.1rem 2rem; margin: .6rem 0 1rem; align-items: start;
