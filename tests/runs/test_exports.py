@@ -193,7 +193,9 @@ def test_examples_turn_photographs_and_colour_their_labels(tmp_path, monkeypatch
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
   flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
   assert launcher.main(flags) == 2
-  assert 'holds no trained generator network' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'holds no trained generator network' in said
+  assert 'It has what --network=segmentation names' in said
   assert not (tmp_path / 'out').exists()
 
 
