@@ -64,11 +64,19 @@ def _commands(file: pathlib.Path) -> list[tuple[list[str], bool]]:
       words: list[str] = []
       for word in [*shlex.split(line, comments=True), '&&']:
         if word != '&&':
-          words.append(word)
+          words += _expanded(word)
         elif words:
           found.append((words, runs))
           words = []
   return found
+
+
+def _expanded(word: str) -> list[str]:
+  """What a shell makes of `--x.{a,b}.y`, and of any other word that word."""
+  match = re.fullmatch(r'(.*?)\{([^{}]*,[^{}]*)\}(.*)', word)
+  if not match:
+    return [word]
+  return [x for part in match[2].split(',') for x in _expanded(match[1] + part + match[3])]
 
 
 @pytest.fixture(scope='module')

@@ -16,6 +16,7 @@ from pnoc_jax import keys, states, trees
 from pnoc_jax.data import info
 from pnoc_jax.engine import settings
 from pnoc_jax.engine.runtime import Context
+from pnoc_jax.errors import UserError
 from pnoc_jax.io import weights
 from pnoc_jax.nn import backbones, classifier, layers
 from pnoc_jax.parallel import compile as compiler
@@ -25,6 +26,8 @@ _DTYPES = {
   settings.Precision.FLOAT32: jnp.float32,
   settings.Precision.BFLOAT16: jnp.bfloat16,
 }
+LOOKS = ('classifier.model', 'generator.model')
+"""Fields that a stage may look at whose network starts from another's; see `check_start`."""
 
 
 def build(
@@ -184,9 +187,29 @@ def check_start(
   context: Context,
   scratch: tuple[str, ...] = ('classifier',),
 ) -> None:
-  """Raises UserError if the weights to start from do not fit; those yet to be made are not read."""
-  if all(name in context.inputs for name in start_needs(config)):
+  """Raises UserError if the weights to start from do not fit.
+
+  Of those that this run has yet to make the network is compared: `Stage.looks` names the models.
+  """
+  missing = [name for name in start_needs(config) if name not in context.inputs]
+  if not missing:
     origin(config, context.inputs, scratch).check(model, context.train.info)
+  for name in missing:
+    _check_same_backbone(context.name, config.model, name, getattr(context.config, name).model)
+
+
+def _check_same_backbone(
+  name: str, ours: settings.ModelConfig, other: str, theirs: settings.ModelConfig
+) -> None:
+  """Raises UserError unless the backbone of one stage's network can start from another's."""
+  said = [f'{model.backbone} to {model.last_stage}' for model in (ours, theirs)]
+  depths = [backbones.STAGES.index(model.last_stage) for model in (ours, theirs)]
+  if ours.backbone != theirs.backbone or depths[0] > depths[1]:
+    raise UserError(
+      f'{name}.start is "{other}", but {name}.model is {said[0]} and {other}.model is {said[1]}: '
+      f'give both the same network, as with --config.{name}.model.backbone={theirs.backbone} (and '
+      f'its output_stride), or set --config.{name}.start=pretrained'
+    )
 
 
 def init_digest(init: str) -> str:
@@ -218,8 +241,8 @@ def describe(
   params = abstract_variables(model, dataset)['params']
   count, epochs = trees.count(params[part] if part else params), config.epochs_of(epoch)
   return (
-    f'{what}, {count:,} parameters{" train" if part else ""}; {epochs} epochs of '
-    f'{epoch} = {epoch * epochs} steps at batch {config.batch_size}'
+    f'{what}, {count:,} parameters{" train" if part else ""}; {epoch * epochs} steps at batch '
+    f'{config.batch_size}, {epoch} in each of {epochs} epoch{"" if epochs == 1 else "s"}'
   )
 
 

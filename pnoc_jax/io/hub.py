@@ -5,10 +5,13 @@ the name has one. It is kept in the hub's own cache. A file that was put at `by_
 instead.
 """
 
+import contextlib
 import functools
 import hashlib
+import logging
 import pathlib
 import re
+from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -71,9 +74,11 @@ def fetch(name: str) -> Fetched:
     raise UserError(
       f"{name} is downloaded by huggingface_hub: pip install 'pnoc-jax[hub]'; or {_advice(name)}"
     ) from error
+  download = hub.hf_hub_download  # Its import, which sets levels of logs, happens here.
   try:
-    path = pathlib.Path(hub.hf_hub_download(repository, FILE, revision=revision))
-    expected = _published_digest(hub, repository, revision, path)
+    with _quiet():
+      path = pathlib.Path(download(repository, FILE, revision=revision))
+      expected = _published_digest(hub, repository, revision, path)
   except (OSError, ValueError) as error:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     raise UserError(f'{name} cannot be downloaded ({reason.strip()}); {_advice(name)}') from error
@@ -85,6 +90,18 @@ def fetch(name: str) -> Fetched:
     )
   # The hub's cache keeps a file below the commit that it is of.
   return Fetched(path, digest, path.parent.name if _COMMIT.fullmatch(path.parent.name) else '')
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without the hub's own words on each of its retries: what became of them is said once."""
+  logger = logging.getLogger('huggingface_hub')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 def _digest(path: pathlib.Path) -> str:

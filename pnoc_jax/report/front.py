@@ -52,7 +52,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
     sources = [look.source(split) for split in shown]
   except (errors.UserError, OSError) as error:
     return page.note(f'No pictures, since the data set does not open: {error}')
-  parts, present, failed = [], set(), set()
+  parts, present, failed, most = [], set(), set(), 1
   for place, (split, source) in enumerate(zip(shown, sources)):
     count = rows // len(shown) + (place < rows % len(shown))
     strips = []
@@ -62,6 +62,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
       present.update(np.flatnonzero(source.labels[example.index]).tolist())
       detail = '; '.join(filter(None, (*reasons, example.present)))
       strips.append(page.strip(image_id, detail, examples.encoded(found, _SIDE)))
+      most = max(most, len(found))
     if strips:
       parts += [page.heading(f'{split}: {len(strips)} of {len(source.ids)} images'), *strips]
   if not parts:
@@ -71,7 +72,7 @@ def wall(look: examples.Look, splits: Sequence[str], *, rows: int = 8) -> str:
   if any(source.has_masks for source in sources):
     keys.append(page.legend([(f'error: {x}', rgb) for x, rgb in pictures.ERRORS.items()], 'Errors'))
   rules = ''.join(dict.fromkeys(_rule(look, split) for split in shown))
-  return page.wall(rules + page.keys(keys) + ''.join(parts))
+  return page.wall(rules + page.keys(keys) + ''.join(parts), most)
 
 
 def _covering(look: examples.Look, splits: Sequence[str]) -> list[str]:
@@ -197,7 +198,8 @@ def proxies(run: files.RunFiles) -> str:
   parts = []
   for split, result in run.proxies.items():
     caption = f'{split}: {result["images"]} images, background at {result["threshold"]:.2f}'
-    parts.append(page.table(tables.PROXY_HEADER, tables.proxy_rows([result]), caption=caption))
+    cells = tables.proxy_rows([result])
+    parts.append(page.table(tables.PROXY_HEADER, cells, caption=caption, words=True))
     rows = [
       (name, str(found.get('images', '')), *map(found.get, ('shown', 'whole', 'erased')))
       for name, found in result['by_class'].items()

@@ -39,6 +39,7 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(-
   white-space: nowrap; }
 thead th { border-bottom-color: var(--line); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.prose th:last-child, .prose td:last-child { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; font-size: .88rem; }
 tbody th { font-weight: 400; } tr.mean { font-weight: 600; }
 .charts, .bars { display: grid; gap: 1.1rem 2rem; margin: .6rem 0 1rem; align-items: start;
@@ -61,9 +62,11 @@ svg { width: 100%; height: auto; font-family: inherit; display: block; }
 .strip b { position: absolute; transform: translate(-50%, -50%); padding: 0 .25em; color: #fff;
   background: rgb(0 0 0 / .7); border-radius: .2em; font: 600 .72rem/1.3 inherit;
   white-space: nowrap; max-width: 100%; overflow: hidden; text-overflow: ellipsis; }
-.keys { display: flex; flex-wrap: wrap; gap: 0 2.5rem; } .wall figure { max-width: 8.5rem; }
-.wall .example { margin: .5rem 0; } .wall .strip { gap: .4rem;
-  grid-template-columns: repeat(auto-fit, minmax(6.6rem, 1fr)); }
+.keys { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
+.wall .example { margin: .5rem 0; }
+.wall .strip { --gaps: (var(--most) - 1) * .4rem; --share: (100% - var(--gaps)) / var(--most);
+  gap: .4rem; max-width: calc(var(--most) * 8.5rem + var(--gaps));
+  grid-template-columns: repeat(auto-fill, minmax(max(6.6rem, var(--share) - .1px), 1fr)); }
 .wall figcaption { font-size: .76rem; line-height: 1.25; } .wall .strip b { font-size: .62rem; }
 .wall h4 { font-size: .85rem; } .wall p { font-size: .92rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; margin: .3rem 0 .6rem;
@@ -76,8 +79,8 @@ footer { margin-top: 2.5rem; padding-top: .8rem; border-top: 1px solid var(--lin
 footer dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
 footer dd { margin: 0; } footer p, .wall p { max-width: none; }
 @media (max-width: 40rem) { body { padding: .8rem .8rem 2rem; }
-  .wall .strip { grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); }
-  table { font-size: .84rem; } th, td { padding: .3rem .4rem; } }
+  .wall .strip { grid-template-columns: repeat(auto-fill, minmax(max(5.2rem, var(--share) - .1px),
+    1fr)); } table { font-size: .84rem; } th, td { padding: .3rem .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } nav { display: none; }
   th, td { white-space: normal; padding: .15rem .3rem; }
   .example, figure, tr, .cards div { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
@@ -173,10 +176,24 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(
-  header: Sequence[str], rows: Sequence[tables.Row], *, caption: str = '', means: int = 0
+  header: Sequence[str],
+  rows: Sequence[tables.Row],
+  *,
+  caption: str = '',
+  means: int = 0,
+  words: bool = False,
 ) -> str:
-  """A table whose first column names the rows, and whose last `means` rows are set apart."""
+  """A table whose first column names the rows.
+
+  Args:
+    header: names of the columns.
+    rows: the cells.
+    caption: above it.
+    means: how many rows at the end are set apart.
+    words: whether the last column is prose, which begins at the left.
+  """
   head = ''.join(f'<th scope="col">{_text(name)}</th>' for name in header)
+  aligned = ' class="prose"' if words else ''
   lines = []
   for i, (first, *cells) in enumerate(rows):
     kind = ' class="mean"' if i >= len(rows) - means else ''
@@ -184,7 +201,7 @@ def table(
     lines.append(f'<tr{kind}><th scope="row">{_text(tables.cell(first))}</th>{cells}</tr>')
   caption = f'<caption>{_text(caption)}</caption>' if caption else ''
   return (
-    f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n'
+    f'<div class="scroll"><table{aligned}>{caption}<thead><tr>{head}</tr></thead>\n'
     f'<tbody>{"".join(lines)}</tbody></table></div>\n'
   )
 
@@ -210,9 +227,14 @@ def folded(summary: str, content: str) -> str:
   return f'<details><summary><h3>{_text(summary)}</h3></summary>\n{content}</details>\n'
 
 
-def wall(content: str) -> str:
-  """Strips of pictures that are small, so that many of them can be taken in at once."""
-  return f'<div class="wall">{content}</div>\n'
+def wall(content: str, most: int) -> str:
+  """Strips of pictures that are small, so that many of them can be taken in at once.
+
+  Args:
+    content: the strips, and what stands between them.
+    most: how many pictures the longest of them has. All strips have the columns of that one.
+  """
+  return f'<div class="wall" style="--most:{most}">{content}</div>\n'
 
 
 def keys(parts: Sequence[str]) -> str:

@@ -117,7 +117,7 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
   if not epochs or not look.images:
     return ''
   shown = [epochs[i] for i in examples.spaced(len(epochs), most)]
-  parts = []
+  parts, columns = [], 1
   for split in sorted(x.name for x in shown[-1].iterdir() if x.is_dir()):
     try:
       known = {image_id: i for i, image_id in enumerate(look.source(split).ids)}
@@ -130,6 +130,7 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
         example = examples.Example(look.run, split, look.source(split), known[image_id])
         found = [*example.given(), *_epoch_maps(example, name, shown)]
         parts.append(page.strip(image_id, example.present, examples.encoded(found, 160)))
+        columns = max(columns, len(found))
   kept = len(epochs)
   which = f'each of {kept} epochs' if len(shown) == kept else f'{len(shown)} of {kept} epochs'
   about = page.paragraph(
@@ -139,7 +140,7 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
     'network looks, and not how strongly. The maps of the priors join scales and mirror images.'
   )
   bar = page.colour_bar('maps', pictures.data_uri(pictures.colour_bar()))
-  return page.heading('Maps over the epochs') + page.wall(about + bar + ''.join(parts))
+  return page.heading('Maps over the epochs') + page.wall(about + bar + ''.join(parts), columns)
 
 
 def _epoch_maps(
@@ -269,7 +270,7 @@ def proxy_comparison(
   groups, first = tables.by_group(results), results[0][1]
   caption = f'{first["images"]} images, background at {first["threshold"]:.2f}; in percent.'
   header = (tables.PROXY_HEADER[0], *groups, *tables.PROXY_HEADER[2:])
-  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption)
+  table = page.table(header, tables.proxy_rows(*groups.values()), caption=caption, words=True)
   return page.note(tables.PROXY_NOTE) + table + _prior_pictures(look, split)
 
 

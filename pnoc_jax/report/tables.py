@@ -132,9 +132,9 @@ def proxy_rows(*groups: Sequence[files.Result]) -> list[Row]:
 
 PROXY_NOTE = (
   'A proxy, not a score: maps can be sure and wrong. Measured where there are masks, on 18 '
-  'networks of three trainings on `shapes` (docs/results.md), the agreement of maps and CRF '
-  'followed mIoU (rank correlation 0.82), and still preferred Puzzle-CAM to the better P-OC. The '
-  'other figures did not follow it. A class that is not shown at all is wrong for sure.'
+  'networks of three trainings on the data set shapes (docs/results.md), the agreement of maps and '
+  'CRF followed mIoU (rank correlation 0.82), and still preferred Puzzle-CAM to the better P-OC. '
+  'The other figures did not follow it. A class that is not shown at all is wrong for sure.'
 )
 
 

@@ -147,6 +147,7 @@ STAGE = stage.Stage(
   run=run,
   describe=_describe,
   needs=lambda config: ('affinity_labels', *networks.start_needs(config.affinity)),
+  looks=networks.LOOKS,
   check=_check,
   faults=_faults,
   memory=lambda config, dataset, load: memory.training_memory(

@@ -216,6 +216,7 @@ STAGE = stage.Stage(
   run=run,
   describe=_describe,
   needs=_needs,
+  looks=networks.LOOKS,
   check=_check,
   faults=_faults,
   memory=lambda config, dataset, load: memory.training_memory(

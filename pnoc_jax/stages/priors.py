@@ -202,6 +202,11 @@ def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
   return f'{" and ".join(ours.splits)}, scales {scales}'
 
 
+def _proxy_splits(config: stage.PipelineConfig) -> tuple[str, ...]:
+  asked = config.evaluation.splits or config.priors.splits
+  return tuple(x for x in config.priors.splits if x in asked and config.evaluation.proxy.images)
+
+
 STAGE = stage.Stage(
   name='priors',
   config=PriorsConfig,
@@ -227,7 +232,7 @@ STAGE = stage.Stage(
       'priors_proxy',
       'Priors without masks',
       proxy.measure,
-      splits=lambda config: config.priors.splits if config.evaluation.proxy.images else (),
+      splits=_proxy_splits,
       reads=lambda config: ('evaluation.crf', 'evaluation.proxy', 'affinity_labels'),
       needs=('generator',),
       masks=False,

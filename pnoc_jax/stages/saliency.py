@@ -321,6 +321,7 @@ STAGE = stage.Stage(
   describe=_describe,
   needs=lambda config: (*networks.start_needs(config.saliency), 'saliency_priors'),
   reads=lambda config: ('saliency', 'priors.splits'),
+  looks=networks.LOOKS,
   check=_check,
   faults=_faults,
   warnings=_warnings,

@@ -226,7 +226,7 @@ STAGE = stage.Stage(
   describe=_describe,
   needs=_needs,
   # For measurements and checks: which splits are opened, and which have pseudo masks.
-  looks=('priors.splits', 'predictions.splits'),
+  looks=(*networks.LOOKS, 'priors.splits', 'predictions.splits'),
   check=_check,
   faults=_faults,
   memory=lambda config, dataset, load: memory.training_memory(

@@ -1,6 +1,7 @@
 """Weights by name, with a hub that is made up."""
 
 import hashlib
+import logging
 import pathlib
 import sys
 import types
@@ -36,6 +37,7 @@ class FakeHub(types.ModuleType):
     blob, link = self.root / 'blobs' / digest, self.root / 'snapshots' / COMMIT / file
     if not link.exists():
       if not self.online:
+        logging.getLogger('huggingface_hub.utils._http').warning('Retrying in 1s [Retry 1/5].')
         # What the real one raises is a FileNotFoundError.
         raise FileNotFoundError('\nCannot find the requested files in the disk cache.\nMore.')
       for path in (blob, link):
@@ -93,10 +95,12 @@ def test_what_was_downloaded_stands_in_the_stage_s_record(fake):
   assert fake.calls[-1] == ('timm/resnest269e.in1k', 'model.safetensors', COMMIT)
 
 
-def test_without_a_connection_it_says_what_to_fetch_and_where_to_put_it(fake, tmp_path):
+def test_without_a_connection_it_says_what_to_fetch_and_where_to_put_it(fake, tmp_path, caplog):
   fake.online = False
   with pytest.raises(UserError) as caught:
     weights.find(NAME)
+  # Each of the hub's retries has words of its own, which tell nobody what to do.
+  assert not caplog.records and logging.getLogger('huggingface_hub').level == logging.NOTSET
   place = tmp_path / 'cache' / 'pnoc_jax' / 'weights' / 'timm--resnest269e.in1k.safetensors'
   text = str(caught.value)
   assert '(Cannot find the requested files in the disk cache.)' in text

@@ -44,6 +44,38 @@ def test_pages_fit_the_screen_and_say_nothing_on_the_console(pages):
   assert top < 400 and below < 1900 and height < 6000
 
 
+_ROWS = """[...document.querySelectorAll('.wall .strip')].map(row => {
+  const shown = [...row.children].map(x => x.getBoundingClientRect());
+  return {
+    width: shown[0].width,
+    lines: new Set(shown.map(x => x.top)).size,
+    gaps: shown.slice(1).map((x, i) => x.left - shown[i].right),
+  };
+})"""
+
+
+@needs_browser
+@pytest.mark.parametrize('refined', [True, False])
+def test_pictures_of_a_row_stand_side_by_side_in_columns_that_all_rows_have(tmp_path, refined):
+  toy_run.write_run(tmp_path)
+  if refined:
+    toy_run.write_refinement(tmp_path)
+    # One image that a stage has not made.
+    (tmp_path / 'pseudo_masks' / 'train' / 'img3.png').unlink()
+  page = build.build(tmp_path, toy_run.STAGES, open_source=toy_run.open_source)
+  with browser.opened(PROGRAM) as shown:
+    shown.open(page, 1400)
+    rows = shown.ask(_ROWS)
+    assert {row['lines'] for row in rows} == {1}
+    assert len({len(row['gaps']) for row in rows}) == 1 + refined
+    assert len({round(row['width']) for row in rows}) == 1
+    # Of few pictures none is far from the next, and of many none is small.
+    assert all(0 < gap < 8 for row in rows for gap in row['gaps'])
+    assert 105 < rows[0]['width'] < 140
+    shown.open(page, 390)
+    assert all(60 < row['width'] < 140 for row in shown.ask(_ROWS))
+
+
 @needs_browser
 def test_the_browser_tells_of_faults(tmp_path):
   page = tmp_path / 'x.html'

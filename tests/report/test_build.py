@@ -334,6 +334,9 @@ def test_without_masks_the_page_says_how_sure_the_maps_are(tmp_path):
   toy_run.Checker(text)
   assert tables.PROXY_NOTE in text and 'Nothing has been evaluated' not in text
   assert '<th scope="row">maps and CRF agree</th><td>71.2</td><td>high</td>' in text
+  # What each line means is prose; and the page is no Markdown.
+  table = text[text.rindex('<table', 0, text.index('maps and CRF agree</th>')) :]
+  assert table.startswith('<table class="prose">') and '`' not in tables.PROXY_NOTE
   assert 'views agree' not in text  # Which is not known here.
   row = '<td>4</td><td>-</td><td>95.0</td><td>30.0</td>'
   assert f'<th scope="row">dog &amp; &lt;co&gt;</th>{row}' in text

@@ -220,6 +220,31 @@ def test_a_network_that_cannot_be_built_is_a_fault_among_others(root, tmp_path):
   assert 'it must be 16 (--config.STAGE.model.output_stride)' in told['stage generator']
 
 
+def test_a_network_that_starts_from_another_one_s_weights_is_a_fault_before_these_are_made(
+  root, tmp_path
+):
+  config = _config(root)
+  config.generator.model.backbone = 'vit_tiny_patch16_224'
+  config.generator.model.output_stride, config.generator.method = 16, 'vanilla'
+  # Networks that are no part of the run start from nothing.
+  assert not _examine(config, tmp_path / 'run').of(FAULT)
+  config.evaluation.of = config_lib.SCORED
+  told = {x.about: x.what for x in _examine(config, tmp_path / 'run').of(FAULT)}
+  assert (
+    'affinity.start is "generator", but affinity.model is resnest_tiny to layer1 and'
+    in (told['stage affinity'])
+  )
+  assert '--config.c2am.model.backbone=vit_tiny_patch16_224' in told['stage c2am']
+  # The classifier has the network of what starts from it.
+  assert not set(told) & {'stage segmentation', 'stage saliency'}
+  # More of a backbone than there will be.
+  config = _config(root)
+  config.evaluation.of = config_lib.SCORED
+  config.segmentation.model.last_stage = 'layer2'
+  told = {x.about: x.what for x in _examine(config, tmp_path / 'run').of(FAULT)}
+  assert 'segmentation.model is resnest_tiny to layer2' in told['stage segmentation']
+
+
 def test_what_a_run_would_write_is_not_told_where_it_is_not_planned(root, tmp_path):
   (root / 'splits' / 'train.txt').unlink()
   report = _examine(_config(root), tmp_path / 'run')

@@ -33,7 +33,12 @@ def run(tmp_path_factory):
   config = {
     'name': 'of_test',
     'seed': 3,
-    'segmentation': {'model': {'backbone': 'resnest_tiny'}, 'epochs': 7, 'labels': 'pseudo'},
+    'segmentation': {
+      'model': {'backbone': 'resnest_tiny'},
+      'epochs': 7,
+      'min_steps': 90,
+      'labels': 'pseudo',
+    },
   }
   records.write_json(directory / 'config.json', config)
   score = {'iou': {'background': 0.5, 'apex': 0.25}, 'miou': 0.375, 'images': 12}
@@ -107,7 +112,9 @@ def test_the_files_of_an_export_for_pytorch(run, tmp_path):
   compile((output / 'example.py').read_text(), 'example.py', 'exec')
   card = (output / 'README.md').read_text()
   sha256 = weights.origin(run / 'segmentation')['sha256']
-  for words in ('| `epochs` | 7 |', '| `seed` | 3 |', '| val | 37.50 | 12 |', sha256, 'of_test'):
+  for words in ('| `epochs` | 7 |', '| `min_steps` | 90 |', '| `seed` | 3 |'):
+    assert words in card
+  for words in ('| val | 37.50 | 12 |', sha256, 'of_test'):
     assert words in card
 
 
@@ -186,7 +193,9 @@ def test_examples_turn_photographs_and_colour_their_labels(tmp_path, monkeypatch
 def test_a_network_that_a_run_lacks_is_refused(run, tmp_path, capsys):
   flags = [f'--run={run}', f'--output={tmp_path / "out"}', '--network=generator']
   assert launcher.main(flags) == 2
-  assert 'holds no trained generator network' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'holds no trained generator network' in said
+  assert 'It has what --network=segmentation names' in said
   assert not (tmp_path / 'out').exists()
 
 

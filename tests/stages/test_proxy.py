@@ -147,7 +147,7 @@ def test_maps_that_show_nothing_agree_with_nothing(run, monkeypatch):
   assert found['views'] == pytest.approx(100 * (0 + 1 + both + half) / 4, abs=1e-3)
 
 
-def test_maps_are_compared_with_those_of_each_scale_and_with_the_crf(run, monkeypatch):
+def test_maps_are_compared_with_those_of_each_scale_and_with_the_crf(run, monkeypatch, capsys):
   config, runtime, directories = run
   config.priors.scales, config.evaluation.crf.steps = (1.0, 2.0), 3
 
@@ -162,6 +162,7 @@ def test_maps_are_compared_with_those_of_each_scale_and_with_the_crf(run, monkey
   monkeypatch.setattr(proxy.crf_lib, 'LabelCrf', Crf)
   split = scores.Split(Source(), crf=config.evaluation.crf, runtime=runtime, config=config)
   found = proxy.measure(split, directories | {'generator': runtime.workdir / 'generator'})
+  assert 'CRF of priors of train: 4/4' in capsys.readouterr().err
   # The CRF has taken the square of `b`: 208 pixels of 256 are ground.
   assert found['by_image']['b'] == pytest.approx(100 * (208 / 256) / 2)
   assert [found['by_image'][x] for x in 'acd'] == pytest.approx([100] * 3)
@@ -179,8 +180,10 @@ def test_only_splits_without_masks_have_a_proxy(run, capsys):
   evaluation.score_stage(config, STAGES['priors'], directories, out, runtime)
   result = records.read_json(out / 'priors_proxy_train.json')
   assert result['views'] is not None and 'miou' not in result
-  said = capsys.readouterr().out
+  said, progress = capsys.readouterr()
   assert 'A proxy, not a score' in said and 'undecided' in said
+  # No part of it is silent: on a CPU each takes a minute to compile.
+  assert 'single views of train: 4/4' in progress and 'train, erased: 5/5' in progress
   assert not (out / 'priors_train.json').exists()
   assert evaluation.stale(config, directories, out, runtime) == []
   config.evaluation.proxy.threshold = 0.5
@@ -191,6 +194,17 @@ def test_only_splits_without_masks_have_a_proxy(run, capsys):
   runtime.source().has_masks = True
   config.evaluation.proxy.images = 5
   assert evaluation.stale(config, directories, out, runtime) == ['priors of train']
+
+
+def test_the_proxy_is_taken_of_the_splits_that_are_scored():
+  config = config_lib.PipelineConfig()
+  config.priors.splits = ('train', 'val')
+  (score,) = (x for x in STAGES['priors'].scores if x.name == 'priors_proxy')
+  assert score.splits(config) == ('train', 'val')
+  config.evaluation.splits = ('val',)
+  assert score.splits(config) == ('val',)
+  config.evaluation.proxy.images = 0
+  assert score.splits(config) == ()
 
 
 def test_numbers_of_a_proxy_that_cannot_be_are_refused():

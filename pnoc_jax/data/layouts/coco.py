@@ -17,7 +17,7 @@ def read(request: found.Request) -> found.Found:
   if not path.is_file():
     raise UserError(f'{path} is no file; give the JSON of the annotations')
   index = coco_index.open_index(path, None)
-  images = found.Images(request.images or path.parent)
+  images = found.beside(request, path)
   labels, classes = index.labels(len(index.classes)), index.classes
   examples, problems = [], []
   for number, name in enumerate(index.names()):

@@ -24,13 +24,15 @@ def read_label_studio(request: found.Request) -> found.Found:
     UserError: the file is no such export, an image is not there, or answers differ.
   """
   path = request.input
+  if path.is_dir():
+    raise UserError(f'{path} is a directory; give the JSON file of the export')
   try:
     tasks = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{path} cannot be read as JSON ({error!s:.80})') from error
   if not isinstance(tasks, list) or not all(isinstance(x, dict) for x in tasks):
     raise UserError(f'{path} is no list of tasks; export as JSON or JSON-MIN')
-  images = found.Images(request.images or path.parent)
+  images = found.beside(request, path)
   asked = _asked([x for x in tasks if _annotations(x) is None], path, images)
   examples, problems, bare = [], [], 0
   for place, task in enumerate(tasks):
@@ -43,7 +45,10 @@ def read_label_studio(request: found.Request) -> found.Found:
       bare += 1
     elif len(files) != 1:
       said = 'none' if not files else f'{len(files)}'
-      problems.append(f'{about}: {said} of its values names an image below {images.root}')
+      problems.append(
+        f'{about}: {said} of its values names an image below {images.root}; name the directory of '
+        'the images with --images'
+      )
     elif len(set(answers)) > 1:
       texts = ' and '.join(sorted(', '.join(sorted(x)) or 'nothing' for x in set(answers)))
       problems.append(f'{about} was answered in different ways, {texts}: keep one annotation')
@@ -155,13 +160,16 @@ def read_cvat(request: found.Request) -> found.Found:
   entries = root.findall('image')
   if root.tag != 'annotations' or not entries:
     raise UserError(f'{path} has no <image> in <annotations>; export as "CVAT for images 1.1"')
-  images = found.Images(request.images or path.parent)
+  images = found.beside(request, path)
   examples, problems = [], []
   for entry in entries:
     file = images.find(entry.get('name', ''))
     labels = {x.get('label', '').strip() for x in entry if x.get('label') is not None}
     if file is None:
-      problems.append(f'there is no image {entry.get("name")!r} below {images.root}')
+      name = entry.get('name')
+      problems.append(
+        f'there is no image {name!r} below {images.root}; name its place with --images'
+      )
     else:
       split = found.split_of(entry.get('subset', ''))
       examples.append(found.Example(file, frozenset(labels), split))

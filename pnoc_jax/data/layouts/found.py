@@ -166,6 +166,20 @@ class Images:
     return tuple(remarks)
 
 
+def beside(request: Request, file: pathlib.Path) -> Images:
+  """The images that the entries of a file name: where the request says, or beside the file.
+
+  Raises:
+    UserError: there is no image.
+  """
+  if request.images:
+    return Images(request.images)
+  try:
+    return Images(file.parent)
+  except UserError as error:
+    raise UserError(f'{error}. Name the directory of the images with --images=DIR') from error
+
+
 def _uploaded(name: str) -> str:
   """A name as Label Studio, which stands on Django, stores it: `my cat (1)` as `my_cat_1`."""
   return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))

@@ -33,7 +33,7 @@ def read(request: found.Request) -> found.Found:
     raise UserError(f'{path} is no file; give the table')
   header, table = _rows(path)
   rows = list(table.values())
-  images = found.Images(request.images or path.parent)
+  images = found.beside(request, path)
   file_column = _file_column(header, rows, images, request)
   split_column = _split_column(header, rows)
   rest = [x for x in header if x not in (file_column, split_column)]

@@ -29,6 +29,7 @@ _RECIPE = (
   'start',
   'labels',
   'epochs',
+  'min_steps',
   'batch_size',
   'transform.crop',
   'transform.augment',

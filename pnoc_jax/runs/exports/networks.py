@@ -8,6 +8,7 @@ from flax import linen as nn
 from pnoc_jax.data import info
 from pnoc_jax.engine import networks, settings
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import weights
 from pnoc_jax.runs import trained
 from pnoc_jax.types import Variables
 
@@ -46,7 +47,14 @@ def load(run: str | Path, name: str) -> Network:
   Raises:
     UserError: the run has no such network.
   """
-  directory = trained.find(run, name)
+  try:
+    directory = trained.find(run, name)
+  except UserError as error:
+    there = [x for x in NETWORKS if (Path(run) / x / weights.FILE).is_file()]
+    if not there:
+      raise
+    said = ' and '.join(f'--network={x}' for x in there)
+    raise UserError(f'{error}. It has what {said} names') from error
   facts = trained.read_facts(directory, name)
   if name == 'segmentation':
     found = trained.load(run)

@@ -210,6 +210,21 @@ def test_label_studio(tmp_path):
   assert labels(read('label_studio', path)) == {'c.jpg': {'x', 'w'}}
 
 
+def test_label_studio_has_its_images_elsewhere(tmp_path):
+  draw(tmp_path, 'photos/a.jpg')
+  path = tmp_path / 'export' / 'project-1.json'
+  path.parent.mkdir()
+  task = {'data': {'image': '/data/upload/1/0a1b2c3d-a.jpg'}, 'annotations': [choices('x')]}
+  path.write_text(json.dumps([task]))
+  refused(
+    'holds no image.*Name the directory of the images with --images=DIR', 'label_studio', path
+  )
+  refused('is a directory; give the JSON file of the export', 'label_studio', path.parent)
+  assert labels(read('label_studio', path, images=tmp_path / 'photos')) == {'a.jpg': {'x'}}
+  draw(tmp_path, 'export/other.jpg')
+  refused('none of its values names an image below .*--images', 'label_studio', path)
+
+
 def test_label_studio_finds_what_it_renamed_when_it_was_uploaded(tmp_path):
   draw(tmp_path, 'my cat (1).jpg', 'ünï.jpg', 'my_cat_2.jpg', 'my cat 2.jpg')
   tasks = [
