@@ -101,7 +101,9 @@ class _Counter:
 def _waited() -> float:
   """Seconds that this thread was ready and had no core so far; 0 where the system does not tell."""
   try:
-    return int(pathlib.Path('/proc/thread-self/schedstat').read_text('utf-8').split()[1]) / 1e9
+    return (
+      int(pathlib.Path('/proc/thread-self/schedstat').read_text(encoding='utf-8').split()[1]) / 1e9
+    )
   except OSError:
     return 0.0
 
