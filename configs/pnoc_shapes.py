@@ -1,6 +1,6 @@
 """P-NOC on `shapes`, the embedded synthetic data set: labels to segmentation on a laptop.
 
-    python launch/run.py --config=configs/pnoc_shapes.py             # 8 to 10 minutes on 2 cores
+    python launch/run.py --config=configs/pnoc_shapes.py             # 5 to 12 minutes on 2 cores
     python launch/run.py --config=configs/pnoc_shapes.py:smoke       # one epoch each, no PoolNet
 
 The same command again resumes. Results are in runs/pnoc_shapes/report/index.html.
