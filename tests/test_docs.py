@@ -5,6 +5,7 @@ training, the flags are read as the program reads them.
 """
 
 import argparse
+import ast
 import importlib
 import json
 import pathlib
@@ -246,3 +247,21 @@ def test_the_files_it_names_exist(file):
       if not any(ROOT.glob(name.rstrip('/'))):
         missing.append(name)
   assert not missing
+
+
+@pytest.mark.parametrize('script', sorted((ROOT / 'docs' / 'pictures').glob('*.py')), ids=str)
+def test_scripts_that_draw_pictures_name_what_there_is(script):
+  tree = ast.parse(script.read_text(encoding='utf-8'))
+  modules = {}
+  for node in (x for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)):
+    for alias in node.names:
+      modules[alias.name] = importlib.import_module(f'{node.module}.{alias.name}')
+  named = [
+    (node.value.id, node.attr)
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Attribute)
+    and isinstance(node.value, ast.Name)
+    and node.value.id in modules
+  ]
+  assert len(named) > 5
+  assert not [x for x in named if not hasattr(modules[x[0]], x[1])]

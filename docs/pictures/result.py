@@ -70,7 +70,7 @@ def main() -> None:
     panels = [image, *(pictures.overlay(image, x[index].max(-1)) for x in found)]
     for labels in (refined(image, found[-1][index]), source.mask(index)):
       panels.append(pictures.blend(image, labels, source.info.palette))
-    large = [pictures.enlarge(x, SIDE) for x in panels]
+    large = [x.repeat(SIDE // len(x), 0).repeat(SIDE // len(x), 1) for x in panels]
     gap = np.full((GAP, large[0].shape[1], 3), 255, np.uint8)
     columns.append(np.concatenate([x for panel in large for x in (panel, gap)][:-1]))
   gap = np.full((columns[0].shape[0], GAP, 3), 255, np.uint8)
