@@ -17,7 +17,7 @@ there is not done again.
 """
 
 import argparse
-import json
+import fcntl
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import photographs
 from pnoc_jax import keys, states
-from pnoc_jax.io import weights
+from pnoc_jax.io import records, weights
 from pnoc_jax.losses import forward, multilabel, puzzle
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import puzzle as puzzle_ops
@@ -180,20 +180,17 @@ class Screen:
   def _made(self, name: str, make: Callable[[], Any]) -> Any:
     """The variables in OUT/NAME.safetensors: made by the first who asks, waited for by others."""
     path = self.settings.out / f'{name}.safetensors'
-    try:
-      path.with_suffix('.claim').touch(exist_ok=False)
-    except FileExistsError:
-      while not path.exists():
-        time.sleep(1)
-    else:
-      weights.save(path, jax.device_get(make()), meta={'arch': self.settings.backbone})
+    with open(path.with_suffix('.lock'), 'w', encoding='utf-8') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)  # Until it is closed, or the process is dead.
+      if not path.exists():
+        weights.save(path, jax.device_get(make()), meta={'arch': self.settings.backbone})
     return jax.device_put(weights.load(path)[0])
 
   def _train_start(self):
     state, _ = self.study.run(photographs.Numbers(seed=self.settings.seed))
     return state.generator.eval_variables
 
-  def _tx(self, frozen_norm: bool, rate: Any = 1.0):
+  def _tx(self, frozen_norm: bool):
     """AdamW, falling to 0 at the end of the epoch."""
     groups = ('backbone/(?:stem|layer1|layer2)/.*',)
     if frozen_norm:
@@ -201,7 +198,7 @@ class Screen:
     plain = schedules.polynomial(1.0, self.steps, power=0.9, warmup=_WARMUP)
     return optimizer.make_optimizer(
       self.study.shapes['params'],
-      schedule=lambda step: _RATE * rate * plain(step),
+      schedule=lambda step: _RATE * plain(step),
       groups=optimizer.classifier_groups(1e-4, bias_lr=1.0, frozen=groups),
       descent=optimizer.Descent(optimizer.Rule.ADAMW),
     )
@@ -358,6 +355,11 @@ def main(argv: list[str] | None = None) -> None:
   add('--out', type=Path, required=True)
   settings = parser.parse_args(argv)
   settings.out.mkdir(parents=True, exist_ok=True)
+  ours = {k: str(v) for k, v in vars(settings).items() if k not in ('part', 'only', 'out', 'val')}
+  kept = settings.out / 'settings.json'
+  if kept.exists() and records.read_object(kept) != ours:
+    sys.exit(f'{settings.out} has rows of other settings ({kept}); take another --out')
+  records.write_json(kept, ours)
   screen = Screen(settings)
   for name in settings.part:
     recipes = {k: v for k, v in RECIPES[name].items() if not settings.only or k in settings.only}
@@ -367,7 +369,7 @@ def main(argv: list[str] | None = None) -> None:
       if path.exists():
         continue
       row = {'name': recipe, 'part': name} | screen.run(step, PARTS[name], numbers)
-      path.write_text(json.dumps(row) + '\n', encoding='utf-8')
+      records.write_json(path, row)
       told = {
         split: f'{score["miou"]:.2f} (FP {score["fp"]:.1f}, FN {score["fn"]:.1f})'
         for split in ('choice', 'val')
