@@ -109,11 +109,16 @@ RECIPES: dict[str, dict[str, Numbers]] = {
     'contrast_alone': Numbers(noc=1.0, delta=0.1),
     'contrast': _NOC._replace(clean=1.0, delta=0.1),
     'contrast_strong': _NOC._replace(clean=1.0, delta=0.1, cse=3.0),
+    'contrast_area': _NOC._replace(clean=1.0, delta=0.1, area=0.5),
+    'contrast_sharp_area': _NOC._replace(clean=1.0, delta=0.1, sharp=15.0, area=0.5),
   },
   'tiles': {
     'pnoc': _NOC._replace(re=0.25, image=0.0),
     'pnoc_clean': _NOC._replace(re=0.25, clean=1.0),
     'pnoc_strong': _NOC._replace(re=1.0, image=0.0),
+  },
+  'contrast_tiles': {
+    'contrast_tiles_area': _NOC._replace(clean=1.0, delta=0.1, area=0.5, re=0.25),
   },
   'keep': {
     'clean_keep': _CLEAN._replace(keep=1.0),
@@ -140,6 +145,7 @@ PARTS = {
   'noc': Part(judge=True, noc=True),
   'contrast': Part(judge=True, noc=True, contrast=True),
   'tiles': Part(tiles=True, judge=True, noc=True),
+  'contrast_tiles': Part(tiles=True, judge=True, noc=True, contrast=True),
   'keep': Part(judge=True, keep=True),
   'puzzle': Part(tiles=True),
 }

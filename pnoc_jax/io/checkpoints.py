@@ -4,10 +4,11 @@ import contextlib
 import itertools
 import os
 import pathlib
+import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -128,7 +129,8 @@ class Checkpoints:
       damage = self._agreed_damage(step)
       if not damage:
         try:
-          return self._restore(step, abstract_state)
+          with _late_reads_are_silent():
+            return self._restore(step, abstract_state)
         except errors.UserError:
           raise
         except Exception as error:
@@ -166,6 +168,8 @@ class Checkpoints:
   def _restore(self, step: int, abstract_state: Any) -> Restored:
     expected = trees.flatten_names(abstract_state)
     metadata: Any = self._manager.item_metadata(step)
+    if metadata is None or metadata.state is None:
+      raise FileNotFoundError('what says which arrays it has is missing or unreadable')
     found = metadata.state.tree
     _check_equal(expected, found, f'the checkpoint of step {step} in {self._directory}')
     abstract = {
@@ -248,6 +252,24 @@ def read_arrays(directory: str | os.PathLike[str], step: int) -> dict[str, np.nd
   """
   path = pathlib.Path(directory).absolute() / str(step) / 'state'
   return {name: np.asarray(x) for name, x in ocp.StandardCheckpointer().restore(path).items()}
+
+
+@contextlib.contextmanager
+def _late_reads_are_silent() -> Iterator[None]:
+  """Drops what arrays that are still being read have to say after the read of another has failed.
+
+  The loop that waits for all of them is closed by then, and each would print a traceback of its own
+  beside the error that is raised. After an error this stays so, since they end at any time.
+  """
+  usual = sys.excepthook
+
+  def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+      usual(kind, error, trace)
+
+  sys.excepthook = hook
+  yield
+  sys.excepthook = usual
 
 
 def _note_all(folders: Sequence[pathlib.Path]) -> None:

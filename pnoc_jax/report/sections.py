@@ -131,6 +131,11 @@ def map_history(look: examples.Look, name: str, *, most: int = 8) -> str:
         found = [*example.given(), *_epoch_maps(example, name, shown)]
         parts.append(page.strip(image_id, example.present, examples.encoded(found, 160)))
         columns = max(columns, len(found))
+  # They are drawn while the network trains, so what is deleted later cannot come back.
+  names = [{x.relative_to(epoch) for x in epoch.rglob('*.png')} for epoch in epochs]
+  gone = sum(len(set().union(*names) - there) for there in names)
+  if gone:
+    parts.append(page.note(f'Pictures of these epochs that are not there any more: {gone}.'))
   kept = len(epochs)
   which = f'each of {kept} epochs' if len(shown) == kept else f'{len(shown)} of {kept} epochs'
   about = page.paragraph(

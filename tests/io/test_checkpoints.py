@@ -1,3 +1,5 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,36 @@ def test_an_error_that_proves_no_damage_moves_nothing(mesh, tmp_path, monkeypatc
     assert saved.restore_latest(state_of(mesh)).step == 2
   assert (directory / '2' / 'files.json').is_file()  # It could be read, so it is whole.
   assert not (tmp_path / 'checkpoints_unreadable').exists()
+
+
+def test_reads_that_end_after_another_has_failed_print_nothing(mesh, tmp_path, monkeypatch):
+  directory, told = tmp_path / 'checkpoints', []
+  monkeypatch.setattr(sys, 'excepthook', lambda _kind, error, _trace: told.append(str(error)))
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(1, state_of(mesh))
+    assert saved.restore_latest(state_of(mesh)).step == 1
+    sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None)
+    assert told == ['Event loop is closed']  # All was read, so it is as it was.
+    (directory / '1' / 'files.json').unlink()
+    (directory / '1' / 'state' / 'manifest.ocdbt').unlink()
+    with pytest.raises(errors.UserError, match='cannot be read now'):
+      saved.restore_latest(state_of(mesh))
+  sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None)
+  sys.excepthook(RuntimeError, RuntimeError('another'), None)
+  assert told == ['Event loop is closed', 'another']
+
+
+def test_a_checkpoint_without_its_metadata_is_refused_in_words(mesh, tmp_path):
+  directory = tmp_path / 'checkpoints'
+  with checkpoints.Checkpoints(directory) as saved:
+    saved.save(1, state_of(mesh))
+  (directory / '1' / 'files.json').unlink()
+  (directory / '1' / 'state' / '_METADATA').unlink()
+  with (
+    checkpoints.Checkpoints(directory) as saved,
+    pytest.raises(errors.UserError, match='which arrays it has is missing'),
+  ):
+    saved.restore_latest(state_of(mesh))
 
 
 def test_a_single_bit_is_a_damage(mesh, tmp_path):

@@ -409,6 +409,10 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
   expected = pictures.overlay(np.full((16, 16, 3), 100, np.uint8), grey)
   # What is measured is the square at the top left.
   np.testing.assert_array_equal(images.read_image(base64.b64decode(data)), expected)
+  assert 'any more' not in section
+  (folder / '0002' / 'train' / 'img1.png').unlink()
+  section = _page(tmp_path, open_source=lambda *_: Source(), images=3)
+  assert 'not there any more: 1.' in section
   # Of squeezed images it is all; a picture that cannot be read is left out.
   config = records.read_json(tmp_path / 'config.json')
   config['generator']['transform'] = {'resize': 'square'}
