@@ -108,10 +108,12 @@ class Judge(NamedTuple):
   Attributes:
     model: the network.
     trains: whether it has an optimiser of its own.
+    views: images that it learns from in its own step, to one of the batch.
   """
 
   model: nn.Module
   trains: bool
+  views: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,6 +180,10 @@ def training_memory(
     count, held = count + trees.count(theirs['params']), held + tree_bytes(theirs)
     trained += tree_bytes(theirs['params']) if judge.trains else 0
     an_image += kept_an_image(judge.model, dataset, size, by_image=True)
+  # Its own step comes after the generator's, which keeps more where both see each image once.
+  for judge in judges:
+    if judge.trains and judge.views > 1:
+      an_image = max(an_image, judge.views * kept_an_image(judge.model, dataset, size))
   optim = config.optim
   copies = _MOMENTS[optim.rule] + (optim.rule is optimizer.Rule.SGD and optim.momentum > 0)
   copies += optim.accumulate > 1

@@ -1,6 +1,7 @@
 """Losses: arrays in, a scalar out, always in float32."""
 
 from pnoc_jax.losses import affinity as affinity
+from pnoc_jax.losses import area as area
 from pnoc_jax.losses import c2am as c2am
 from pnoc_jax.losses import forward as forward
 from pnoc_jax.losses import multilabel as multilabel

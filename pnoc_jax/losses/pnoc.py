@@ -4,6 +4,7 @@ Each returns the loss and what differentiation carries along: new running statis
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,31 +14,55 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pnoc_jax.losses import forward, multilabel, puzzle
+from pnoc_jax.losses import area, forward, multilabel, puzzle
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.ops import puzzle as puzzle_ops
 from pnoc_jax.types import Array, Batch, Metrics, PyTree, Variables
 
 
+class Views(enum.Enum):
+  """What the noc learns from.
+
+  Attributes:
+    ERASED: each image without what the generator's map of one class covers; the noc is told that
+      the class is there (Eq. 3).
+    CONTRAST: each image whole; without what that map covers, and told that the class is gone; and
+      without what the map of another image covers, told that all its classes are there. So neither
+      what surrounds an object nor the outline of what was cut out stands for its class.
+  """
+
+  ERASED = 'erased'
+  CONTRAST = 'contrast'
+
+  @property
+  def count(self) -> int:
+    """Views of an image."""
+    return 1 if self is Views.ERASED else 3
+
+
 @dataclasses.dataclass(frozen=True)
 class Terms:
-  """How the terms of the losses are computed; the noc's takes the first two.
+  """How the terms of the losses are computed; the noc's takes the first three.
 
   Attributes:
     smoothing: label smoothing alpha of every classification target.
     class_weight: f32[K] factors of the classes in every classification term, or None. As in the
       reference, the terms of erased images and of the noc are weighted, too.
+    noc_views: what the noc learns from.
     reconstruct: the reconstruction loss, `(cam, cam_re, label) -> f32[]`, its options bound.
     lambda_conf: weight of the confidence loss of the tiles.
+    lambda_area: weight of the area of the maps.
     soft_mask: over what the maximum that normalises the soft mask is taken.
     strategy: how the erased class of each image is picked.
   """
 
   smoothing: float = 0.0
   class_weight: Array | np.ndarray | None = None
+  noc_views: Views = Views.ERASED
   reconstruct: Callable[[Array, Array, Array], Array] = puzzle.reconstruction_loss
   lambda_conf: float = 0.0
+  lambda_area: float = 0.0
   soft_mask: erase.Over = erase.Over.BATCH
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
 
@@ -122,6 +147,9 @@ def generator_loss(
   cam, batch_stats = forward.train(model, params, batch_stats, image)
   metrics = {'loss/cls': classify(cam_ops.logits(cam), target)}
   total = metrics['loss/cls']
+  if terms.lambda_area:
+    metrics['loss/area'] = area.area_loss(cam, label)
+    total = total + terms.lambda_area * metrics['loss/area']
   if lambda_re is not None:
     # As the reference: a second pass of the same network; both passes move the statistics.
     tiles, batch_stats = forward.train(model, params, batch_stats, puzzle_ops.tile(image))
@@ -158,7 +186,7 @@ def noc_loss(
   """The noc's loss (Eq. 3): find the class in what the generator left of it.
 
   The erased image is a constant: no gradient reaches the generator. The target is the full label,
-  for the erased class is still in the image.
+  for the erased class is still in the image; `terms.noc_views` has another way.
 
   Args:
     params: of the not-so-ordinary classifier.
@@ -168,17 +196,22 @@ def noc_loss(
     erasure: the generator's maps and the class picked of each image.
     lambda_noc: weight of the loss.
     threshold: delta_noc; pixels whose mask is above it are erased.
-    terms: the label smoothing of the target, and the classes' factors.
+    terms: the label smoothing of the target, the classes' factors, and what the noc sees.
 
   Returns:
     The loss f32[]; the new running statistics and the metrics.
   """
-  image = batch['image']
+  image, label = batch['image'], batch['label']
   # As the reference: the mask of the generator as it was before its step of this batch.
   mask = erase.class_mask(erasure.cam, erasure.picked, size=image.shape[1:3], over=erase.Over.IMAGE)
-  erased = jax.lax.stop_gradient(erase.erase_hard(image, mask, threshold=threshold))
+  erased = erase.erase_hard(image, mask, threshold=threshold)
+  if terms.noc_views is Views.CONTRAST:
+    other = erase.erase_hard(image, jnp.roll(mask, 1, axis=0), threshold=threshold)
+    erased = jnp.concatenate([image, erased, other])
+    label = jnp.concatenate([label, jnp.maximum(label - erasure.picked, 0.0), label])
+  erased = jax.lax.stop_gradient(erased)
   cam, batch_stats = forward.train(model, params, batch_stats, erased)
-  target = multilabel.smooth_label(batch['label'], terms.smoothing)
+  target = multilabel.smooth_label(label, terms.smoothing)
   loss = lambda_noc * multilabel.multilabel_loss(
     cam_ops.logits(cam), target, class_weight=terms.class_weight
   )

@@ -68,6 +68,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
     lambda_noc: weight of the noc's loss (0 to 1). Adaptive optimisers cancel a factor on the loss,
       so with them it scales the noc's learning rate.
     lambda_conf: weight of the confidence loss of the tiles (0).
+    lambda_area: weight of the area of the maps (0); not of the paper.
     soft_mask: over what the maximum that normalises the soft mask is taken; the hard mask's is each
       image's. With the batch's, images whose maps are weak are erased weakly.
     threshold: delta_noc of the hard mask.
@@ -77,6 +78,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
     selection: which classes count there.
     noc_every: generator updates to an update of the noc (k_noc).
     noc_lr: factor on the noc's learning rate.
+    noc_views: what the noc learns from; `contrast` is not of the paper.
     leak_noc_grad: as in the reference, gradients of the generator's loss reach the noc.
   """
 
@@ -92,6 +94,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   lambda_cse: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.3, 1.0, 1.0))
   lambda_noc: RampConfig = dataclasses.field(default_factory=lambda: RampConfig(0.0, 1.0, 1.0))
   lambda_conf: float = 0.0
+  lambda_area: float = 0.0
   soft_mask: erase.Over = erase.Over.BATCH
   threshold: float = 0.2
   strategy: label_split.Strategy = label_split.Strategy.RANDOM
@@ -100,6 +103,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
   selection: puzzle.Selection = puzzle.Selection.MASK
   noc_every: int = 1
   noc_lr: float = 1.0
+  noc_views: losses.Views = losses.Views.ERASED
   leak_noc_grad: bool = False
 
   @property
@@ -115,6 +119,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
     return losses.Terms(
       smoothing=self.smoothing,
       class_weight=weight,
+      noc_views=self.noc_views,
       reconstruct=functools.partial(
         puzzle.reconstruction_loss,
         level=self.level,
@@ -122,6 +127,7 @@ class GeneratorConfig(settings.CamTrainingConfig):
         selection=self.selection,
       ),
       lambda_conf=self.lambda_conf,
+      lambda_area=self.lambda_area,
       soft_mask=self.soft_mask,
       strategy=self.strategy,
     )
@@ -253,7 +259,8 @@ def training_memory(
   """What the training holds; `judge` is the network that judges erased images, if any."""
   judges = ()
   if judge is not None:
-    judges = (memory.Judge(cam_program.judge_model(judge, dataset.num_classes), config.parts.noc),)
+    theirs = cam_program.judge_model(judge, dataset.num_classes)
+    judges = (memory.Judge(theirs, config.parts.noc, config.noc_views.count),)
   return memory.training_memory(
     networks.build(config.model, dataset.num_classes),
     config,

@@ -173,7 +173,7 @@ def make_noc_update(
     tx: its optimiser.
     lambda_noc: weight of the loss, as a function of the noc's update count.
     threshold: delta_noc; pixels whose mask is above it are erased.
-    terms: the label smoothing of the target, and the classes' factors.
+    terms: the label smoothing of the target, the classes' factors, and what the noc sees.
 
   Returns:
     `(noc, erasure, batch) -> (noc, metrics)`.

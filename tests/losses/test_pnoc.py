@@ -79,6 +79,18 @@ def test_a_method_without_a_part_lacks_its_terms(oracle, tiles, judge):
   assert (seen.judged is None) == (not judge)
 
 
+def test_the_area_of_the_maps_has_its_price(oracle):
+  ours, theirs, batch, ((total, (cam, _, _)), _) = oracle
+  loss = jax.jit(_loss(ours, theirs, batch, lambda_area=0.5))
+  found, (_, metrics, _) = loss(ours['params'], theirs['params'])
+  maps = np.maximum(np.asarray(cam), 0)
+  maps = (maps / (maps.max((1, 2), keepdims=True) + 1e-5)).mean((1, 2))
+  expected = (maps * batch['label']).sum() / np.sum(batch['label'])
+  _close(metrics['loss/area'], expected)
+  _close(found, total + 0.5 * expected)
+  assert expected > 0.05
+
+
 WEIGHT = np.array([0.2, 1.0, 1.8], np.float32)
 
 
@@ -148,3 +160,28 @@ def test_the_nocs_loss_and_its_gradient_are_the_papers(oracle):
   assert metrics.keys() == {'loss/noc'}
   _close(metrics['loss/noc'], loss)
   jax.tree.map(np.testing.assert_array_equal, stats, theirs['batch_stats'])
+
+
+def test_a_noc_of_contrasts_is_told_that_what_is_erased_is_gone(oracle):
+  """The image whole, without its own mask, and without another's: the last of the next image's."""
+  _, theirs, batch, ((_, (cam, _, _)), _) = oracle
+  loss, (_, metrics) = pnoc.noc_loss(
+    theirs['params'],
+    theirs['batch_stats'],
+    batch,
+    model=tiny.Net(frozen=True),
+    erasure=pnoc.Erasure(cam, PICKED),
+    lambda_noc=LAMBDA_NOC,
+    threshold=tiny.DELTA,
+    terms=pnoc.Terms(smoothing=tiny.ALPHA, noc_views=pnoc.Views.CONTRAST),
+  )
+  image, label = np.asarray(batch['image']), np.asarray(batch['label'])
+  kept = np.asarray(tiny.masks(cam, PICKED, over_batch=False) <= tiny.DELTA)
+  views = image, image * kept, image * kept[[-1, 0, 1, 2]]
+  assert not np.array_equal(views[1], views[2])
+  terms = []
+  for view, target in zip(views, (label, label - PICKED, label), strict=True):
+    seen, _ = tiny.forward(theirs['params'], theirs['batch_stats'], view, train=False)
+    terms.append(tiny.cross_entropy(seen.mean((1, 2)), tiny.smooth(target)))
+  _close(loss, LAMBDA_NOC * np.mean(terms))
+  _close(metrics['loss/noc'], loss)

@@ -182,6 +182,7 @@ def test_class_weights_are_a_flag_and_reach_all_losses(monkeypatch, drawn, one_d
 
 def test_the_generators_losses_are_flags(monkeypatch, drawn, one_device, tmp_path):
   flags = ('soft_mask=image', 'level=cam', 'distance=l2', 'selection=none', 'lambda_conf=0.5')
+  flags += ('lambda_area=0.25', 'noc_views=contrast')
   config = _parsed(*(f'generator.{flag}' for flag in flags))
   seen = []
 
@@ -194,6 +195,8 @@ def test_the_generators_losses_are_flags(monkeypatch, drawn, one_device, tmp_pat
   (terms,) = seen
   assert terms.soft_mask is erase.Over.IMAGE
   assert terms.lambda_conf == 0.5
+  assert terms.lambda_area == 0.25
+  assert terms.noc_views is losses.Views.CONTRAST
   assert terms.reconstruct.keywords == {
     'level': puzzle.Level.CAM,
     'distance': puzzle.Distance.L2,

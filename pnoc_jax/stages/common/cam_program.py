@@ -170,7 +170,10 @@ def make_program(
 def _chance(
   config: 'GeneratorConfig', examples: pipeline.Examples, noc: '_Noc | None'
 ) -> health.Chance | None:
-  """What the losses of labels are without an image; None where classes have weights."""
+  """What the losses of labels are without an image; None where classes have weights.
+
+  Of a noc that is told that classes are gone it is not known.
+  """
   if config.class_weight is not sampling.ClassWeight.NONE:
     return None
   labels, weights = examples.source.labels[examples.indices], None
@@ -179,7 +182,7 @@ def _chance(
   smooth = np.asarray(multilabel.smooth_label(jnp.asarray(labels), config.smoothing))
   value = health.chance(smooth, weights)
   found = {'loss/cls': lambda step: value}
-  if noc is not None:
+  if noc is not None and config.noc_views is losses.Views.ERASED:
     found['loss/noc'] = lambda step: value * noc.factor(step)
   return found
 
