@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import photographs
 from pnoc_jax import keys, states
 from pnoc_jax.io import records, weights
-from pnoc_jax.losses import forward, multilabel, puzzle
+from pnoc_jax.losses import area, forward, multilabel, puzzle
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import puzzle as puzzle_ops
 from pnoc_jax.ops import resize
@@ -53,7 +53,7 @@ class Numbers(NamedTuple):
     image: 1: the mask's maximum is each image's; 0: the batch's, as in the paper.
     sharp: the mask is sigmoid(sharp (mask - 0.3)); 0 leaves it as it is.
     blur: 1: what is erased shows a blurred image; 0: the mean colour.
-    area: weight of the mask's mean.
+    area: weight of the mask's mean; without a judge of the area of all maps, as `lambda_area`.
     keep: weight of the loss of the image without what the mask does not cover.
     clean: 1: the judge has seen erased objects as absent, and other images' masks.
     noc: rate of the noc, as a share of the generator's.
@@ -78,7 +78,12 @@ _SHARP = Numbers(sharp=15.0)
 _CLEAN = Numbers(clean=1.0)
 _NOC = Numbers(noc=0.3)
 RECIPES: dict[str, dict[str, Numbers]] = {
-  'plain': {'plain': Numbers()},
+  'plain': {
+    'plain': Numbers(),
+    'plain_area_weak': Numbers(area=0.15),
+    'plain_area': Numbers(area=0.5),
+    'plain_area_strong': Numbers(area=1.5),
+  },
   'erase': {
     'batch': Numbers(image=0.0),
     'image': Numbers(),
@@ -107,6 +112,7 @@ RECIPES: dict[str, dict[str, Numbers]] = {
   },
   'contrast': {
     'contrast_alone': Numbers(noc=1.0, delta=0.1),
+    'contrast_alone_area': Numbers(noc=1.0, delta=0.1, area=0.5),
     'contrast': _NOC._replace(clean=1.0, delta=0.1),
     'contrast_strong': _NOC._replace(clean=1.0, delta=0.1, cse=3.0),
     'contrast_area': _NOC._replace(clean=1.0, delta=0.1, area=0.5),
@@ -274,7 +280,10 @@ class Screen:
           seen['cls_re'] = multilabel.multilabel_loss(cam_ops.logits(merged), label)
           seen['re'] = puzzle.reconstruction_loss(cam, merged, label)
           total = total + seen['cls_re'] + numbers.re * seen['re']
-        if part.judge:
+        if not part.judge:
+          seen['area'] = area.area_loss(cam, label)
+          total = total + numbers.area * seen['area']
+        else:
           mask = soft_mask(cam, picked, size, numbers)
           ground = numbers.blur * blurred(image)
           left = judged(variables, image * (1 - mask) + ground * mask)
