@@ -18,6 +18,7 @@ are reported, at the best threshold of each. Rows are written to OUT/FAMILY.json
 import argparse
 import functools
 import json
+import operator
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ from benchmarks import views
 from pnoc_jax import keys, states
 from pnoc_jax.io import weights
 from pnoc_jax.losses import pnoc as losses
-from pnoc_jax.metrics import classification, thresholds
+from pnoc_jax.metrics import classification, segmentation, thresholds
 from pnoc_jax.nn import backbones, classifier, layers
 from pnoc_jax.ops import cam as cam_ops
 from pnoc_jax.ops import convolution, erase, label_split, normalize
@@ -47,6 +48,7 @@ _STRIDE = 16
 _BATCH = 16
 _JUDGE = 100  # Seed of the classifier that judges.
 _CHOICE = 4  # One image in so many of train is for choosing.
+_SIZES = 'small', 'medium', 'large'
 
 
 class Numbers(NamedTuple):
@@ -291,8 +293,13 @@ class Study:
     return high.astype(jnp.float16), logits
 
   def score(self, variables, photographs: views.Photographs) -> dict[str, Any]:
-    """Scores of the priors, by scale, each at its best threshold."""
+    """Scores of the priors, by scale, each at its best threshold: of all, and of thirds by size.
+
+    The thirds are of images, by the share of their pixels that is an object; their scores are
+    those at the threshold that is best for all.
+    """
     found, count = {}, len(photographs.label)
+    sizes = _thirds(photographs)
     present = [np.flatnonzero(x) for x in photographs.label]
     room = photographs.label.shape[1]
     for scale in self.family.scales:
@@ -309,20 +316,24 @@ class Study:
         )
         parts.append((rows[: count - first], maps))
         logits.append(np.asarray(out)[: count - first])
-      sums = thresholds.init_sums(len(self.classes))
+      thirds = [thresholds.init_sums(len(self.classes)) for _ in _SIZES]
       for rows, maps in parts:
         maps = np.asarray(maps)
         for at, i in enumerate(rows):
           height, width = photographs.size[i]
           known = len(present[i])
           prior = maps[at, :height, :width, :known].transpose(2, 0, 1)
-          sums += thresholds.sweep(
+          thirds[sizes[i]] += thresholds.sweep(
             np.concatenate([[0], present[i] + 1]).astype(np.int32),
             prior,
             photographs.mask[i],
             num_classes=len(self.classes),
           )
-      score = thresholds.best_score(sums, self.classes)
+      score = thresholds.best_score(functools.reduce(operator.add, thirds), self.classes)
+      score['by_size'] = {
+        name: _at(part, score['threshold'], self.classes)
+        for name, part in zip(_SIZES, thirds, strict=True)
+      }
       told = classification.score(
         classification.Predictions(np.concatenate(logits), photographs.label)
       )
@@ -394,6 +405,24 @@ class Study:
       }
       longest = max(longest, time.monotonic() - start)
       yield row
+
+
+def _thirds(photographs: views.Photographs) -> np.ndarray:
+  """The place in `_SIZES` of each image, by the share of its known pixels that is an object."""
+  known = [mask[mask != 255] for mask in photographs.mask]
+  order = np.argsort([(mask > 0).mean() for mask in known], kind='stable')
+  found = np.empty(len(order), int)
+  for place, part in enumerate(np.array_split(order, len(_SIZES))):
+    found[part] = place
+  return found
+
+
+def _at(sums: thresholds.ScoreSums, threshold: float, classes: list[str]) -> dict[str, float]:
+  """The foreground's IoU, FP and FN at one of the thresholds, in percent."""
+  every, at = thresholds.counts(sums), sums.thresholds.index(threshold)
+  found = segmentation.Counts(every.true[at], every.predicted[at], every.hit[at])
+  score = segmentation.score(found, classes)
+  return {name: score[name] for name in ('miou_fg', 'fp', 'fn')}
 
 
 def main(argv: list[str] | None = None) -> None:

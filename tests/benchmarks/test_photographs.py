@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from benchmarks import photographs, views
+from pnoc_jax.metrics import thresholds
 
 
 def test_a_view_holds_the_photograph_in_its_box():
@@ -30,3 +32,17 @@ def test_families_have_a_plain_one_to_judge_them():
     assert name.endswith(str(family.crop)) and family.recipes
     if photographs.METHODS[family.method].judge:
       assert f'vanilla{family.crop}' in photographs.FAMILIES
+
+
+def test_images_are_scored_by_the_size_of_their_objects():
+  masks = [np.zeros((4, 5), np.uint8) for _ in range(6)]
+  for mask, pixels in zip(masks, (10, 2, 6, 8, 4, 12), strict=True):
+    mask.flat[:pixels] = 1
+  masks[1][2:] = 255  # 2 of 10 known pixels are as many as 4 of 20; the first of equals is smaller.
+  split = views.Photographs(*(np.zeros(6),) * 3, masks)
+  np.testing.assert_array_equal(photographs._thirds(split), [2, 0, 1, 1, 0, 2])
+  high = np.linspace(0, 1, 20, dtype=np.float32).reshape(1, 4, 5)
+  sums = thresholds.sweep(np.array([0, 1]), high, masks[0], num_classes=2)
+  # Of 20 pixels in order the first 10 are the object, and the last 10 are above the threshold.
+  found = photographs._at(sums, 0.5, ['background', 'thing'])
+  assert found == pytest.approx({'miou_fg': 0, 'fp': 50, 'fn': 50})
