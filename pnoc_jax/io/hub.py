@@ -11,6 +11,7 @@ import hashlib
 import logging
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
@@ -75,6 +76,8 @@ def fetch(name: str) -> Fetched:
       f"{name} is downloaded by huggingface_hub: pip install 'pnoc-jax[hub]'; or {_advice(name)}"
     ) from error
   download = hub.hf_hub_download  # Its import, which sets levels of logs, happens here.
+  # Without a connection its retries take half a minute.
+  print(f'looking for {name} at huggingface.co', file=sys.stderr, flush=True)
   try:
     with _quiet():
       path = pathlib.Path(download(repository, FILE, revision=revision))

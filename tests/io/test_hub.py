@@ -69,8 +69,9 @@ def fake(tmp_path, monkeypatch):
   hub.fetch.cache_clear()
 
 
-def test_it_is_downloaded_once_and_then_found_without_a_connection(fake):
+def test_it_is_downloaded_once_and_then_found_without_a_connection(fake, capsys):
   path = hub.fetch(NAME).path
+  assert capsys.readouterr().err == f'looking for {NAME} at huggingface.co\n'
   assert path.read_bytes() == b'weights'
   assert hub.fetch(NAME).path == path
   assert fake.calls == [('timm/resnest269e.in1k', 'model.safetensors', None)]
