@@ -18,6 +18,7 @@ there is not done again.
 
 import argparse
 import fcntl
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -187,7 +188,11 @@ class Screen:
     self.study = study = photographs.Study(settings)
     self.steps = study.steps if settings.steps is None else settings.steps
     self.start = self._made('start', self._train_start)
-    self.judges = self.start, self._made('clean', self._train_clean)
+
+  @functools.cached_property
+  def clean(self) -> Any:
+    """The variables of the clean judge; made where a recipe has it."""
+    return self._made('clean', self._train_clean)
 
   def _made(self, name: str, make: Callable[[], Any]) -> Any:
     """The variables in OUT/NAME.safetensors: made by the first who asks, waited for by others."""
@@ -322,7 +327,7 @@ class Screen:
   def run(self, step: Callable[..., Any], part: Part, numbers: Numbers) -> dict[str, Any]:
     """Trains a recipe; returns its row."""
     study, begin = self.study, time.monotonic()
-    judge = self.judges[int(numbers.clean)]
+    judge = self.clean if numbers.clean else self.start
     copy = jax.tree.map(jnp.copy, (self.start, judge))
     generator = states.init_state(copy[0], self._tx(False))
     noc = states.init_state(copy[1], self._tx(True)) if part.noc else None
