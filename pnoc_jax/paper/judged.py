@@ -19,7 +19,7 @@ if TYPE_CHECKING:
   from pnoc_jax.paper import tables as table_lib
 
 _IMAGES, _EPOCHS = 2, 5  # Of those that are kept, at equal distances.
-_CELL, _DPI_TEXT = 1.3, 7  # Inches, points.
+_CELL, _TEXT = 1.3, 7  # Inches, points.
 _MASKS = ('soft mask', 'hard mask')
 
 
@@ -92,3 +92,68 @@ def _trained(look: 'table_lib.Look', split: str):
         'generator was not measured while it trained, or by a version before.',
         flush=True,
       )
+
+
+def _draw_image(
+  grid: 'matplotlib.gridspec.GridSpec',
+  source: info.Source,
+  split: str,
+  name: str,
+  trained: 'list[_Trained]',
+) -> None:
+  """Draws the image left, then of each run whole and erased images under the judge's map."""
+  figure, height = grid.figure, len(_MASKS)
+  for number, run in enumerate(trained):
+    image, _ = map_history.square(source, run.config, source.ids.index(name))
+    image, mean = image[..., :3], _mean(source, run.config)
+    top = height * number
+    found = [judge_history.read(run.directory, epoch, split, name) for epoch in run.epochs]
+    if number == 0:
+      axes = _axes(figure.add_subplot(grid[:, 0]), image)
+      what = next((x.name for x in found if x), '')
+      axes.set_title(f'{name}\nclass: {what}', fontsize=_TEXT)
+    last = next((x for x in reversed(found) if x), None)
+    if last is not None:
+      axes = _axes(figure.add_subplot(grid[top : top + height, 1]), image, last.maps[0])
+      axes.set_title(f'{run.title}\nwhole image', fontsize=_TEXT)
+      _score(axes, last.scores[0])
+    for column, (epoch, kept) in enumerate(zip(run.epochs, found, strict=True), 2):
+      for line, mask in enumerate(_MASKS):
+        if kept is None:
+          continue
+        erased = mean + (image - mean) * (1 - kept.masks[line][..., None])
+        axes = figure.add_subplot(grid[top + line, column])
+        _axes(axes, np.round(erased).astype(np.uint8), kept.maps[1 + line])
+        _score(axes, kept.scores[1 + line])
+        if line == 0:
+          axes.set_title(f'epoch {epoch}', fontsize=_TEXT)
+        if column == 2:
+          axes.set_ylabel(mask, fontsize=_TEXT)
+
+
+def _mean(source: info.Source, config: generator.GeneratorConfig) -> np.ndarray:
+  """The colour that is left where an image is erased: f[3], 0 to 255."""
+  return 255 * np.asarray(networks.colours(config.model, source.info).mean)[:3]
+
+
+def _axes(
+  axes: 'matplotlib.axes.Axes', image: np.ndarray, cam: np.ndarray | None = None
+) -> 'matplotlib.axes.Axes':
+  """Shows an image, under a map if there is one."""
+  axes.imshow(image if cam is None else pictures.overlay(image, cam), interpolation='nearest')
+  axes.set_xticks([])
+  axes.set_yticks([])
+  axes.spines[:].set_visible(False)
+  return axes
+
+
+def _score(axes: 'matplotlib.axes.Axes', score: float) -> None:
+  axes.text(
+    0.03,
+    0.03,
+    f'{100 * score:.0f} %',
+    transform=axes.transAxes,
+    fontsize=_TEXT,
+    color='white',
+    bbox={'facecolor': 'black', 'alpha': 0.6, 'linewidth': 0, 'pad': 1.5},
+  )

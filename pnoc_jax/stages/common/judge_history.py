@@ -1,4 +1,4 @@
-"""What the judge of erased images sees of a few images while a generator trains: the paper's Fig. 2."""
+"""What the judge of erased images sees of a few while a generator trains: the paper's Fig. 2."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ def see(
   threshold: float = 0.2,
   eps: float = 1e-5,
 ) -> Seen:
-  """Shows a judge images, whole and erased as the generator's loss (Eq. 2) and the noc's (Eq. 3) do.
+  """Shows a judge images, whole and erased as the generator's loss and the noc's do (Eqs. 2, 3).
 
   Args:
     judge: its network.
@@ -123,8 +123,8 @@ def make_keep(
 ) -> Callable[[int, Sequence[int], Batch, Variables], dict[str, float]]:
   """Makes what writes what a judge sees of a few images at the end of an epoch.
 
-  Of each image it is asked for the first class of its label. The maximum of soft masks is over these
-  images, where in the training it is over those of a batch.
+  Of each image it is asked for the first class of its label. The maximum of soft masks is over
+  these images, where in the training it is over those of a batch.
 
   Args:
     show: of `make_show`.
@@ -132,9 +132,9 @@ def make_keep(
     directory: of the training.
 
   Returns:
-    `(epoch, indices, batch, variables) -> metrics`; the indices in the source of n images, the batch
-    with their `image`, `box` and `cam` as of `make_show`, and the judge's variables. Metrics are the
-    mean scores in percent, `eval/judge_whole` and so on.
+    `(epoch, indices, batch, variables) -> metrics`; the indices in the source of n images, the
+    batch with their `image`, `box` and `cam` as of `make_show`, and the judge's variables. Metrics
+    are the mean scores in percent, `eval/judge_whole` and so on; none where a score is NaN.
   """
   mesh = show.mesh
 
