@@ -1,7 +1,8 @@
 """Figure 2: what the judge of erased images sees of them while generators train."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
   from pnoc_jax.paper import tables as table_lib
 
-_IMAGES, _EPOCHS = 2, 5  # Of those that are kept, at equal distances.
+_EPOCHS = 5  # Of those that are kept, at equal distances.
 _CELL, _TEXT = 1.3, 7  # Inches, points.
-_MASKS = ('soft mask', 'hard mask')
+_MASKS = ('erased softly', 'erased hard')
+# Where an image is erased it is grey, over which the report's own colours are faint.
+_OVERLAY: dict[str, Any] = {'strength': 0.85, 'colormap': 'inferno'}
 
 
 class _Trained(NamedTuple):
@@ -43,7 +46,7 @@ def draw(title: str, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
   """Draws softly and hard erased images over the epochs, with the judge's map and score of each.
 
   Each row's first run that has kept it is drawn. Of the images that all of them have kept, the
-  first and the last are.
+  first is, and the last of another class.
 
   Args:
     title: of the drawing.
@@ -60,25 +63,34 @@ def draw(title: str, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
   source = look.source(split)
   known = [set(judge_history.names(x.directory, x.epochs[-1], split)) for x in trained]
   ids = [x for x in source.ids if all(x in found for found in known)]
-  shown = [ids[i] for i in examples.spaced(len(ids), _IMAGES)]
+  shown = _two(ids, source)
   if not shown:
     return None
   wide, high = 2 + max(len(x.epochs) for x in trained), len(_MASKS) * len(trained)
+  # Beside its lines an image has a title above the first one of each run.
+  height = _CELL * high + 0.28 * len(trained)
   figure = matplotlib.figure.Figure(
-    figsize=(_CELL * (wide + 0.5), (_CELL + 0.1) * high * len(shown) + 1), layout='constrained'
+    figsize=(_CELL * wide + 0.3, height * len(shown) + 1.2), layout='constrained'
   )
-  figure.suptitle(
-    f'{title}\nColours: its map of the class, over the maximum of its map of the whole image. '
-    'Numbers: its score of the class.',
-    fontsize=9,
-  )
-  parts = np.atleast_1d(figure.subfigures(len(shown), 1))
+  figure.suptitle(title, fontsize=10)
+  heights = [*[height] * len(shown), 0.55]
+  *parts, below = figure.subfigures(len(heights), 1, height_ratios=heights)
   for part, name in zip(parts, shown, strict=True):
     _draw_image(part.add_gridspec(high, wide), source, split, name, trained)
+  _draw_key(below.add_subplot())
   return figure
 
 
-def _trained(look: 'table_lib.Look', split: str):
+def _two(ids: Sequence[str], source: info.Source) -> list[str]:
+  """The first image, and the last whose class is another, or else the last."""
+  indices = [source.ids.index(x) for x in ids]
+  classes = [judge_history.asked(source.labels[i]) for i in indices]
+  others = [x for x, k in zip(ids, classes, strict=True) if k != classes[0]] or ids
+  return list(dict.fromkeys([*ids[:1], *others[-1:]]))
+
+
+def _trained(look: 'table_lib.Look', split: str) -> Iterator[_Trained]:
+  """Of each row the first run that has kept what its judge saw; says which have not."""
   for row, config, runs in look.found:
     for run in (x for x in runs if x is not None and 'generator' in x.stages):
       directory = run.stages['generator'].directory
@@ -112,10 +124,13 @@ def _draw_image(
       axes = _axes(figure.add_subplot(grid[:, 0]), image)
       what = next((x.name for x in found if x), '')
       axes.set_title(f'{name}\nclass: {what}', fontsize=_TEXT)
-    last = next((x for x in reversed(found) if x), None)
-    if last is not None:
+    there = [(epoch, kept) for epoch, kept in zip(run.epochs, found, strict=True) if kept]
+    if there:
+      epoch, last = there[-1]
       axes = _axes(figure.add_subplot(grid[top : top + height, 1]), image, last.maps[0])
-      axes.set_title(f'{run.title}\nwhole image', fontsize=_TEXT)
+      axes.set_title(
+        f'judge of {run.title},\nwhole image, epoch {epoch}', fontsize=_TEXT, weight='bold'
+      )
       _score(axes, last.scores[0])
     for column, (epoch, kept) in enumerate(zip(run.epochs, found, strict=True), 2):
       for line, mask in enumerate(_MASKS):
@@ -140,7 +155,9 @@ def _axes(
   axes: 'matplotlib.axes.Axes', image: np.ndarray, cam: np.ndarray | None = None
 ) -> 'matplotlib.axes.Axes':
   """Shows an image, under a map if there is one."""
-  axes.imshow(image if cam is None else pictures.overlay(image, cam), interpolation='nearest')
+  axes.imshow(
+    image if cam is None else pictures.overlay(image, cam, **_OVERLAY), interpolation='nearest'
+  )
   axes.set_xticks([])
   axes.set_yticks([])
   axes.spines[:].set_visible(False)
@@ -157,3 +174,14 @@ def _score(axes: 'matplotlib.axes.Axes', score: float) -> None:
     color='white',
     bbox={'facecolor': 'black', 'alpha': 0.6, 'linewidth': 0, 'pad': 1.5},
   )
+
+
+def _draw_key(axes: 'matplotlib.axes.Axes') -> None:
+  """Says what the colours and the numbers are."""
+  ramp = np.broadcast_to(np.linspace(0, 1, 200, dtype=np.float32), (8, 200))
+  grey = np.full((*ramp.shape, 3), 128, np.uint8)
+  axes.imshow(pictures.overlay(grey, ramp, **_OVERLAY))
+  axes.set_xticks([0, 199], ['0', 'maximum in the whole image'], fontsize=_TEXT)
+  axes.set_yticks([])
+  axes.spines[:].set_visible(False)
+  axes.set_title("the judge's map of the class; numbers are its score of the class", fontsize=_TEXT)

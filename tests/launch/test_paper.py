@@ -401,21 +401,22 @@ def _texts(drawing):
 
 
 def _panels(drawing):
-  return [axes for part in drawing.subfigs for axes in part.axes]
+  return [axes for part in drawing.subfigs[:-1] for axes in part.axes]
 
 
 def test_figure_2_shows_erased_images_with_the_judges_map_and_score(tmp_path):
   for name in ('poc', 'pnoc'):
     toy_run.write_run(tmp_path / name)
-  _judge(tmp_path / 'poc' / 'generator', range(1, 10))
-  _judge(tmp_path / 'pnoc' / 'generator', (2, 4), names=('img1', 'img4', 'gone'))
+  _judge(tmp_path / 'poc' / 'generator', range(1, 10), names=('img0', 'img1', 'img4', 'img5'))
+  _judge(tmp_path / 'pnoc' / 'generator', (2, 4), names=('img1', 'img4', 'img5', 'gone'))
   drawing = _figure_2(tmp_path, ('poc', 'pnoc'))
-  # The first and the last image that both have kept; nine epochs at five equal distances.
+  # The first image that both have kept, and the last whose first class is another; five epochs.
   titles = [axes.get_title() for axes in _panels(drawing)]
   assert [x for x in titles if 'img' in x] == ['img1\nclass: cat', 'img4\nclass: cat']
   epochs = [f'epoch {x}' for x in (1, 3, 5, 7, 9, 2, 4)]
-  assert [x for x in titles if 'epoch' in x] == 2 * epochs
-  assert [x for x in titles if 'whole' in x] == 2 * ['P-OC\nwhole image', 'P-NOC\nwhole image']
+  assert [x for x in titles if x.startswith('epoch')] == 2 * epochs
+  whole = ['judge of P-OC,\nwhole image, epoch 9', 'judge of P-NOC,\nwhole image, epoch 4']
+  assert [x for x in titles if 'whole' in x] == 2 * whole
   assert _texts(drawing) == 2 * [
     '99 %', '41 %', '1 %', '43 %', '3 %', '45 %', '5 %', '47 %', '7 %', '49 %', '9 %',
     '94 %', '42 %', '2 %', '44 %', '4 %',
@@ -427,6 +428,13 @@ def test_figure_2_shows_erased_images_with_the_judges_map_and_score(tmp_path):
   np.testing.assert_array_equal(soft[:8, 8:], np.broadcast_to(mean, (8, 24, 3)))
   assert np.all(soft[8:, 8:] == 30) and np.all(whole[:, 8:] == 30)
   assert np.all(soft[:8, :8] != mean) and np.all(whole[:, :8] != 30)
+
+
+def test_figure_2_shows_the_last_image_where_all_have_one_class(tmp_path):
+  toy_run.write_run(tmp_path / 'pnoc')
+  _judge(tmp_path / 'pnoc' / 'generator', (1,), names=('img1', 'img3', 'img5'))
+  titles = [axes.get_title() for axes in _panels(_figure_2(tmp_path, ('pnoc',)))]
+  assert [x[:4] for x in titles if 'img' in x] == ['img1', 'img5']
 
 
 def test_figure_2_is_without_runs_that_kept_nothing_of_their_judge(tmp_path, capsys):

@@ -123,8 +123,7 @@ def make_keep(
 ) -> Callable[[int, Sequence[int], Batch, Variables], dict[str, float]]:
   """Makes what writes what a judge sees of a few images at the end of an epoch.
 
-  Of each image it is asked for the first class of its label. The maximum of soft masks is over
-  these images, where in the training it is over those of a batch.
+  The maximum of soft masks is over these images, where in the training it is over those of a batch.
 
   Args:
     show: of `make_show`.
@@ -141,9 +140,8 @@ def make_keep(
   def keep(
     epoch: int, indices: Sequence[int], batch: Batch, variables: Variables
   ) -> dict[str, float]:
-    label = source.labels[np.asarray(indices)]
-    first = np.argmax(label > 0, axis=1)
-    given = {**batch, 'picked': np.eye(label.shape[1], dtype=np.float32)[first]}
+    classes = [asked(source.labels[i]) for i in indices]
+    given = {**batch, 'picked': np.eye(source.info.num_classes, dtype=np.float32)[classes]}
     # The last image fills the batch up, which changes no maximum.
     count = -len(indices) % mesh.size
     given = {k: np.concatenate([x, np.repeat(x[-1:], count, 0)]) for k, x in given.items()}
@@ -159,13 +157,18 @@ def make_keep(
     atomic.sync_folders(written)
     kept = {
       name: {'class': source.info.classes[k], **dict(zip(LOOKS, row.tolist(), strict=True))}
-      for name, k, row in zip(names, first, scores, strict=True)
+      for name, k, row in zip(names, classes, scores, strict=True)
     }
     records.write_json(_scores_path(directory, epoch, source.split), kept)
     means = 100 * scores.mean(0, dtype=np.float64)
     return {f'eval/judge_{x}': float(mean) for x, mean in zip(LOOKS, means, strict=True)}
 
   return keep
+
+
+def asked(label: np.ndarray) -> int:
+  """The class that a judge is asked for: the first of those that a label f32[K] marks."""
+  return int(np.flatnonzero(label)[0])
 
 
 def path(directory: Path, epoch: int, split: str, name: str) -> Path:
