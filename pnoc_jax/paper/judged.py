@@ -1,5 +1,7 @@
 """Figure 2: what the judge of erased images sees of them while generators train."""
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,10 +76,10 @@ def draw(title: str, look: 'table_lib.Look') -> matplotlib.figure.Figure | None:
   )
   figure.suptitle(title, fontsize=10)
   heights = [*[height] * len(shown), 0.55]
-  *parts, below = figure.subfigures(len(heights), 1, height_ratios=heights)
-  for part, name in zip(parts, shown, strict=True):
-    _draw_image(part.add_gridspec(high, wide), source, split, name, trained)
-  _draw_key(below.add_subplot())
+  parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+  for part, name in zip(parts, shown):
+    _draw_image(part, part.add_gridspec(high, wide), source, split, name, trained)
+  _draw_key(parts[-1].add_subplot())
   return figure
 
 
@@ -107,6 +109,7 @@ def _trained(look: 'table_lib.Look', split: str) -> Iterator[_Trained]:
 
 
 def _draw_image(
+  figure: matplotlib.figure.SubFigure,
   grid: 'matplotlib.gridspec.GridSpec',
   source: info.Source,
   split: str,
@@ -114,36 +117,40 @@ def _draw_image(
   trained: 'list[_Trained]',
 ) -> None:
   """Draws the image left, then of each run whole and erased images under the judge's map."""
-  figure, height = grid.figure, len(_MASKS)
+  height = len(_MASKS)
   for number, run in enumerate(trained):
-    image, _ = map_history.square(source, run.config, source.ids.index(name))
-    image, mean = image[..., :3], _mean(source, run.config)
-    top = height * number
-    found = [judge_history.read(run.directory, epoch, split, name) for epoch in run.epochs]
-    if number == 0:
-      axes = _axes(figure.add_subplot(grid[:, 0]), image)
-      what = next((x.name for x in found if x), '')
-      axes.set_title(f'{name}\nclass: {what}', fontsize=_TEXT)
-    there = [(epoch, kept) for epoch, kept in zip(run.epochs, found, strict=True) if kept]
-    if there:
-      epoch, last = there[-1]
+    top, mean = height * number, _mean(source, run.config)
+    square = functools.cache(functools.partial(_square, source, run.config, name))
+    read = [judge_history.read(run.directory, epoch, split, name) for epoch in run.epochs]
+    found = {column: (run.epochs[column], kept) for column, kept in enumerate(read) if kept}
+    for epoch, last in list(found.values())[-1:]:
+      image = square(last.masks.shape[-1])
+      if number == 0:
+        axes = _axes(figure.add_subplot(grid[:, 0]), image)
+        axes.set_title(f'{name}\nclass: {last.name}', fontsize=_TEXT)
       axes = _axes(figure.add_subplot(grid[top : top + height, 1]), image, last.maps[0])
-      axes.set_title(
-        f'judge of {run.title},\nwhole image, epoch {epoch}', fontsize=_TEXT, weight='bold'
-      )
+      about = f'judge of {run.title},\nwhole image, epoch {epoch}'
+      axes.set_title(about, fontsize=_TEXT, weight='bold')
       _score(axes, last.scores[0])
-    for column, (epoch, kept) in enumerate(zip(run.epochs, found, strict=True), 2):
+    for column, (epoch, kept) in found.items():
+      image = square(kept.masks.shape[-1])
       for line, mask in enumerate(_MASKS):
-        if kept is None:
-          continue
         erased = mean + (image - mean) * (1 - kept.masks[line][..., None])
-        axes = figure.add_subplot(grid[top + line, column])
+        axes = figure.add_subplot(grid[top + line, 2 + column])
         _axes(axes, np.round(erased).astype(np.uint8), kept.maps[1 + line])
         _score(axes, kept.scores[1 + line])
         if line == 0:
           axes.set_title(f'epoch {epoch}', fontsize=_TEXT)
-        if column == 2:
+        if column == min(found):
           axes.set_ylabel(mask, fontsize=_TEXT)
+
+
+def _square(
+  source: info.Source, config: generator.GeneratorConfig, name: str, side: int
+) -> np.ndarray:
+  """u8[side, side, 3] of an image: its run may have measured at another size than the config's."""
+  config = dataclasses.replace(config, eval_size=side)
+  return map_history.square(source, config, source.ids.index(name))[0][..., :3]
 
 
 def _mean(source: info.Source, config: generator.GeneratorConfig) -> np.ndarray:
@@ -181,7 +188,7 @@ def _draw_key(axes: 'matplotlib.axes.Axes') -> None:
   ramp = np.broadcast_to(np.linspace(0, 1, 200, dtype=np.float32), (8, 200))
   grey = np.full((*ramp.shape, 3), 128, np.uint8)
   axes.imshow(pictures.overlay(grey, ramp, **_OVERLAY))
-  axes.set_xticks([0, 199], ['0', 'maximum in the whole image'], fontsize=_TEXT)
+  axes.set_xticks([0, 199], ['0', 'its maximum in the whole image, or more'], fontsize=_TEXT)
   axes.set_yticks([])
   axes.spines[:].set_visible(False)
   axes.set_title("the judge's map of the class; numbers are its score of the class", fontsize=_TEXT)

@@ -408,7 +408,7 @@ def test_figure_2_shows_erased_images_with_the_judges_map_and_score(tmp_path):
   for name in ('poc', 'pnoc'):
     toy_run.write_run(tmp_path / name)
   _judge(tmp_path / 'poc' / 'generator', range(1, 10), names=('img0', 'img1', 'img4', 'img5'))
-  _judge(tmp_path / 'pnoc' / 'generator', (2, 4), names=('img1', 'img4', 'img5', 'gone'))
+  _judge(tmp_path / 'pnoc' / 'generator', (2, 4), names=('img1', 'img4', 'img5', 'gone'), side=16)
   drawing = _figure_2(tmp_path, ('poc', 'pnoc'))
   # The first image that both have kept, and the last whose first class is another; five epochs.
   titles = [axes.get_title() for axes in _panels(drawing)]

@@ -1,6 +1,6 @@
 """What the judge of erased images sees of a few while a generator trains: the paper's Fig. 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -120,7 +120,7 @@ def make_show(
 
 def make_keep(
   show: compiler.Compiled, source: info.Source, directory: Path
-) -> Callable[[int, Sequence[int], Batch, Variables], dict[str, float]]:
+) -> Callable[[int, Sequence[int], Mapping[str, np.ndarray], Variables], dict[str, float]]:
   """Makes what writes what a judge sees of a few images at the end of an epoch.
 
   The maximum of soft masks is over these images, where in the training it is over those of a batch.
@@ -138,7 +138,7 @@ def make_keep(
   mesh = show.mesh
 
   def keep(
-    epoch: int, indices: Sequence[int], batch: Batch, variables: Variables
+    epoch: int, indices: Sequence[int], batch: Mapping[str, np.ndarray], variables: Variables
   ) -> dict[str, float]:
     classes = [asked(source.labels[i]) for i in indices]
     given = {**batch, 'picked': np.eye(source.info.num_classes, dtype=np.float32)[classes]}
@@ -226,7 +226,8 @@ def read(directory: Path, epoch: int, split: str, name: str) -> Kept | None:
   try:
     row = records.read_json(_scores_path(directory, epoch, split))[name]
     squares = images.read_mask(path(directory, epoch, split, name)).astype(np.float32) / 255
-    squares = squares.reshape(2 + len(LOOKS), -1, squares.shape[1])
+    side = squares.shape[1]
+    squares = squares.reshape(2 + len(LOOKS), side, side)
     whole, soft, hard = (float(row[x]) for x in LOOKS)
     return Kept(str(row['class']), squares[:2], squares[2:], (whole, soft, hard))
   except (UserError, OSError, KeyError, TypeError, ValueError):
