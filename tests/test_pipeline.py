@@ -88,7 +88,11 @@ def test_a_run_leaves_all_products(whole):
     assert len(list((workdir / name / 'train').glob(f'*.{suffix}'))) == 24
     assert len(list((workdir / name / 'val').glob(f'*.{suffix}'))) == 8
   steps = [x['step'] for x in records.read_jsonl(workdir / 'generator' / 'metrics.jsonl')]
-  assert steps == list(range(1, 13))
+  # After steps 6 and 12, which are epochs 2 and 4, it is measured.
+  assert steps == sorted([*range(1, 13), 6, 12])
+  for name in ('maps', 'judged'):
+    found = [path.relative_to(workdir) for path in workdir.glob(f'generator/{name}/*/train/*.png')]
+    assert sorted(path.parts[2] for path in found) == ['0002'] * 6 + ['0004'] * 6
   assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
 
 

@@ -36,6 +36,7 @@ class Program(NamedTuple, Generic[State]):
     rates: by name, numbers to log as functions of the micro-step: `schedule/<name>`.
     calls: what `step` calls, to be looked at without running it.
     chance: what its losses are compared with while it runs; None for nothing.
+    measured: of a state, what a measurement is given; None for the variables.
   """
 
   init: Callable[[], State]
@@ -44,6 +45,7 @@ class Program(NamedTuple, Generic[State]):
   rates: Mapping[str, Callable[[int], Any]]
   calls: Callable[[], list[compiler.Call]]
   chance: health.Chance | None = types.MappingProxyType({})
+  measured: Callable[[State], PyTree] | None = None
 
 
 class Horizon(NamedTuple):

@@ -124,8 +124,8 @@ class TrainingConfig:
     min_steps: micro-steps at least: a set of few images is shown in more epochs.
     batch_size: images to a micro-step, over all devices.
     eval_every: epochs between measurements, and between the maps of a few images that classifier
-      and generator keep for the report; 0 for none of both. Never used to choose weights. Where
-      `min_steps` asks for more epochs, the distance grows with them.
+      and generator keep for the report, with what a judge sees of them; 0 for none of these. Never
+      used to choose weights. Where `min_steps` asks for more epochs, the distance grows with them.
     eval_size: side in pixels of the square that measured images are fitted to.
     eval_split: split that is measured; empty for the one that trains (of the segmentation network:
       the data set's validation split). A split without masks has no curve.

@@ -19,8 +19,8 @@ from pnoc_jax.parallel import arrays, hosts
 from pnoc_jax.parallel import mesh as meshes
 from pnoc_jax.types import Batch, Metrics, Variables
 
-# (step, variables) -> metrics; for people: it chooses nothing.
-Measure = Callable[[int, Variables], dict[str, float] | None]
+# (step, what the program says of its state) -> metrics; for people: it chooses nothing.
+Measure = Callable[[int, Any], dict[str, float] | None]
 _SLOWEST = 2
 """A device may have so many times the images that an even split would give it."""
 
@@ -187,7 +187,8 @@ def train(
     store.save(number, state)
 
   def evaluate(number: int, state: Any) -> dict[str, float] | None:
-    return measure(number, program.variables(state)) if measure and hosts.is_main() else None
+    found = program.measured or program.variables
+    return measure(number, found(state)) if measure and hosts.is_main() else None
 
   stream = pipeline.train_batches(
     examples,

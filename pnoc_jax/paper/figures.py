@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 
 from pnoc_jax.io import atomic
+from pnoc_jax.paper import judged
 from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.report import curves, examples, files, pictures, refinement, sections, tables
 
@@ -218,6 +219,11 @@ FIGURES = {
     _named(row_lib.MAPS, 'vanilla', 'puzzle', 'poc', 'pnoc'),
     _side_by_side('train', 3, _maps),
   ),
+  2: Figure(
+    'Figure 2: what the judge sees of erased images',
+    _named(row_lib.MAPS, 'poc', 'pnoc'),
+    lambda figure, look: judged.draw(figure.title, look),
+  ),
   4: Figure(
     'Figure 4: hints and saliency',
     _named(row_lib.SALIENCY, 'pnoc_h'),
@@ -239,8 +245,7 @@ FIGURES = {
     _side_by_side('predicted', 12, _overlays),
   ),
 }
-"""The figures by their number in the paper. Figure 2 is not among them: no stage records what the
-judge sees while it trains, as checkpoints of those moments are not kept."""
+"""The figures by their number in the paper; its Figure 3 is a drawing of the method."""
 
 
 def write(figure: Figure, look: 'table_lib.Look', folder: Path, name: str) -> list[Path]:

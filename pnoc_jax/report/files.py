@@ -22,6 +22,7 @@ from pnoc_jax.report import contract, results
 REMARKS = 'remarks.json'  # What a run's splits have that a reader should know: {split: sentences}.
 MADE = 'report/made.json'  # How the run came about: {what: in words}.
 HISTORY = 'maps'  # Of a training: <epoch>/<split>/<id>.png, grey maps of a few images.
+JUDGED = 'judged'  # Beside it, likewise: what the judge of erased images sees of them.
 Config = TypeVar('Config')
 Result = Mapping[str, Any]
 """What `evaluation/<score>_<split>.json` holds."""
@@ -35,11 +36,13 @@ class StageFiles:
     rows: the lines of its `metrics.jsonl`, by step.
     done: whether it finished.
     products: the facts that the stage left in its record that it is done.
+    directory: where it lies.
   """
 
   rows: tuple[Mapping[str, Any], ...]
   done: bool
   products: Mapping[str, Any]
+  directory: pathlib.Path = pathlib.Path()
 
   def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of the finite values of a metric; x in epochs where they are logged, else steps."""
@@ -207,7 +210,7 @@ def _stage(folder: pathlib.Path, notes: list[str]) -> StageFiles:
     )
   products = {k: x for k, x in (done.products if done else {}).items() if results.is_number(x)}
   return StageFiles(
-    tuple(sorted(numbered, key=lambda row: row['step'])), done is not None, products
+    tuple(sorted(numbered, key=lambda row: row['step'])), done is not None, products, folder
   )
 
 

@@ -28,6 +28,9 @@ _NAMES = {
   'eval/fp': 'FP',
   'eval/fn': 'FN',
   'eval/threshold': 'threshold',
+  'eval/judge_whole': 'judge, whole images',
+  'eval/judge_soft': 'judge, softly erased',
+  'eval/judge_hard': 'judge, hard erased',
 }
 
 
@@ -53,6 +56,9 @@ def training(run: files.RunFiles, name: str) -> str:
   title = 'Maps on their own grid, no TTA' if scores else 'Measured during training'
   add(title, maps, '%', 'mIoU during training.', points=True, mark_best=True)
   add('Classification', scores, '%', 'Classification during training.', points=True)
+  judged = series(stage.keys('eval/judge_'))
+  alt = 'Mean score that the judge gives the erased class of a few images.'
+  add('What the judge finds of a class', judged, 'mean score, %', alt, points=True)
   ramps = [key for key in stage.keys('schedule/lambda') if '_x_' not in key]
   add('Loss coefficients', series(ramps), 'coefficient', 'Coefficients of the losses.')
   rates = [key for key in stage.keys('schedule/') if key not in ramps]

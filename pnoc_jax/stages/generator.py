@@ -20,8 +20,7 @@ from pnoc_jax.nn import backbones, classifier
 from pnoc_jax.ops import erase, label_split
 from pnoc_jax.optim import schedules
 from pnoc_jax.parallel import compile as compiler
-from pnoc_jax.stages.common import cam_program, map_history, meters, stage
-from pnoc_jax.types import Variables
+from pnoc_jax.stages.common import cam_program, judge_history, map_history, meters, stage
 from pnoc_jax.updates import pnoc
 
 
@@ -174,7 +173,7 @@ def train(
   else:
     variables = networks.load(model, source.info, start)
   examples = _examples(config, source)
-  measured = _make_measure(config, model, examples, context)
+  measured = _make_measure(config, model, judge, examples, context)
   program = cam_program.make_program(config, model, variables, judge, examples, context)
   facts = networks.facts(config, source.info)
   trainer.train(program, examples, config, context, meta=lambda _: facts, measure=measured)
@@ -183,23 +182,27 @@ def train(
 def _make_measure(
   config: GeneratorConfig,
   model: classifier.Classifier,
+  judge: cam_program.Judge | None,
   examples: pipeline.Examples,
   context: Context,
 ) -> trainer.Measure | None:
-  """Keeps the maps of a few images and, where there are masks, measures those of all."""
+  """Keeps a few images' maps and what a judge sees; where there are masks, measures all maps."""
   if not config.eval_every:
     return None
   source = context.source(config.eval_split) if config.eval_split else context.train
-  meter = meters.CamMeter(model, networks.colours(config.model, source.info))
+  dataset = networks.colours(config.model, source.info)
+  meter = meters.CamMeter(model, dataset)
   forward = measure.make_forward(meter, context.runtime)
-  keep = map_history.make_keep(forward, source, config, examples, context)
+  show = judge_history.make_show(judge.model, dataset, config, context.runtime) if judge else None
+  keep = map_history.make_keep(forward, show, source, config, examples, context)
   scored = None
   if measure.measured_source(config, context) is not None:
     scored = measure.make_measure(meter, source, config, context.runtime, forward=forward)
 
-  def measured(step: int, variables: Variables) -> dict[str, float] | None:
-    keep(step, variables)
-    return scored(step, variables) if scored else None
+  def measured(step: int, found: cam_program.Measured) -> dict[str, float] | None:
+    judged = keep(step, found)
+    scores = scored(step, found.generator) if scored else {}
+    return {**scores, **judged} or None
 
   return measured
 

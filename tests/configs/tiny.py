@@ -33,6 +33,7 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.classifier.epochs = 1
   config.classifier.eval_every = 1
   config.generator.epochs = 4
+  config.generator.eval_every = 2
   for inference in (config.priors, config.saliency_priors, config.predictions):
     inference.scales = (1.0,)
   _refine(config)

@@ -68,7 +68,8 @@ def check(flags: list[str], root: pathlib.Path, count: int, seed: int) -> list[s
     found = {k: x for k, x in launches.lasting(copied).items() if '.old' not in k}
     # Maps over the epochs are drawn while a network trains, for the report, and never again.
     other = launches.differences(found, expected)
-    other = [x for x in other if x in found or f'/{files.HISTORY}/' not in x]
+    drawn = (f'/{files.HISTORY}/', f'/{files.JUDGED}/')
+    other = [x for x in other if x in found or not any(folder in x for folder in drawn)]
     # The remedy stands in the run's config.
     faults += [f'{what}: {x} differs' for x in other if not (remedy and x == 'config.json')]
     if not faults:

@@ -426,6 +426,19 @@ def test_the_maps_of_a_training_are_shown_by_epoch(tmp_path):
   assert images.read_image(base64.b64decode(data)).shape == (16, 24, 3)
 
 
+def test_the_scores_of_a_judge_are_a_chart_and_columns(tmp_path):
+  toy_run.write_run(tmp_path)
+  assert 'What the judge finds' not in _page(tmp_path, images=0)
+  with records.JsonLines(tmp_path / 'generator' / 'metrics.jsonl') as file:
+    for step, scores in ((60, (90.0, 50.0, 30.0)), (70, (80.0, 20.0, 10.0))):
+      names = (f'eval/judge_{x}' for x in ('whole', 'soft', 'hard'))
+      file.write({'step': step, 'epoch': step / 10, **dict(zip(names, scores, strict=True))})
+  text = _page(tmp_path, images=0)
+  assert 'What the judge finds of a class' in text
+  assert 'judge, softly erased: from 50 to 20; judge, hard erased: from 30 to 10.' in text
+  assert 'judge, hard erased</th>' in text
+
+
 def test_small_pictures_of_photographs_are_stored_as_photographs():
   picture = examples.Picture('x', 'x', np.zeros((400, 500, 3), np.uint8), True)
   (figure,) = examples.encoded([picture], 160)

@@ -42,6 +42,18 @@ class Judge(NamedTuple):
   config: settings.ModelConfig
 
 
+class Measured(NamedTuple):
+  """What a measurement is given.
+
+  Attributes:
+    generator: its variables, those of the moving average where one is kept.
+    judge: the variables of who judges erased images at this step; None without one.
+  """
+
+  generator: Variables
+  judge: Variables | None = None
+
+
 def judge_model(config: settings.ModelConfig, num_classes: int) -> classifier.Classifier:
   """Makes the network that judges erased images: BatchNorm frozen, open to gradients throughout.
 
@@ -123,14 +135,16 @@ def make_program(
       jax.tree.map(jnp.zeros_like, fixed['params']) if leaks else None,
     )
 
+  def judges(state: states.PnocState) -> Variables | None:
+    return fixed if state.noc is None else state.noc.variables
+
   # The leak of the generator's updates since the noc's last one.
   add = compiler.jit(lambda a, b: jax.tree.map(jnp.add, a, b), mesh, donate=(0,))
   clear = compiler.jit(lambda a: jax.tree.map(jnp.zeros_like, a), mesh)
 
   def step(state: states.PnocState, batch: Batch, number: int) -> tuple[states.PnocState, Metrics]:
-    noc_variables = fixed if state.noc is None else state.noc.variables
     generator, split, erasure, metrics = compiled(
-      state.generator, noc_variables, state.split, batch
+      state.generator, judges(state), state.split, batch
     )
     state = dataclasses.replace(state, generator=generator, split=split)
     if noc is None or erasure is None:
@@ -164,6 +178,7 @@ def make_program(
     rates=rates | (noc.rates if noc else {}),
     calls=calls,
     chance=_chance(config, examples, noc),
+    measured=lambda state: Measured(state.generator.eval_variables, judges(state)),
   )
 
 

@@ -14,7 +14,7 @@ from pnoc_jax.io import atomic, images
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.report import files
-from pnoc_jax.types import Variables
+from pnoc_jax.stages.common import cam_program, judge_history
 
 IMAGES = 6
 """So many images are looked at, at equal distances among those that have a label."""
@@ -49,50 +49,60 @@ def largest(cam: np.ndarray, label: np.ndarray, *, eps: float = 1e-5) -> np.ndar
 
 def make_keep(
   forward: compiler.Compiled,
+  show: compiler.Compiled | None,
   source: info.Source,
   config: settings.CamTrainingConfig,
   examples: pipeline.Examples,
   context: Context,
-) -> Callable[[int, Variables], None]:
-  """Makes what writes the maps of a few images at the end of an epoch.
+) -> Callable[[int, cam_program.Measured], dict[str, float]]:
+  """Makes what writes the maps of a few images, and what a judge sees of them, after an epoch.
 
   The images go through the network as in a measurement, by the same compiled program: one scale, no
   mirror image, a square of `eval_size` px.
 
   Args:
     forward: of `measure.make_forward`, the first of whose arrays are raw maps f32[B, h, w, K].
+    show: of `judge_history.make_show`; None without a judge, and then nothing is kept of it.
     source: the images.
     config: the training's settings.
     examples: what trains; tells the length of an epoch.
     context: of the stage that trains.
 
   Returns:
-    (step, variables) -> None.
+    `(step, measured) -> metrics`: those of `judge_history.make_keep`.
   """
   mesh, indices = context.runtime.local_mesh, chosen(source)
-  count, epoch = measure.rows(config, source, mesh), programs.horizon(config, examples).epoch
+  count, length = measure.rows(config, source, mesh), programs.horizon(config, examples).epoch
+  keep_judged = judge_history.make_keep(show, source, context.out) if show else None
 
-  def keep(step: int, variables: Variables) -> None:
-    placed, written = arrays.replicate(arrays.to_host(variables), mesh), []
+  def keep(step: int, measured: cam_program.Measured) -> dict[str, float]:
+    placed = arrays.replicate(arrays.to_host(measured.generator), mesh)
+    epoch, written, batches = step // length, [], []
     for start in range(0, len(indices), count):
       part = indices[start : start + count]
       # The last batch is filled up with its last image.
-      squares = [_square(source, config, i) for i in (part + part[-1:] * count)[:count]]
+      squares = [square(source, config, i) for i in (part + part[-1:] * count)[:count]]
       image, box = (np.stack(x) for x in zip(*squares, strict=True))
       cam = np.asarray(forward(placed, arrays.to_global({'image': image, 'box': box}, mesh))[0])
       for index, found in zip(part, cam):
-        file = path(context.out, step // epoch, source.split, source.ids[index])
+        file = path(context.out, epoch, source.split, source.ids[index])
         images.write_png(file, largest(found, source.labels[index]))
         written.append(file)
+      batches.append({'image': image, 'box': box, 'cam': cam})
     atomic.sync_folders(written)
+    if keep_judged is None or measured.judge is None or not indices:
+      return {}
+    names = ('image', 'box', 'cam')
+    batch = {k: np.concatenate([x[k] for x in batches])[: len(indices)] for k in names}
+    return keep_judged(epoch, indices, batch, measured.judge)
 
   return keep
 
 
-def _square(
+def square(
   source: info.Source, config: settings.CamTrainingConfig, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """An image as it is measured, and the box of its content."""
+  """An image as it is measured, u8[S, S, C], and the box i32[4] of its content, which is all."""
   image, box, _ = transforms.valid(
     source.example(index)['image'],
     None,
