@@ -194,6 +194,10 @@ def test_another_run_s_config_is_read_with_care(tmp_path):
     {'palette': ((0, 0, 0), (0, 0, 999), (0, 0, 0))},
     {'std': (0.0, 0.0, 0.0)},
     {'mean': ()},
+    {'mean': (float('nan'),) * 3},
+    {'std': (float('inf'),) * 3},
+    {'classes': ('a', 'a')},
+    {'name': 'x\n# y'},
   ],
 )
 def test_a_network_s_classes_are_looked_at(change):
