@@ -116,11 +116,17 @@ def open_own(path: str | os.PathLike, flags: int) -> int:
       raise errors.UserError(
         f'{os.fspath(path)} is a link, and a run writes through none: remove it'
       ) from error
+    if error.errno == errno.ENXIO:  # A pipe that nobody reads, or a socket.
+      raise _no_file(path) from error
     raise
   if not stat.S_ISREG(os.fstat(number).st_mode):
     os.close(number)
-    raise errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
+    raise _no_file(path)
   return number
+
+
+def _no_file(path: str | os.PathLike) -> errors.UserError:
+  return errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
 
 
 def require_file(path: str | os.PathLike) -> pathlib.Path:

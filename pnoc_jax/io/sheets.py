@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pnoc_jax.io import terminal
 
 _FORMULA = ('=', '+', '-', '@')  # What a cell that is computed begins with.
+_QUOTED = (*_FORMULA, "'")  # So that `own` can tell an apostrophe that was put there.
 
 
 def text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -32,7 +33,12 @@ def _cell(value: object) -> object:
   if isinstance(value, int | float):
     return value
   value = terminal.visible(str(value))
-  return f"'{value}" if value.lstrip().startswith(_FORMULA) else value
+  return f"'{value}" if value.lstrip().startswith(_QUOTED) else value
+
+
+def own(cell: str) -> str:
+  """The text that `text` made a cell of, but for control characters."""
+  return cell[1:] if cell[:1] == "'" and cell[1:].lstrip().startswith(_QUOTED) else cell
 
 
 def markdown(value: object) -> str:

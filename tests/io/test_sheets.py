@@ -37,3 +37,10 @@ def test_numbers_stay_numbers():
 )
 def test_a_name_in_markdown_is_text(name, shown):
   assert sheets.markdown(name) == shown
+
+
+@pytest.mark.parametrize('name', ['-x=y', "'tis", "'=x", "''", ' =x', '=1', 'plain'])
+def test_a_cell_is_read_as_what_it_was_made_of(name):
+  (row,) = list(csv.reader(io.StringIO(sheets.text(('id',), [(name,)]))))[1:]
+  assert sheets.own(row[0]) == name
+  assert sheets.own("'tis") == "'tis"  # As versions before wrote it.

@@ -221,3 +221,9 @@ def test_prototypes_of_something_else_are_told(tmp_path):
     file = weights.save(lpcam._share(tmp_path, 0), tree)
     with pytest.raises(UserError, match=re.escape(f'{file} holds no prototypes')):
       lpcam._join(tmp_path, 4, 2)
+
+
+def test_a_log_that_is_a_pipe_is_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / 'metrics.jsonl')
+  with pytest.raises(UserError, match='no file that a run can write to'):
+    records.JsonLines(tmp_path / 'metrics.jsonl')
