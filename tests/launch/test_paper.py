@@ -521,6 +521,15 @@ def test_runs_of_other_settings_are_in_no_table_and_refused_before_work(tmp_path
     command.execute(order)
 
 
+@pytest.mark.parametrize('dataset', [[], 'x', 7, None])
+def test_records_of_another_form_are_refused_before_work(tmp_path, monkeypatch, dataset):
+  order = _order(tmp_path, tables=('1',), rows=('poc',), seeds=1)
+  records.write_done(tmp_path / 'poc-0' / 'generator', {'dataset': dataset}, {}, {})
+  monkeypatch.setattr(runner, 'execute_all', lambda *_, **__: pytest.fail('It has begun.'))
+  with pytest.raises(UserError, match=r'(?s)holds other runs than these:.*dataset'):
+    command.execute(order)
+
+
 def test_a_data_set_with_masks_of_one_split_has_columns_of_that_split(tmp_path):
   order = _order(tmp_path, tables=('1',), rows=('poc', 'pnoc'), seeds=1)
   _finish_all(order)
