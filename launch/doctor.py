@@ -39,16 +39,17 @@ def main(argv: list[str]) -> None:
   terminal.say_stopped()
   del argv
   # Not before the flags are read: `--help` and wrong flags answer at once.
-  from pnoc_jax.runs import doctor
+  from pnoc_jax.runs import disk, doctor
 
   logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
+  workdir = Path(f'runs/{config.name}')
   try:
     workdir = places.local(_WORKDIR.value or f'runs/{config.name}')
     target = targets.parse(_TARGET.value) if _TARGET.value else None
     report = doctor.examine(config, workdir, progress=_progress, target=target)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f'error: {disk.explain(error, workdir)}', file=sys.stderr)
     sys.exit(2)
   print(report.text())
   sys.exit(report.exit_code)

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--run', required=True, type=Path, help="the finished run's directory")
-  parser.add_argument('--output', required=True, type=places.written, help='the directory to write')
+  parser.add_argument(
+    '--output', required=True, type=places.written, help='the new directory to write'
+  )
   parser.add_argument(
     '--format', choices=('stablehlo', 'torch', 'onnx'), default='stablehlo', help='what is written'
   )
@@ -57,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pnoc_jax.runs import disk, estimates
   from pnoc_jax.runs.exports import export
 
-  height = arguments.height or arguments.width
-  size = (height, arguments.width or height) if height else None
+  given = [x for x in (arguments.height, arguments.width) if x is not None]
+  size = (given[0], given[-1]) if given else None
   try:
     file = export.export(
       arguments.run,

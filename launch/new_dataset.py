@@ -12,6 +12,7 @@ Writes the `folder` layout and `contact_sheet.png`, and prints the commands that
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -77,8 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     _check_apart(arguments.input, arguments.output)
     layout = found.without(rows.TABLE[arguments.layout].read(request), arguments.negative)
-    written = writer.write(layout, arguments.output, options, _bar)
-    broken = _sheet(arguments.output)
+    broken: list[str] = []
+    written = writer.write(
+      layout,
+      arguments.output,
+      options,
+      _bar,
+      lambda root: broken.extend(_sheet(root, arguments.output)),
+    )
   except (UserError, OSError) as error:
     from pnoc_jax.runs import disk  # It brings JAX.
 
@@ -117,12 +124,13 @@ def _bar(items: Iterable) -> Iterable:
   return tqdm.tqdm(items, unit='image', leave=False)
 
 
-def _sheet(root: Path) -> list[str]:
+def _sheet(root: Path, output: Path) -> list[str]:
   """Opens what was written, as a run will, and shows some of it; says what cannot be shown."""
   from pnoc_jax.data.layouts import sheet
   from pnoc_jax.data.readers import folder
 
-  return sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
+  wrong = sheet.write(folder.FolderSource(str(root), 'train'), root / 'contact_sheet.png')
+  return [x.replace(str(root), str(output)) for x in wrong]  # By the name that it will have.
 
 
 def _summary(written: 'writer.Written', broken: Sequence[str], root: Path) -> str:
@@ -138,7 +146,8 @@ def _summary(written: 'writer.Written', broken: Sequence[str], root: Path) -> st
   if broken:
     lines.append('note: the doctor decodes every image, and names all that are broken')
   lines += ['', f'Look at {root / "contact_sheet.png"}, then:']
-  config = f'--config=configs/pnoc_folder.py --config.dataset.root={root}'
+  # The name may have what a shell would take for its own.
+  config = f'--config=configs/pnoc_folder.py --config.dataset.root={shlex.quote(str(root))}'
   lines += [f'  python launch/{x}.py {config}' for x in ('doctor', 'run')]
   return '\n'.join(lines)
 

@@ -26,7 +26,9 @@ from pnoc_jax.runs import places
 _CONFIG = config_flags.define_config('config')
 _TABLE = flags.DEFINE_list('table', [], 'Tables of the paper, 1 to 8.')
 _FIGURE = flags.DEFINE_list('figure', [], 'Figures of the paper: 1, 2, 4 to 9.')
-_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each row: seeds 0, 1, ...', lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+  'seeds', 1, 'Runs of each row: seeds 0, 1, ...', lower_bound=1, upper_bound=1000
+)
 _ROWS = flags.DEFINE_list('rows', [], 'Rows by their names, e.g. poc,pnoc; all by default.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'By default runs/paper_<name of the config>.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan and the time; change nothing.')

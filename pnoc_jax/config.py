@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import math
+import typing
+from typing import Any
 
 from pnoc_jax.data import info, sources
 from pnoc_jax.engine.runtime import RuntimeConfig
@@ -89,6 +92,8 @@ class PipelineConfig:
 
 SCORED = evaluation_stage.scored(PipelineConfig)
 """The stages whose products can be scored, in order."""
+LARGEST = 2**31 - 1
+"""Of whole numbers: steps, seeds and sizes are 32 bits wide on devices."""
 
 
 def validate(config: PipelineConfig) -> None:
@@ -97,11 +102,54 @@ def validate(config: PipelineConfig) -> None:
   Raises:
     UserError: naming every field that is wrong, with what to do.
   """
+  if wrong := value_faults(config):  # What the rest takes for granted.
+    raise _cannot_run(wrong)
   faults = sources.faults(config.dataset)
+  if config.seed < 0:
+    faults.append(f'seed is {config.seed}; it is at least 0')
   faults += [fault for entry in stage.stages(config) for fault in entry.faults(config)]
   for field, least in (('log_every', 1), ('save_every', 1), ('keep', 1), ('workers', 0)):
     value = getattr(config.runtime, field)
     if value is not None and value < least:
       faults.append(f'runtime.{field} is {value}; it is at least {least}')
   if faults:
-    raise UserError('the config cannot run:\n' + '\n'.join(f'  {fault}' for fault in faults))
+    raise _cannot_run(faults)
+
+
+def _cannot_run(faults: list[str]) -> UserError:
+  return UserError('the config cannot run:\n' + '\n'.join(f'  {fault}' for fault in faults))
+
+
+def value_faults(config: Any, name: str = '') -> list[str]:
+  """Numbers that are not finite or too large, and tuples of other values than theirs, in words.
+
+  Args:
+    config: a dataclass; those that it holds are looked at, too.
+    name: its field in the run's config; empty for the whole.
+  """
+  found, hints = [], typing.get_type_hints(type(config))
+  for field in dataclasses.fields(config):
+    path, value = f'{name}.{field.name}' if name else field.name, getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      found += value_faults(value, path)
+    elif isinstance(value, tuple):
+      found += _of_tuple(path, value, typing.get_args(hints[field.name])[:1])
+    elif fault := _of_number(value):
+      found.append(f'{path} is {value}; {fault}')
+  return found
+
+
+def _of_tuple(path: str, values: tuple[Any, ...], kinds: tuple[Any, ...]) -> list[str]:
+  if kinds and kinds[0] in (int, float):
+    wanted = int if kinds[0] is int else (int, float)
+    if not all(isinstance(x, wanted) and not isinstance(x, bool) for x in values):
+      return [f'{path} is {values}; it holds numbers, separated by commas']
+  return [f'{path} is {values}; {x}' for x in dict.fromkeys(map(_of_number, values)) if x]
+
+
+def _of_number(value: Any) -> str:
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'it is a finite number'
+  if isinstance(value, int) and abs(value) > LARGEST:
+    return f'a whole number is at most {LARGEST}'
+  return ''

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import math
 import sys
 import typing
 from collections.abc import Callable
@@ -211,7 +212,10 @@ def _spell_tuple(flag: str, value: str, kind: type) -> str:
   if value.lstrip()[:1] in tuple('([\'"'):
     return value  # A literal already.
   try:
-    return repr(tuple(kind(x.strip()) for x in value.split(',') if x.strip()))
+    found = tuple(kind(x.strip()) for x in value.split(',') if x.strip())
+    if not all(isinstance(x, str) or math.isfinite(x) for x in found):
+      raise ValueError('no literal of Python')
+    return repr(found)
   except ValueError as error:
     what = {int: 'whole numbers', float: 'numbers'}[kind]
     raise UserError(f'--{flag}={value}: {what} are expected, separated by commas') from error

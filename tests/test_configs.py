@@ -183,6 +183,9 @@ def test_a_text_among_numbers_is_named(monkeypatch, capsys):
   with pytest.raises(SystemExit):
     _parse(monkeypatch, '--config.priors.scales=0.5,one')
   assert '--config.priors.scales=0.5,one: numbers are expected' in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    _parse(monkeypatch, '--config.priors.scales=0.5,nan')
+  assert '--config.priors.scales=0.5,nan: numbers are expected' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,18 @@ def test_a_text_among_numbers_is_named(monkeypatch, capsys):
     ('priors.batch_size', 0, 'priors.batch_size'),
     ('priors.splits', (), 'priors.splits'),
     ('runtime.save_every', 0, 'runtime.save_every'),
+    ('generator.optim.lr', float('nan'), 'generator.optim.lr is nan; it is a finite number'),
+    ('random_walk.beta', float('inf'), 'random_walk.beta is inf'),
+    ('priors.scales', (1.0, float('nan')), 'priors.scales'),
+    ('priors.scales', ('x', 1.0), 'it holds numbers, separated by commas'),
+    ('priors.scales', (1e9,), 'up to 16'),
+    ('generator.epochs', 10**20, 'a whole number is at most 2147483647'),
+    ('seed', 10**20, 'seed is 1000'),
+    ('seed', -1, 'seed is -1'),
+    ('generator.optim.lr', -1.0, 'generator.optim.lr is -1'),
+    ('generator.eval_size', -8, 'generator.eval_size'),
+    ('generator.eval_batches', -1, 'generator.eval_batches'),
+    ('report.images', -3, 'report.images'),
   ],
 )
 def test_a_value_that_cannot_run_is_named(field, value, message):

@@ -15,6 +15,7 @@ from pnoc_jax.nn import backbones, layers
 from pnoc_jax.optim import optimizer
 
 Config = TypeVar('Config')
+_LARGEST_SCALE = 16.0  # Of an image's sides.
 
 
 class Precision(enum.Enum):
@@ -240,6 +241,12 @@ def training_faults(name: str, config: TrainingConfig) -> list[str]:
     faults.append(f'{name}.epochs and {name}.batch_size must be at least 1')
   if config.min_steps < 0:
     faults.append(f'{name}.min_steps is {config.min_steps}; 0 asks for none')
+  for part, least in (('eval_every', 0), ('eval_size', 1), ('eval_batches', 0)):
+    if getattr(config, part) < least:
+      faults.append(f'{name}.{part} is {getattr(config, part)}; it is at least {least}')
+  for part in ('lr', 'weight_decay'):
+    if getattr(optim, part) < 0:
+      faults.append(f'{name}.optim.{part} is {getattr(optim, part)}; it is at least 0')
   smoothing = getattr(config, 'smoothing', 0.0)
   if not 0 <= smoothing < 1:
     faults.append(f'{name}.smoothing is {smoothing}; it lies in [0, 1)')
@@ -267,8 +274,11 @@ def inference_faults(name: str, config: InferenceConfig) -> list[str]:
   """
   found = []
   if isinstance(config, MultiScaleConfig):
-    if not config.scales or min(config.scales) <= 0:
-      found.append(f'{name}.scales is {config.scales}; name one or more positive scales')
+    if not config.scales or not all(0 < x <= _LARGEST_SCALE for x in config.scales):
+      found.append(
+        f'{name}.scales is {config.scales}; name one or more positive scales, up to '
+        f'{_LARGEST_SCALE:g}'
+      )
     if config.resize_to < 0:
       found.append(f'{name}.resize_to is {config.resize_to}; it is a side in pixels, or 0 for none')
   for part in ('batch_size', 'multiple', 'max_buckets'):

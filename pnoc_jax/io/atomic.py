@@ -7,7 +7,11 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
+import signal
 import stat
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -112,11 +116,17 @@ def open_own(path: str | os.PathLike, flags: int) -> int:
       raise errors.UserError(
         f'{os.fspath(path)} is a link, and a run writes through none: remove it'
       ) from error
+    if error.errno == errno.ENXIO:  # A pipe that nobody reads, or a socket.
+      raise _no_file(path) from error
     raise
   if not stat.S_ISREG(os.fstat(number).st_mode):
     os.close(number)
-    raise errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
+    raise _no_file(path)
   return number
+
+
+def _no_file(path: str | os.PathLike) -> errors.UserError:
+  return errors.UserError(f'{os.fspath(path)} is no file that a run can write to: remove it')
 
 
 def require_file(path: str | os.PathLike) -> pathlib.Path:
@@ -145,6 +155,79 @@ def sweep(directory: str | os.PathLike, *, below: bool = True) -> None:
       folders.clear()
     for name in filter(_LEFT.fullmatch, names):
       pathlib.Path(folder, name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Yields a directory to fill, which gets its name when all is written: it is whole or not there.
+
+  What is written is removed again where the work ends with an error, or by SIGTERM.
+
+  Args:
+    output: the directory's name; not there yet, or an empty directory, perhaps through a link.
+
+  Raises:
+    UserError: there is something at the name already, or no directory can be made there.
+  """
+  output = pathlib.Path(output)
+  check_new(output)
+  place = output.resolve()
+  try:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = pathlib.Path(tempfile.mkdtemp(prefix='.unfinished.', dir=place.parent))
+  except OSError as error:
+    said = f'{output} cannot be made ({error.strerror}): {error.filename}'
+    raise errors.UserError(said) from error
+  try:
+    with _ended_by_signals():
+      yield made
+      made.chmod(0o777 & ~_umask())
+      _rename_new(made, place, output)
+  except BaseException:
+    shutil.rmtree(made, ignore_errors=True)
+    raise
+  sync_folders([place])
+
+
+def check_new(output: pathlib.Path) -> None:
+  """Raises UserError unless a path is free for `new_directory`, or an empty directory."""
+  if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
+    raise errors.UserError(f'{output} is there already; name a new directory, or remove it')
+  if output.is_dir() and output.samefile(os.curdir):
+    raise errors.UserError(f'{output} is the directory that you are in; name a new one')
+
+
+def _rename_new(made: pathlib.Path, place: pathlib.Path, output: pathlib.Path) -> None:
+  try:
+    made.rename(place)  # Over an empty directory, too.
+  except OSError as error:
+    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+      raise
+    raise errors.UserError(f'{output} was made by somebody else meanwhile; name another') from error
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+  """Lets SIGTERM end the work as an error does, so that what was begun is removed."""
+
+  def end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+  ours = threading.current_thread() is threading.main_thread()
+  if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    yield  # Whoever called has a way of its own.
+    return
+  signal.signal(signal.SIGTERM, end)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

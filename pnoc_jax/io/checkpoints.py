@@ -63,12 +63,17 @@ class Checkpoints:
       agree: whether a fact was found by any process; all call it together.
       discard_unreadable: set aside checkpoints that cannot be read though nothing proves that they
         are damaged, and begin anew where none is left.
+
+    Raises:
+      UserError: a file has the directory's name.
     """
     self._discard, self._agree = discard_unreadable, agree
     self._unnoted: set[int] = set()
     self._noting: threading.Thread | None = None
     # orbax asks for an absolute path.
     self._directory = pathlib.Path(directory).absolute()
+    if self._directory.exists() and not self._directory.is_dir():
+      raise errors.UserError(f'{self._directory} holds no checkpoints, it is a file: remove it')
     self._report = report
     self._manager = ocp.CheckpointManager(
       self._directory,

@@ -123,7 +123,8 @@ class JsonLines:
     """
     self._path = pathlib.Path(path)
     self._path.parent.mkdir(parents=True, exist_ok=True)
-    if self._path.exists() and not _ends_a_line(self._path):
+    # A pipe of this name is refused below; who reads it would wait for its end.
+    if self._path.is_file() and not _ends_a_line(self._path):
       keep_lines(self._path, lambda _: True)
     number = atomic.open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     self._file = os.fdopen(number, 'a', encoding='utf-8')

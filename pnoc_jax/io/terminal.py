@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TextIO
 
-# Controls, and what turns the direction of the text that follows; not the end of a line, nor a tab.
-_CONTROLS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
+# Controls, what turns the direction of the text that follows, and halves of characters, which no
+# file can hold; not the end of a line, nor a tab.
+_CONTROLS = re.compile(
+  '[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 
 
 def visible(text: str) -> str:

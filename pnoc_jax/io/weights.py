@@ -141,10 +141,13 @@ def find(path: str | os.PathLike) -> pathlib.Path:
   if str(path).startswith(hub.PREFIX):
     return hub.fetch(str(path)).path
   path = pathlib.Path(path)
-  file = path / FILE if path.is_dir() else path
-  if file.is_file() and file.suffix != '.npz':
+  try:
+    file = path / FILE if path.is_dir() else path
+    there, old = file.is_file() and file.suffix != '.npz', foreign.find_old(path)
+  except OSError as error:  # A name that is too long, or a directory that may not be entered.
+    raise errors.UserError(f'There are no weights at {path} ({error.strerror}).') from error
+  if there:
     return file
-  old = foreign.find_old(path)
   if old:
     raise errors.UserError(
       f'{old} holds weights of an older version of this package. Run its stage again '

@@ -84,7 +84,9 @@ class Run:
       there, data = dict(done.config) if done else {}, _data(self.config)
       ours = {'seed': self.seed, 'dataset': data, **_settings(entry, self.config)}
       # Ids and labels are compared when it runs: some may have been left out there.
-      there['dataset'] = {k: x for k, x in there.get('dataset', {}).items() if k in data}
+      known = there.get('dataset')
+      if isinstance(known, Mapping):  # What is none, somebody else has written; it differs.
+        there['dataset'] = {k: x for k, x in known.items() if k in data}
       found += [
         f'{self.directory / entry.name}: {field} is {old!r:.60} there and {here!r:.60} here'
         for field, old, here in records.diff(there, records.plain(ours))

@@ -1,8 +1,6 @@
 """What a table is made of, and how it is written: Markdown, CSV, LaTeX and a picture."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import matplotlib.figure
 import numpy as np
 
 from pnoc_jax.io import atomic
+from pnoc_jax.io import sheets as names
+from pnoc_jax.io import terminal as terminals
 from pnoc_jax.report import curves, tables
 
 
@@ -94,32 +94,31 @@ def terminal(sheet: Sheet) -> str:
 
 def markdown(sheet: Sheet) -> str:
   """The table in Markdown, with its title and notes."""
-  head = [(sheet.first, *sheet.columns), ('---', *['---:'] * len(sheet.columns))]
-  rows = [
-    (name, *texts) for (name, _), texts in zip(sheet.lines, sheet.texts('**{}**'), strict=True)
+  shown = names.markdown
+  head = [
+    (shown(sheet.first), *map(shown, sheet.columns)),
+    ('---', *['---:'] * len(sheet.columns)),
   ]
-  # A bar or the end of a line in a name would begin another cell or row.
-  cells = [[' '.join(x.split()).replace('|', '\\|') for x in line] for line in (*head, *rows)]
-  table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in cells)
-  notes = ''.join(f'\n{note}\n' for note in sheet.notes)
-  return f'# {sheet.title}\n\n{table}\n{notes}'
+  rows = [
+    (shown(name), *texts)
+    for (name, _), texts in zip(sheet.lines, sheet.texts('**{}**'), strict=True)
+  ]
+  table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in (*head, *rows))
+  notes = ''.join(f'\n{shown(note)}\n' for note in sheet.notes)
+  return f'# {shown(sheet.title)}\n\n{table}\n{notes}'
 
 
 def comma_separated(sheet: Sheet) -> str:
   """A line a cell: its line and column, mean, standard deviation, runs, and each run's value."""
   count = max((len(cell.values) for _, cells in sheet.lines for cell in cells), default=0)
-  file = io.StringIO()
-  writer = csv.writer(file, lineterminator='\n')
-  writer.writerow(
-    (sheet.first, 'column', 'mean', 'deviation', 'runs', *(f'run {i}' for i in range(count)))
-  )
+  header = (sheet.first, 'column', 'mean', 'deviation', 'runs', *(f'run {i}' for i in range(count)))
+  rows: list[tuple[object, ...]] = []
   for name, cells in sheet.lines:
     for column, cell in zip(sheet.columns, cells, strict=True):
       numbers = (cell.mean, cell.deviation, len(cell.known), *cell.values)
-      writer.writerow(
-        (name, column, *(x if x is not None and np.isfinite(x) else '' for x in numbers))
-      )
-  return file.getvalue()
+      known = (x if x is not None and np.isfinite(x) else '' for x in numbers)
+      rows.append((name, column, *known))
+  return names.text(header, rows)
 
 
 _LATEX = {
@@ -138,7 +137,7 @@ _LATEX = {
 
 
 def _escape(text: str) -> str:
-  return ''.join(_LATEX.get(x, x) for x in text)
+  return ''.join(_LATEX.get(x, x) for x in ' '.join(terminals.visible(text).split()))
 
 
 def _number(text: str) -> str:
@@ -157,7 +156,7 @@ def latex(sheet: Sheet) -> str:
     for i, texts in enumerate(sheet.texts())
   ]
   lines = [
-    *(f'% {" ".join(note.split())}' for note in sheet.notes),
+    *(f'% {" ".join(terminals.visible(note).split())}' for note in sheet.notes),
     r'\begin{table}',
     rf'  \caption{{{_escape(sheet.title)}}}',
     rf'  \begin{{tabular}}{{l{"r" * len(sheet.columns)}}}',
@@ -206,7 +205,7 @@ def picture(sheet: Sheet) -> matplotlib.figure.Figure | None:
       )
       axes.plot(cell.known, [y + shift] * len(cell.known), '.', color=colour, alpha=0.5)
       label = None  # Once in the legend.
-  axes.set_yticks(range(len(lines)), [name for name, _ in lines])
+  axes.set_yticks(range(len(lines)), [terminals.visible(name) for name, _ in lines])
   axes.invert_yaxis()
   axes.grid(axis='x', color=curves.INK, alpha=0.14)
   axes.set_xlabel('%' if len(drawn) > 1 else f'{sheet.columns[drawn[0]]}, %', color=curves.INK)

@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -208,7 +209,9 @@ def save(figure: matplotlib.figure.Figure, file: IO[bytes], **options: Any) -> N
     **options: as of matplotlib's `savefig`.
   """
   # Labels of the ticks are made when they are drawn.
-  with matplotlib.rc_context({'text.parse_math': False}):
+  with matplotlib.rc_context({'text.parse_math': False}), warnings.catch_warnings():
+    # Letters that the font lacks are boxes in a PNG, and stay letters in an SVG.
+    warnings.filterwarnings('ignore', 'Glyph .* missing from')
     for text in figure.findobj(matplotlib.text.Text):
       text.set_parse_math(False)
       text.set_text(terminal.visible(text.get_text()))

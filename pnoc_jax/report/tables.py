@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from pnoc_jax.io import sheets
 from pnoc_jax.metrics import saliency
 from pnoc_jax.report import files
 
@@ -198,7 +199,6 @@ def ablation(runs: Sequence[tuple[str, files.Result]]) -> str:
 
 def ablation_markdown(runs: Sequence[tuple[str, files.Result]]) -> str:
   """The table of a comparison in Markdown; see `ablation_rows`."""
-  lines = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *ablation_rows(runs)]
-  # A bar or the end of a line in a name would begin another cell or row.
-  cells = [[' '.join(x.split()).replace('|', '\\|') for x in line] for line in lines]
+  rows = [(sheets.markdown(group), *numbers) for group, *numbers in ablation_rows(runs)]
+  cells = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *rows]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in cells)

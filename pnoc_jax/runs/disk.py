@@ -22,6 +22,10 @@ _SURE = 0.5
 """Of an estimate: less room than this share of it is too little, whatever the estimate is worth."""
 _FULL = errno.ENOSPC, errno.EDQUOT
 _DENIED = errno.EACCES, errno.EPERM
+_MISPLACED = (
+  *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+  errno.ENAMETOOLONG,
+)
 _BROKEN = errno.EIO, errno.ESTALE, errno.EROFS, errno.EFBIG
 # Libraries in other languages pass on the words alone. -7: SIGBUS, which a worker receives where
 # the shared memory ends.
@@ -168,6 +172,11 @@ def failed(error: BaseException, workdir: Path) -> str | None:
       return (
         f'a file may not be written or read by this user ({said}). What is finished is kept: give '
         'yourself the permission (chmod u+rwX) and give the same command again.'
+      )
+    if number in _MISPLACED and isinstance(cause, OSError) and cause.filename is not None:
+      return (
+        f'a path is not what it should be ({said}). What is finished is kept: name another one, '
+        'or move away what is there.'
       )
   return None
 

@@ -67,6 +67,8 @@ def examine(
     config_lib.validate(config)
   runtime = _installation(config, workdir, report)
   looked = _data(config, workdir, runtime, report, progress)
+  if config_lib.value_faults(config):  # All that follows takes them for granted.
+    return report
   plan = _plan(config, workdir, runtime, looked, report)
   train = looked.get(config.dataset.train_split)
   needs = {}
@@ -75,7 +77,7 @@ def examine(
     # A network that cannot be built is a fault of its stage already; the rest is told all the same.
     with report.catch('memory'):
       needs = _memory(config, plan, train, _Room.of(target, runtime, found), report)
-    if target is None:
+    if target is None and not any(x.about == 'config' for x in report.of(FAULT)):
       with report.catch('memory'):
         _works(config, plan, looked, runtime, report)
   _disk(config, workdir, plan, looked, needs, report)

@@ -28,6 +28,7 @@ from pnoc_jax.types import Variables
 SKIPPED = 'skipped.csv'
 OVERLAYS = 'overlays'
 _LONGEST = 255  # Bytes of a file's name.
+_LARGEST_CROP = 1 << 15  # Pixels.
 
 
 class Trained(NamedTuple):
@@ -85,6 +86,8 @@ def load(run: str | Path) -> Trained:
   config = read_config(run)
   try:
     head = files.from_dict(segmentation.HeadConfig, facts.meta['head'])
+    if faults := segmentation.head_faults(head):
+      raise ValueError('; '.join(faults))
     # How the run treats images is part of its config, not of the weights.
     inference = files.from_dict(predictions.PredictionsConfig, config.get('predictions', {}))
   except (KeyError, TypeError, ValueError) as error:
@@ -123,7 +126,10 @@ def read_facts(directory: Path, stage: str = 'segmentation') -> Facts:
     known = {**meta['dataset'], 'palette': [tuple(color) for color in meta['dataset']['palette']]}
     dataset = files.from_dict(info.DatasetInfo, known)
     _check_dataset(dataset)
-    return Facts(model, dataset, int(meta['crop']), meta)
+    crop = meta['crop']
+    if not isinstance(crop, int) or not 0 <= crop <= _LARGEST_CROP:
+      raise ValueError(f'its crop is {crop!r:.20}')
+    return Facts(model, dataset, crop, meta)
   except (KeyError, TypeError, ValueError) as error:
     raise _not_of(directory, stage, error) from error
 
@@ -137,13 +143,19 @@ def _not_of(directory: Path, stage: str, error: Exception) -> UserError:
 
 def _check_dataset(dataset: info.DatasetInfo) -> None:
   """Raises ValueError if a description cannot be that of a network's classes."""
-  faults = [names.text_fault(x) for x in (dataset.background, *dataset.classes)]
+  of_classes = (dataset.background, *dataset.classes)
+  faults = [names.text_fault(x) for x in of_classes]
   if any(faults):
     raise ValueError(f'a class {next(filter(None, faults))}')
+  if len(set(of_classes)) < len(of_classes):
+    raise ValueError('two of its classes have one name')
+  if fault := names.text_fault(dataset.name, names.LONGEST_ID):
+    raise ValueError(f'the name of its data set {fault}')
   colors = np.array(dataset.palette)
   if colors.shape != (dataset.num_classes + 1, 3) or colors.min() < 0 or colors.max() > 255:
     raise ValueError('its palette has other colours than its classes')
-  if len(dataset.mean) != len(dataset.std) or min(dataset.std, default=0) <= 0:
+  finite = np.isfinite([*dataset.mean, *dataset.std]).all()
+  if not finite or len(dataset.mean) != len(dataset.std) or min(dataset.std, default=0) <= 0:
     raise ValueError('its normalisation is none')
 
 

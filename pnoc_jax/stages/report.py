@@ -89,11 +89,17 @@ def _commit() -> str:
   return found.stdout.strip()
 
 
+def _faults(config: stage.PipelineConfig) -> list[str]:
+  count = config.report.images
+  return [f'report.images is {count}; it is at least 0'] if count < 0 else []
+
+
 STAGE = stage.Stage(
   name='report',
   config=ReportConfig,
   run=run,
   describe=lambda config, source: 'one HTML page',
   needs=lambda config: ('evaluation',),
+  faults=_faults,
   looks=stage.ALL,
 )

@@ -200,7 +200,12 @@ def _check(context: Context) -> None:
 
 def _faults(config: stage.PipelineConfig) -> list[str]:
   ours = config.segmentation
-  head, found = ours.head, settings.training_faults('segmentation', ours)
+  return settings.training_faults('segmentation', ours) + head_faults(ours.head)
+
+
+def head_faults(head: HeadConfig) -> list[str]:
+  """What is wrong with the settings of the pyramid and the decoder, in words."""
+  found = []
   if len(head.dropout) != 3 or not all(0 <= rate < 1 for rate in head.dropout):
     found.append(f'segmentation.head.dropout is {head.dropout}; name three rates in [0, 1)')
   if not head.rates or min(head.rates) < 1:

@@ -190,3 +190,9 @@ def test_a_checkpoint_that_could_not_be_written_leaves_no_note_that_passes_for_o
   with checkpoints.Checkpoints(directory, report=told.append) as saved:
     assert saved.restore_latest(state_of(mesh)).step == 1
   assert 'step 2' in told[0] and 'it holds nothing' in told[0]
+
+
+def test_a_file_in_the_place_of_checkpoints_is_told_before_a_step(tmp_path):
+  (tmp_path / 'checkpoints').touch()
+  with pytest.raises(errors.UserError, match='holds no checkpoints, it is a file'):
+    checkpoints.Checkpoints(tmp_path / 'checkpoints')

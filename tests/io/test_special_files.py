@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from pnoc_jax.data.readers import lists, voc
+from pnoc_jax.data.readers import coco_index, lists, voc
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import images, mat, products, records
 
@@ -46,3 +46,8 @@ def test_readers_of_tables_collect_it(path):
   with pytest.raises(OSError, match='it is no file'):
     voc.read_annotation(path)
   assert not products.exists_complete(path)
+
+
+def test_annotations_that_are_a_pipe_are_refused_at_once(path):
+  with pytest.raises(UserError, match='it is no file'):
+    coco_index.open_index(path, None)

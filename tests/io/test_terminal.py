@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
     ('\x1b]0;title\x07', r'\x1b]0;title\x07'),
     ('ok\rerror', r'ok\rerror'),
     ('a\u202eb\u2028c', r'a\u202eb\u2028c'),
+    ('a\ud800b', r'a\ud800b'),
     ('\r 50%|##  |', '\r 50%|##  |'),
     ('a\tb\nÅ 猫 👩\u200d🔬', 'a\tb\nÅ 猫 👩\u200d🔬'),
   ],

@@ -201,3 +201,8 @@ def test_own_weights_that_are_not_finite_are_refused(tmp_path):
   weights.save(tmp_path, variables)
   with pytest.raises(errors.UserError, match=r'NaN or infinity, the first is params/classifier'):
     weights.load_into(tmp_path, variables)
+
+
+def test_a_path_that_no_disk_can_have_is_told():
+  with pytest.raises(errors.UserError, match=r'no weights at x+ \(File name too long\)'):
+    weights.find('x' * 5000)

@@ -4,11 +4,13 @@ import copy
 import csv
 import dataclasses
 import functools
+import io
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -187,6 +189,33 @@ def test_the_table_has_mean_and_spread_of_what_the_runs_recorded(tmp_path):
   assert sheets.comma_separated(absent).splitlines()[1] == 'd,c,2.0,,1,,2.0'
   assert 'd & $-$3.0 ' in sheets.latex(sheet) and 'e & - ' in sheets.latex(sheet)
   assert '<svg' in (tmp_path / 'table1.svg').read_text()
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize(
+  'name',
+  [
+    '=1+1',
+    '$\\frac{',
+    'a\x1b[2J',
+    '<script>x</script>',
+    'a|b\n# x\n\n\\end{table}',
+    '猫',
+    '\ud800',
+  ],
+)
+def test_names_are_text_in_every_form_of_a_table(tmp_path, name):
+  cells = (sheets.column([1.0, 2.0]), sheets.column([3.0]))
+  sheet = sheets.Sheet(f'of {name}', 'class', ('a', name), ((name, cells),), (name,), (), (name,))
+  written = {x.suffix: x.read_text() for x in sheets.write(sheet, tmp_path, 't')}
+  assert not any('\x1b' in text for text in written.values())
+  assert '<script' not in written['.md'] and '<script' not in written['.svg']
+  (row, _) = list(csv.DictReader(io.StringIO(written['.csv'])))
+  assert not row['class'].startswith('=') and row['mean'] == '1.5'
+  table = [x for x in written['.md'].splitlines() if x.startswith('|')]
+  assert len(table) == 3 and all(x.replace(r'\|', '').count('|') == 4 for x in table)
+  assert '\n\n' not in written['.tex'] and written['.tex'].count('\n\\end{table}\n') == 1
+  xml.etree.ElementTree.fromstring(written['.svg'])
 
 
 def test_a_generator_that_another_run_has_trained_has_its_log(tmp_path):
@@ -582,6 +611,15 @@ def test_runs_of_other_settings_are_in_no_table_and_refused_before_work(tmp_path
   with pytest.raises(
     UserError, match=r'pnoc-0/generator: generator\.epochs is 9 there and \d here'
   ):
+    command.execute(order)
+
+
+@pytest.mark.parametrize('dataset', [[], 'x', 7, None])
+def test_records_of_another_form_are_refused_before_work(tmp_path, monkeypatch, dataset):
+  order = _order(tmp_path, tables=('1',), rows=('poc',), seeds=1)
+  records.write_done(tmp_path / 'poc-0' / 'generator', {'dataset': dataset}, {}, {})
+  monkeypatch.setattr(runner, 'execute_all', lambda *_, **__: pytest.fail('It has begun.'))
+  with pytest.raises(UserError, match=r'(?s)holds other runs than these:.*dataset'):
     command.execute(order)
 
 

@@ -260,7 +260,10 @@ def test_bad_arguments_are_refused_with_a_line(run, tmp_path, capsys):
     ([tmp_path, tmp_path, tmp_path / 'o'], 'no trained segmentation network'),
     ([run, tmp_path, file], 'is a file'),
     ([run, tmp_path, tmp_path / 'o', '--max_side=0'], 'at least 1'),
-    ([run, tmp_path, tmp_path / 'o', '--scales=0'], 'positive scales'),
+    *(
+      ([run, tmp_path, tmp_path / 'o', f'--scales={x}'], 'positive scales')
+      for x in ('0', 'nan', '1e9')
+    ),
   )
   for arguments, expected in cases:
     assert _predict(*arguments) == 2, expected

@@ -38,5 +38,7 @@ def test_ablation_gives_mean_and_standard_deviation_of_each_group():
 
 def test_a_name_in_markdown_begins_no_cell_and_no_row():
   result = {'miou': 50.0, 'iou': {'a': 50.0}}
+  (line,) = tables.ablation_markdown([('![<b>](x)', result)]).splitlines()[2:]
+  assert line.startswith(r'| !\[&lt;b&gt;\](x) | 1 |')
   lines = tables.ablation_markdown([('a|b\n# c', result)]).splitlines()
   assert len(lines) == 3 and lines[2].startswith(r'| a\|b # c | 1 |')

@@ -63,6 +63,8 @@ def test_too_little_room_is_warned_of_and_far_too_little_refused(monkeypatch, tm
     (ValueError('UNAVAILABLE: Stale file handle'), 'a disk fails ('),
     (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'there is no room for a file ('),
     (PermissionError(errno.EACCES, 'Permission denied', 'x.png'), 'chmod u+rwX'),
+    (IsADirectoryError(errno.EISDIR, 'Is a directory', 'x.png'), 'move away what is there'),
+    (OSError(errno.ENAMETOOLONG, 'File name too long', 'x.png'), 'name another one'),
   ],
 )
 def test_a_disk_that_fails_is_told_in_all_processes(tmp_path, cause, said):

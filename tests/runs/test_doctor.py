@@ -210,6 +210,14 @@ def test_a_run_that_cannot_be_is_explained(root, tmp_path, monkeypatch):
   assert 'none.safetensors' in _examine(config, tmp_path / 'run').text()
 
 
+@pytest.mark.parametrize('scales', [(1e9,), (float('nan'),), ('a',)])
+def test_scales_that_cannot_be_are_a_fault(root, tmp_path, scales):
+  config = _config(root)
+  config.priors.scales = scales
+  told = {x.about: x.what for x in _examine(config, tmp_path / 'run').of(FAULT)}
+  assert 'priors.scales' in told['config']
+
+
 def test_a_network_that_cannot_be_built_is_a_fault_among_others(root, tmp_path):
   config = _config(root)
   config.generator.model.backbone = 'vit_tiny_patch16_224'  # At the output stride 8.

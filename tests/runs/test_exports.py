@@ -1,10 +1,13 @@
 """Exported networks: in PyTorch (tools/record_export_fixture.py), in ONNX, and their cards."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
 import pathlib
+import re
 import runpy
+import shutil
 import sys
 import types
 
@@ -41,7 +44,7 @@ def run(tmp_path_factory):
     },
   }
   records.write_json(directory / 'config.json', config)
-  score = {'iou': {'background': 0.5, 'apex': 0.25}, 'miou': 0.375, 'images': 12}
+  score = {'iou': {'background': 50.0, 'apex': 25.0}, 'miou': 37.5, 'images': 12}
   records.write_json(directory / 'evaluation' / 'predictions_val.json', score)
   return directory
 
@@ -127,6 +130,55 @@ def test_the_card_of_a_network_that_another_run_trained_tells_its_recipe(run, tm
   contract = export.describe(found, export.Format.TORCH, (32, 32))
   text = card.text(taker, found, contract)
   assert '| `epochs` | 7 |' in text and '- run: of_test' in text and 'pseudo masks' in text
+
+
+def test_what_a_run_says_is_text_in_the_card(run, tmp_path):
+  shutil.copytree(run, tmp_path / 'run')
+  evil = '![x](https://x.y/z.png)\n# a | <script>\x1b[2J'
+  config = {'name': evil, 'segmentation': {'model': {evil: evil}, 'labels': evil}, 'seed': [evil]}
+  records.write_json(tmp_path / 'run' / 'config.json', config)
+  score = {'iou': {'a': None}, 'miou': None, 'images': None}
+  records.write_json(tmp_path / 'run' / 'evaluation' / 'predictions_<b>.json', score)
+  for model in ({evil: evil}, [], 7):
+    config['segmentation']['model'] = model
+    records.write_json(tmp_path / 'run' / 'config.json', config)
+    found = networks.load(tmp_path / 'run', 'segmentation')
+    found = found._replace(dataset=dataclasses.replace(found.dataset, classes=(evil,) * 6))
+    contract = export.describe(found, export.Format.TORCH, (32, 32))
+    text = card.text(tmp_path / 'run', found, contract)
+    assert '<script' not in text and '\x1b' not in text and '![' not in text and '<b>' not in text
+    assert text.count('\n# ') == 0 and r'\x1b\[2J' in text
+    table = text.partition('| setting | value |')[2].partition('##')[0].strip().splitlines()
+    assert all(re.sub(r'\\.', '', row).count('|') == 3 for row in table)
+  assert '| - |' in text
+
+
+def test_an_export_replaces_nothing_and_is_whole_or_not_there(run, tmp_path, monkeypatch, capsys):
+  mine = tmp_path / 'mine'
+  mine.mkdir()
+  (mine / 'README.md').write_text('mine')
+  flags = [f'--run={run}', '--format=torch', '--output']
+  assert launcher.main([*flags, str(mine)]) == 2
+  assert 'is there already' in capsys.readouterr().err
+  assert [x.name for x in mine.iterdir()] == ['README.md']
+  assert (mine / 'README.md').read_text() == 'mine'
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched:
+    patched.setattr(card, 'text', killed)
+    with pytest.raises(KeyboardInterrupt):
+      launcher.main([*flags, str(tmp_path / 'out')])
+  assert [x.name for x in tmp_path.iterdir()] == ['mine']
+  assert launcher.main([*flags, str(tmp_path / 'out')]) == 0  # The same command goes on.
+
+
+@pytest.mark.parametrize('side', ['0', '-3', '7', '40000'])
+def test_a_side_that_cannot_be_is_refused(run, tmp_path, capsys, side):
+  flags = [f'--run={run}', f'--output={tmp_path / "o"}', '--format=torch', f'--height={side}']
+  assert launcher.main(flags) == 2
+  assert f'the size is {side} x {side}' in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 def test_a_card_is_written_where_the_package_is_not_installed(run, monkeypatch):

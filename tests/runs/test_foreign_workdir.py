@@ -194,6 +194,10 @@ def test_another_run_s_config_is_read_with_care(tmp_path):
     {'palette': ((0, 0, 0), (0, 0, 999), (0, 0, 0))},
     {'std': (0.0, 0.0, 0.0)},
     {'mean': ()},
+    {'mean': (float('nan'),) * 3},
+    {'std': (float('inf'),) * 3},
+    {'classes': ('a', 'a')},
+    {'name': 'x\n# y'},
   ],
 )
 def test_a_network_s_classes_are_looked_at(change):
@@ -217,3 +221,9 @@ def test_prototypes_of_something_else_are_told(tmp_path):
     file = weights.save(lpcam._share(tmp_path, 0), tree)
     with pytest.raises(UserError, match=re.escape(f'{file} holds no prototypes')):
       lpcam._join(tmp_path, 4, 2)
+
+
+def test_a_log_that_is_a_pipe_is_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / 'metrics.jsonl')
+  with pytest.raises(UserError, match='no file that a run can write to'):
+    records.JsonLines(tmp_path / 'metrics.jsonl')

@@ -1,12 +1,14 @@
 """A trained network treats images of any origin as its run did."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 
 from pnoc_jax.data.readers import loose
-from pnoc_jax.io import images
+from pnoc_jax.errors import UserError
+from pnoc_jax.io import images, weights
 from pnoc_jax.predict import segmentation as pure
 from pnoc_jax.runs import trained
 from pnoc_jax.stages import predictions
@@ -57,6 +59,26 @@ def test_images_are_squeezed_as_in_the_run_and_labels_have_their_own_size(run, t
     assert len(np.unique(expected)) > 1
     # Padding moves the last bits: a pixel between two labels may fall to either.
     assert (labels == expected).mean() > 0.998
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    *(('crop', x) for x in (float('inf'), -1, 1e30, 10**30, '8')),
+    *(('head.width', x) for x in (0, -4, 6)),
+    *(('head.rates', x) for x in ([], [0], [-1])),
+    ('head.dropout', [1, 1, 1]),
+    ('dataset.mean', [float('nan')] * 3),
+  ],
+)
+def test_weights_that_claim_what_cannot_be_are_refused(run, tmp_path, field, value):
+  variables, meta = weights.load(run / 'segmentation')
+  inner, _, key = field.rpartition('.')
+  meta = copy.deepcopy(meta)
+  (meta[inner] if inner else meta)[key] = value
+  weights.save(tmp_path / 'segmentation', variables, meta=meta)
+  with pytest.raises(UserError, match='are not the weights of a segmentation network'):
+    trained.load(tmp_path)
 
 
 def test_images_in_memory_are_segmented_as_in_the_run(run):

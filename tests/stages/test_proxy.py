@@ -1,6 +1,7 @@
 """What is said of priors without masks, against what follows from images of plain squares."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from pnoc_jax import config as config_lib
 from pnoc_jax.data import info
+from pnoc_jax.engine import loop
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.io import products, records
 from pnoc_jax.parallel import mesh as meshes
@@ -145,6 +147,24 @@ def test_maps_that_show_nothing_agree_with_nothing(run, monkeypatch):
   # The network's own map of `c` has both squares.
   both, half = (48 / 48 + 160 / 208 + 0) / 3, (24 / 48 + 208 / 232) / 2
   assert found['views'] == pytest.approx(100 * (0 + 1 + both + half) / 4, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('asked', 'part'),
+  [(2, 'scoring priors'), (5, 'CRF of priors'), (9, 'single views'), (13, 'train, erased')],
+)
+def test_a_signal_ends_the_proxy_at_the_next_image(run, monkeypatch, asked, part):
+  config, runtime, directories = run
+  config.evaluation.crf.steps = 3
+  monkeypatch.setattr(proxy.crf_lib.LabelCrf, '__init__', lambda *_, **__: None)
+  monkeypatch.setattr(
+    proxy.crf_lib.LabelCrf, '__call__', lambda _, items: ((x[0], x[2]) for x in items)
+  )
+  asks = itertools.count(1)
+  runtime.should_stop = lambda: next(asks) == asked
+  split = scores.Split(Source(), crf=config.evaluation.crf, runtime=runtime, config=config)
+  with pytest.raises(loop.Interrupted, match=part):
+    proxy.measure(split, directories | {'generator': runtime.workdir / 'generator'})
 
 
 def test_maps_are_compared_with_those_of_each_scale_and_with_the_crf(run, monkeypatch, capsys):

@@ -15,10 +15,11 @@ from ml_collections import config_flags
 
 from pnoc_jax import config as config_lib
 from pnoc_jax import config_flags as package_flags
-from pnoc_jax.engine import log, loop, settings
+from pnoc_jax.engine import health, log, loop, settings
 from pnoc_jax.engine.runtime import Runtime
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records, weights
+from pnoc_jax.io import atomic, records, weights
+from pnoc_jax.parallel import company
 from pnoc_jax.report import files
 from pnoc_jax.runs import doctor, graph, runner
 from pnoc_jax.stages import pseudo_masks
@@ -107,6 +108,40 @@ def test_a_toy_stage_trains_is_scored_and_has_its_sections(make_config, tmp_path
   assert made.keys() >= {'command', 'versions', 'machine', 'date'}
   assert f'jax {jax.__version__}' in made['versions'] and made['date'] in page
   assert 'Toy map of train_00000' in page and 'mIoU of the toy maps, val' in page
+
+
+def test_a_run_compares_syncs_and_records_what_it_promises(make_config, tmp_path, monkeypatch):
+  """Each part has tests of its own; here it is seen that a run calls it, and when."""
+  told, origin = [], {'name': 'hub:a/b', 'sha256': '0', 'revision': 'c'}
+  write_done, sync = records.write_done, atomic.sync_folders
+
+  def synced(paths):
+    paths = list(paths)
+    told.extend(f'synced {path.parent.relative_to(tmp_path)}' for path in paths)
+    sync(paths)
+
+  def done(directory, *given):
+    told.append(f'done {directory.name}')
+    return write_done(directory, *given)
+
+  monkeypatch.setattr(
+    company.Company, 'compare', lambda _, facts: told.extend(f'compared {x}' for x in facts)
+  )
+  monkeypatch.setattr(atomic, 'sync_folders', synced)
+  monkeypatch.setattr(records, 'write_done', done)
+  monkeypatch.setattr(graph, 'origins', lambda *_: {'toy.init': origin})
+  monkeypatch.setattr(
+    health.Losses, 'look', lambda _, step, metrics: ['toy: it looks dead'] * (step == 3)
+  )
+  runner.execute(make_config(), tmp_path)
+  begun = told.index('done toy')
+  compared = {x.removeprefix('compared ') for x in told[:begun] if x.startswith('compared ')}
+  assert compared >= {'seed', 'the code of pnoc_jax', 'the version of JAX', 'toy'}
+  assert compared >= {'ids and labels of train', 'ids and labels of val'}
+  assert {'synced toy/train', 'synced toy/val', 'synced toy'} <= set(told[:begun])
+  assert records.read_done(tmp_path / 'toy').products['toy.init'] == origin
+  assert records.read_json(tmp_path / 'toy' / health.FILE) == ['toy: it looks dead']
+  assert 'toy: it looks dead' in (tmp_path / 'report' / 'index.html').read_text()
 
 
 def test_a_toy_stage_that_is_done_is_skipped_and_another_config_is_refused(make_config, tmp_path):

@@ -147,9 +147,19 @@ def quarantine(problems: list[Problem], path: str | os.PathLike) -> None:
 
 
 def quarantined(path: str | os.PathLike) -> frozenset[str]:
-  """The ids in a file that `quarantine` wrote."""
-  with open(path, encoding='utf-8', newline='') as file:
-    return frozenset(row['id'] for row in csv.DictReader(file) if row.get('id'))
+  """The ids in a file that `quarantine` wrote.
+
+  Raises:
+    UserError: it is no such file.
+  """
+  try:
+    with open(atomic.require_file(path), encoding='utf-8', newline='') as file:
+      rows = csv.DictReader(file)
+      if rows.fieldnames != ['id', 'problem']:
+        raise ValueError('its columns are not id and problem')
+      return frozenset(sheets.own(row['id']) for row in rows if row['id'])
+  except (OSError, ValueError, csv.Error) as error:
+    raise errors.UserError(f'{path} is no list of quarantined images ({error})') from error
 
 
 def examine(

@@ -13,7 +13,7 @@ from pnoc_jax import errors
 from pnoc_jax.data import info
 from pnoc_jax.data.inspect import checks, statistics
 from pnoc_jax.data.inspect.findings import Finding, Severity
-from pnoc_jax.io import images
+from pnoc_jax.io import atomic, images
 
 _SHOWN = 5  # So many ids are named in a finding.
 _MANY = 20  # So many problems of one kind are told one by one.
@@ -244,7 +244,7 @@ def line_ends(config: info.DatasetConfig, splits: Iterable[str]) -> list[Finding
 def _has_crlf(path: pathlib.Path) -> bool:
   """Whether the first lines have the line ends of Windows; not, if the file cannot be read."""
   try:
-    with path.open('rb') as file:
+    with atomic.require_file(path).open('rb') as file:
       return b'\r\n' in file.read(1 << 16)
   except OSError:
     return False

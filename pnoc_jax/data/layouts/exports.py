@@ -1,6 +1,5 @@
 """What annotation tools write: Label Studio's JSON and CVAT's XML, with classes of whole images."""
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from xml.etree import ElementTree
 
 from pnoc_jax.data.layouts import found
 from pnoc_jax.errors import UserError
+from pnoc_jax.io import atomic, records
 
 _CHOICES = ('choices', 'taxonomy', 'labels')  # Of Label Studio, each beside `...labels` of regions.
 _ANSWERS = (*_CHOICES, 'choice', 'label')  # What its templates call the question.
@@ -27,8 +27,8 @@ def read_label_studio(request: found.Request) -> found.Found:
   if path.is_dir():
     raise UserError(f'{path} is a directory; give the JSON file of the export')
   try:
-    tasks = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError, RecursionError) as error:
+    tasks = records.parse_json(atomic.require_file(path).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
     raise UserError(f'{path} cannot be read as JSON ({error!s:.80})') from error
   if not isinstance(tasks, list) or not all(isinstance(x, dict) for x in tasks):
     raise UserError(f'{path} is no list of tasks; export as JSON or JSON-MIN')
@@ -154,7 +154,7 @@ def read_cvat(request: found.Request) -> found.Found:
   path = request.input
   path = path / 'annotations.xml' if path.is_dir() else path
   try:
-    root = ElementTree.parse(path).getroot()
+    root = ElementTree.parse(atomic.require_file(path)).getroot()
   except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
     raise UserError(f'{path} cannot be read as XML ({error})') from error
   entries = root.findall('image')

@@ -5,13 +5,12 @@ import csv
 import dataclasses
 import hashlib
 import io
-import os
 import pathlib
 import re
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from pnoc_jax.data import info, names
 from pnoc_jax.data.layouts import found, splits
 from pnoc_jax.data.readers import lists
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import images
+from pnoc_jax.io import atomic, images
 
 BACKGROUND = 'background'
 _LONGEST = 250  # Bytes of an id: with `.jpeg` a file's name has 255, which is the most.
@@ -62,7 +61,11 @@ class Written:
 
 
 def write(
-  layout: found.Found, output: pathlib.Path, options: Options, progress: Progress = iter
+  layout: found.Found,
+  output: pathlib.Path,
+  options: Options,
+  progress: Progress = iter,
+  finish: Callable[[pathlib.Path], Any] = lambda root: None,
 ) -> Written:
   """Writes the layout that `readers.folder` describes.
 
@@ -73,14 +76,14 @@ def write(
     output: a directory that is not there yet, or empty.
     options: how.
     progress: called with the images that are read or copied.
+    finish: called with the directory when all of it is written, before it has its name.
 
   Raises:
     UserError: the output is there or cannot be made, an image cannot be opened, or the labels
       cannot be used; nothing is left behind.
     OSError: the disk is full, or the like; nothing is left behind.
   """
-  if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
-    raise UserError(f'{output} is there already; name a new directory, or remove it')
+  atomic.check_new(output)
   _check_headers(layout.examples)
   examples, remarks = _joined(layout.examples)
   classes = _classes(layout, examples)
@@ -88,23 +91,12 @@ def write(
   labels = labels.reshape(len(examples), len(classes))
   parts, said = _parts(examples, labels, classes, options)
   ids = _ids(examples)
-  try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    made = pathlib.Path(tempfile.mkdtemp(prefix='.new_dataset.', dir=output.parent))
-  except OSError as error:
-    raise UserError(f'{output} cannot be made ({error.strerror}): {error.filename}') from error
-  try:
+  with atomic.new_directory(output) as made:
     _write_lists(made, classes, ids, labels, parts)
     _write_images(made, ids, progress(examples), options)
     if any(x.mask for x in examples):
       _write_masks(made, ids, progress(examples), len(classes))
-    made.chmod(0o777 & ~_umask())
-    if output.exists():
-      output.rmdir()
-    made.rename(output)
-  except BaseException:
-    shutil.rmtree(made, ignore_errors=True)
-    raise
+    finish(made)
   counts = {
     split: {
       **{name: int(labels[rows, k].sum()) for k, name in enumerate(classes)},
@@ -114,12 +106,6 @@ def write(
   }
   totals = {split: len(rows) for split, rows in parts.items()}
   return Written(classes, counts, totals, (*layout.remarks, *remarks, *said))
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
 
 
 def _check_headers(examples: Iterable[found.Example]) -> None:

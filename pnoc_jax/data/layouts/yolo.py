@@ -57,14 +57,19 @@ def _read_names(root: pathlib.Path) -> list[str]:
     found.refuse(root, problems)
     return names
   try:
-    names = yaml.safe_load(path.read_text(encoding='utf-8'))['names']
+    # All values as the texts that stand there: to YAML's usual rules the name `no` means false.
+    names = yaml.load(path.read_text(encoding='utf-8'), yaml.BaseLoader)['names']
     if isinstance(names, dict):
-      names = [names[i] for i in range(len(names))]
-    if isinstance(names, list) and names:
-      return [str(x).strip() for x in names]
+      names = [names[str(i)] for i in range(len(names))]
   except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise UserError(f'{path} has no list `names` of classes ({error!r:.80})') from error
-  raise UserError(f'{path} has no list `names` of classes')
+  if not isinstance(names, list) or not names:
+    raise UserError(f'{path} has no list `names` of classes')
+  # The text of a list of lists could be longer than any memory.
+  texts = [isinstance(x, str) for x in names]
+  if not all(texts):
+    raise UserError(f'{path}: name {texts.index(False)} of the list `names` is no text')
+  return [x.strip() for x in names]
 
 
 def _read_labels(path: pathlib.Path, classes: list[str], problems: list[str]) -> frozenset[str]:

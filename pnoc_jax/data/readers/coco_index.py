@@ -17,6 +17,7 @@ from pnoc_jax import errors, types
 from pnoc_jax.data import cache
 from pnoc_jax.data import names as naming
 from pnoc_jax.data.readers import lists, regions
+from pnoc_jax.io import atomic
 
 _LONGEST_PATH = 1024  # Bytes of the name of an image's file, perhaps with folders.
 _FORMAT = 4  # Of the arrays; part of the cache's key.
@@ -88,7 +89,7 @@ def open_index(path: pathlib.Path, classes: Sequence[str] | None) -> Index:
 def _read(path: pathlib.Path, classes: Sequence[str] | None) -> dict[str, np.ndarray]:
   problems = []
   try:
-    with open(path, encoding='utf-8') as file:
+    with open(atomic.require_file(path), encoding='utf-8') as file:
       content = json.load(file, object_hook=_shrink)
     categories = _entries(content, 'categories', ('id', 'name'))
     values = _values(categories, classes)

@@ -8,8 +8,8 @@ from typing import Any
 
 from pnoc_jax import trees
 from pnoc_jax.config import PipelineConfig
-from pnoc_jax.io import weights
-from pnoc_jax.report import files
+from pnoc_jax.io import sheets, weights
+from pnoc_jax.report import files, tables
 from pnoc_jax.runs import trained
 from pnoc_jax.runs.exports import networks
 from pnoc_jax.stages.common import stage
@@ -49,18 +49,21 @@ def text(run: str | pathlib.Path, found: networks.Network, contract: Mapping[str
     run: the run's directory, or that of a stage.
     found: the network.
     contract: what `model.json` holds.
+
+  Returns:
+    The card; what files of the run say is shown in it as it is, and never obeyed as markup.
   """
   # The network may be another run's, which this one takes.
   config = trained.read_config(found.directory)
   parts = [
-    f'# {_TITLES[found.name]} of {contract["dataset"]}',
+    f'# {_TITLES[found.name]} of {sheets.markdown(contract["dataset"])}',
     f'Backbone {found.config.backbone}, {trees.count(found.variables["params"]):,} parameters. '
     '`model.json` says what goes in and comes out, `example.py`, where there is one, runs it on an '
     'image.',
     '## Data',
-    f'{found.dataset.name}: {found.dataset.num_classes} classes'
+    f'{sheets.markdown(found.dataset.name)}: {found.dataset.num_classes} classes'
     + (', and the background' if found.name == 'segmentation' else '')
-    + f': {", ".join(found.dataset.classes)}. Learnt from '
+    + f': {", ".join(map(sheets.markdown, found.dataset.classes))}. Learnt from '
     + _labels(found.name, config),
     '## Recipe',
     _recipe(found, config),
@@ -84,7 +87,8 @@ def _recipe(found: networks.Network, config: Mapping[str, Any]) -> str:
   stated = config.get(found.name)
   if not isinstance(stated, Mapping):
     return 'The run has no config.'
-  rows = {f'model.{key}': value for key, value in stated.get('model', {}).items()}
+  model = stated.get('model')
+  rows = {f'model.{k}': x for k, x in (model if isinstance(model, Mapping) else {}).items()}
   for path in _RECIPE:
     value: Any = stated
     for part in path.split('.'):
@@ -92,7 +96,13 @@ def _recipe(found: networks.Network, config: Mapping[str, Any]) -> str:
     if value not in (None, ''):
       rows[path] = value
   rows['seed'] = config.get('seed', '')
-  lines = [f'| `{key}` | {value} |' for key, value in rows.items()]
+  known = dict.fromkeys((*_RECIPE, 'seed'))
+  # A field that is not of ours is a text like its value.
+  lines = [
+    f'| {f"`{x}`" if x in known or x.isidentifier() else sheets.markdown(x)} | '
+    f'{sheets.markdown(value)} |'
+    for x, value in rows.items()
+  ]
   return '\n'.join(['| setting | value |', '|---|---|', *lines])
 
 
@@ -101,9 +111,10 @@ def _scores(run: pathlib.Path, found: networks.Network) -> str:
   read = files.read_run(root, stage.stages(PipelineConfig))
   name = _OF[found.name]
   lines = [
-    f'| {title} | {split} | {100 * result["miou"]:.2f} | {result.get("images", "")} |'
-    for title, split, result in (
-      (read.scored[key].title, split, result)
+    f'| {title} | {sheets.markdown(split)} | {miou} | {sheets.markdown(images)} |'
+    for title, split, miou, images in (
+      # Records are in percent.
+      (read.scored[key].title, split, tables.number(result['miou'], 2), result.get('images', ''))
       for key, by_split in read.scores.items()
       if name and key.startswith(name)
       for split, result in by_split.items()
@@ -125,7 +136,7 @@ def _origin(found: networks.Network, config: Mapping[str, Any]) -> str:
     'pnoc-jax': _version(),
     'commit of the code that exported it': commit(),
   }
-  return '\n'.join(f'- {key}: {value}' for key, value in rows.items() if value)
+  return '\n'.join(f'- {k}: {sheets.markdown(x)}' for k, x in rows.items() if x)
 
 
 def _version() -> str:

@@ -26,6 +26,7 @@ from pnoc_jax.types import Array
 CONTRACT = 'model.json'
 EXAMPLE = 'example.py'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+LARGEST = 1 << 14  # Pixels of a side.
 _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 # Families whose networks timm builds; the example of the others would need their definitions.
 _IN_TIMM = ('resnet', 'resnest', 'efficientnet_lite', 'vit')
@@ -67,7 +68,7 @@ def export(
 
   Args:
     run: the finished run.
-    output: the directory to write.
+    output: the directory to write, new or empty; it is whole or not there.
     form: what is written.
     network: a stage of `networks.NETWORKS`.
     size: (H, W) of the images; by default squares of the training's crop.
@@ -76,20 +77,19 @@ def export(
     The network's file.
 
   Raises:
-    UserError: the run has no such network, the output holds an export already, the size does not
-      work, or the package that a format needs is not installed.
+    UserError: the run has no such network, the output holds an export or anything else already,
+      the size does not work, or the package that a format needs is not installed.
   """
   output = pathlib.Path(output)
-  if output.is_file():
-    raise UserError(f'{output} is a file; name a directory')
-  if (output / CONTRACT).exists():
-    raise UserError(f'{output} already holds an export; name another directory')
+  atomic.check_new(output)
   if form is Format.ONNX and importlib.util.find_spec('jax2onnx') is None:
     raise UserError("--format=onnx needs jax2onnx: pip install 'pnoc-jax[onnx]'")
   found = networks.load(run, network)
   size = size or (found.crop, found.crop)
-  if min(size) < 8:
-    raise UserError(f'the size is {size[0]} x {size[1]}; it is at least 8 x 8')
+  if not 8 <= min(size) <= max(size) <= LARGEST:
+    raise UserError(
+      f'the size is {size[0]} x {size[1]}; each side has 8 to {LARGEST} px (--height, --width)'
+    )
   contract = describe(found, form, size)
   if form is Format.TORCH:
     content = weights.torch_bytes(state_dict(found))
@@ -97,13 +97,13 @@ def export(
     content = _onnx(found, size)
   else:
     content = _stablehlo(found, size)
-  records.write_json(output / CONTRACT, contract)
-  if form is not Format.TORCH or contract['backbone']['family'] in _IN_TIMM:
-    template = (_TEMPLATES / f'{form.value}.py').read_text(encoding='utf-8')
-    atomic.write_text(output / EXAMPLE, template)
-  atomic.write_text(output / card.FILE, card.text(run, found, contract))
-  # Last: what is there is whole.
-  atomic.write(output / form.file, lambda file: file.write(content))
+  with atomic.new_directory(output) as made:
+    records.write_json(made / CONTRACT, contract)
+    if form is not Format.TORCH or contract['backbone']['family'] in _IN_TIMM:
+      template = (_TEMPLATES / f'{form.value}.py').read_text(encoding='utf-8')
+      atomic.write_text(made / EXAMPLE, template)
+    atomic.write_text(made / card.FILE, card.text(run, found, contract))
+    atomic.write(made / form.file, lambda file: file.write(content))
   return output / form.file
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pnoc_jax.data import info
 from pnoc_jax.engine import crf as crf_lib
-from pnoc_jax.engine import infer, log, networks, per_image
+from pnoc_jax.engine import infer, networks, per_image
 from pnoc_jax.io import products, records
 from pnoc_jax.metrics import segmentation
 from pnoc_jax.ops import cam as cam_ops
@@ -135,7 +135,9 @@ def _refined(split: scores.Split, labels: dict[int, np.ndarray]) -> dict[int, fl
     (index, np.asarray(source.example(index)['image'])[..., :3], found, counts[index])
     for index, found in labels.items()
   )
-  refined = log.track(refine(items), f'CRF of priors of {source.split}', total=len(labels))
+  refined = scores.watch(
+    split, refine(items), f'CRF of priors of {source.split}', total=len(labels)
+  )
   return {index: _agreement(labels[index], found) for index, found in refined}
 
 
@@ -183,7 +185,7 @@ def _views(split: scores.Split, generator: Path, labels: dict[int, np.ndarray]) 
     by_classes=True,
   )
   what = f'single views of {source.split}'
-  for index, (height, width), views in log.track(seen, what, total=len(labels)):
+  for index, (height, width), views in scores.watch(split, seen, what, total=len(labels)):
     count = int((source.labels[index] > 0).sum())
     found = [
       pseudo_labels.argmax_labels(view[:height, :width, :count], config.evaluation.proxy.threshold)
@@ -217,7 +219,7 @@ def _erased(
   inference = infer.Inference(network, config.priors, split.runtime, scales=(1.0,))
   fill = np.round(255 * np.array(dataset.mean)).astype(np.uint8)
   images = _Erased(split, priors, pairs, fill)
-  found = log.track(inference(images, range(len(pairs))), images.split, total=len(pairs))
+  found = scores.watch(split, inference(images, range(len(pairs))), images.split, total=len(pairs))
   return {pairs[i]: _probability(logits[pairs[i][1]]) for i, _, logits in found}
 
 

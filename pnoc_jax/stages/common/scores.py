@@ -5,9 +5,9 @@ in percent. Masks serve this alone.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from pnoc_jax.metrics import classification, segmentation, thresholds
 from pnoc_jax.ops import pseudo_labels
 
 Inputs = Mapping[str, Path]
+Item = TypeVar('Item')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +82,15 @@ def paths(
       'changed)'
     )
   what = f'scoring {name} of {source.split}'
-  for pair in log.track(zip(indices, paths, strict=True), what, total=len(indices)):
+  yield from watch(split, zip(indices, paths, strict=True), what, total=len(indices))
+
+
+def watch(split: Split, items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
+  """Goes through a split's images, as a bar on the terminal tells; a signal ends it at the next."""
+  for item in log.track(items, what, total=total):
     if split.runtime is not None and split.runtime.should_stop():
       raise loop.Interrupted(0, f'{what}: whole scores are kept')
-    yield pair
+    yield item
 
 
 def score_priors(split: Split, inputs: Inputs) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Broken files are found before work starts, by name."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -45,6 +46,30 @@ def test_strict_stops_and_skip_quarantines(broken, tmp_path):
   assert [x.split(',')[0] for x in path.read_text().splitlines()[1:]] == ['b', 'c', 'd']
   rest = folder.FolderSource(str(broken), 'train', exclude=exclude)
   assert rest.ids == ('a', 'e') and checks.check_source(rest) == []
+
+
+def test_ids_that_were_left_out_are_read_as_they_are(tmp_path):
+  path, ids = tmp_path / 'quarantine_train.csv', ('-x=y', "'tis", 'a,b', '=1')
+  checks.quarantine([checks.Problem(x, 'broken') for x in ids], path)
+  assert checks.quarantined(path) == set(ids)
+  for content in (b'', b'id\na\n', b'\xff', b'id,problem\n"a', b'x' * 300_000):
+    path.write_bytes(content)
+    try:
+      assert checks.quarantined(path) <= {'a'}
+    except errors.UserError as error:
+      assert str(path) in str(error)
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(errors.UserError, match='it is no file'):
+    checks.quarantined(path)
+
+
+def test_a_list_that_is_a_pipe_ends_no_look_at_the_data(tmp_path):
+  root = folders.write(tmp_path / 'animals')
+  (root / 'classes.txt').unlink()
+  os.mkfifo(root / 'classes.txt')
+  config = info.DatasetConfig(name='folder', root=str(root))
+  assert survey.line_ends(config, ('train',)) == []
 
 
 def test_a_good_check_is_remembered_until_a_file_changes(tmp_path, monkeypatch):

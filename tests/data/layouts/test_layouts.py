@@ -384,6 +384,7 @@ def test_an_image_that_is_cut_short_is_told_and_its_place_stays_empty(tmp_path, 
   assert make(tmp_path) == 0
   said = capsys.readouterr().out
   assert 'cannot be read' in said and 'the doctor decodes every image' in said
+  assert str(tmp_path / 'out' / 'images') in said  # Not the name that it had while it was made.
   assert (tmp_path / 'out' / 'contact_sheet.png').is_file()
 
 
@@ -429,3 +430,50 @@ def test_an_output_that_cannot_be_made_is_an_error(tmp_path, capsys):
   layout = read('directories', tmp_path / 'in')
   with pytest.raises(UserError, match='cannot be made'):
     writer.write(layout, tmp_path / 'file' / 'out', writer.Options())
+
+
+def test_commands_that_come_next_are_fit_for_a_shell(tmp_path, capsys):
+  draw(tmp_path / 'in', 'cat/1.jpg', 'dog/2.jpg')
+  output = tmp_path / 'my; set'
+  assert (
+    new_dataset.main(['--from=directories', f'--input={tmp_path / "in"}', f'--output={output}'])
+    == 0
+  )
+  assert f"--config.dataset.root='{output}'" in capsys.readouterr().out
+
+
+def test_an_export_that_is_a_pipe_is_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / 'export')
+  for layout in ('label_studio', 'cvat'):
+    refused('it is no file', layout, tmp_path / 'export')
+
+
+def test_an_export_that_is_nested_too_deeply_is_refused(tmp_path):
+  draw(tmp_path, '1.jpg')
+  text = '["x"]'
+  for _ in range(600):
+    text = f'{{"choices": {text}}}'
+  (tmp_path / 'export.json').write_text(f'[{{"image": "1.jpg", "choice": {text}}}]')
+  refused('too deeply', 'label_studio', tmp_path / 'export.json')
+
+
+def test_names_in_yaml_are_the_texts_that_stand_there(tmp_path):
+  """By YAML's usual rules `no` is false and 010 is 8: classes of other names would be learnt."""
+  draw(tmp_path, 'images/1.jpg')
+  names = ('no', 'on', 'null', '010', '2020-01-01', '1.50')
+  (tmp_path / 'labels').mkdir()
+  (tmp_path / 'labels' / '1.txt').write_text('0 .5 .5 .1 .1')
+  numbered = '\n'.join(f'  {i}: {x}' for i, x in enumerate(names))
+  for text in (f'names: [{", ".join(names)}]\n', f'names:\n{numbered}\n'):
+    (tmp_path / 'data.yaml').write_text(text)
+    assert read('yolo', tmp_path).classes == names
+  (tmp_path / 'data.yaml').write_text('names: [cat, {a: b}]\n')
+  refused('name 1 of the list', 'yolo', tmp_path)
+
+
+def test_a_yaml_that_grows_without_end_is_refused(tmp_path):
+  draw(tmp_path, 'images/1.jpg')
+  lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x]']
+  lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]' for i in range(1, 12)]
+  (tmp_path / 'data.yaml').write_text('\n'.join([*lines, 'names: [cat, *a11]']))
+  refused('name 1 of', 'yolo', tmp_path)
