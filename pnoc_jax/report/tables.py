@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from pnoc_jax.io import sheets
 from pnoc_jax.metrics import saliency
 from pnoc_jax.report import files
 
@@ -190,15 +189,3 @@ def spread(values: Sequence[float | None], digits: int = 1) -> str:
     return '-'
   mean = number(float(np.mean(known)), digits)
   return mean if len(known) == 1 else f'{mean} ± {number(float(np.std(known, ddof=1)), digits)}'
-
-
-def ablation(runs: Sequence[tuple[str, files.Result]]) -> str:
-  """The table of a comparison for a terminal; see `ablation_rows`."""
-  return aligned(ABLATION_HEADER, ablation_rows(runs))
-
-
-def ablation_markdown(runs: Sequence[tuple[str, files.Result]]) -> str:
-  """The table of a comparison in Markdown; see `ablation_rows`."""
-  rows = [(sheets.markdown(group), *numbers) for group, *numbers in ablation_rows(runs)]
-  cells = [ABLATION_HEADER, ('---', *['---:'] * (len(ABLATION_HEADER) - 1)), *rows]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in cells)
