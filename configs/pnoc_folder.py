@@ -18,8 +18,8 @@ in more epochs, as many steps in all (`min_steps`, which was not measured on sma
 plain classifier's priors are four points better (docs/results.md); its later stages have the same
 crops and were not measured.
 
-The generator is a plain classifier (`vanilla`) whose maps' area has a price (`lambda_area`): that is
-best on photographs so far. P-NOC is three points below the classifier without the price
+The generator is a plain classifier (`vanilla`) whose maps' area has a price (`lambda_area`): that
+is best on photographs so far. P-NOC is three points below the classifier without the price
 (docs/results.md, with what was tried); `:method=pnoc` trains it all the same, likewise `puzzle`,
 `occse` and `poc`. A classifier of the same recipe is the judge, and its weights are those of
 `--config.classifier.init=FILE`.
