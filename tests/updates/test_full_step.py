@@ -9,6 +9,7 @@ import pytest
 from pnoc_jax.parallel import arrays
 from pnoc_jax.parallel import compile as compiler
 from pnoc_jax.parallel import mesh as mesh_lib
+from tests.parallel import two_processes
 from tests.updates import full_step
 
 
@@ -56,6 +57,13 @@ def test_eight_devices_step_as_one(eight, one):
 def test_two_devices_step_as_one(one):
   two = mesh_lib.make_mesh(jax.devices()[:2])
   _close(full_step.take_steps(two, full_step.make_program(two, full_step.config())), one)
+
+
+def test_two_processes_step_as_one(one, tmp_path):
+  assert two_processes.run('tests.updates.full_step:in_two_processes', str(tmp_path)) == [True, True]
+  for process in range(2):
+    with np.load(tmp_path / f'{process}.npz') as found:
+      _close(dict(found), one)
 
 
 def test_the_same_steps_again_are_the_same_to_the_last_bit(mesh, program, eight):
