@@ -140,11 +140,18 @@ def ask(
   if total <= estimates.FULL * room:
     return said, ''
   text = f'{workdir}: the disk has too little room, {said}'
-  old = sorted(path.name for path in workdir.glob('*.old*') if path.is_dir())
-  text += f'; {", ".join(old)} of earlier reruns could be removed' if old else ''
+  old = sorted(path for path in workdir.glob('*.old*') if path.is_dir())
+  named = ', '.join(f'{path.name} ({estimates.readable(_size(path))})' for path in old)
+  text += f'; {named} of earlier reruns could be removed' if old else ''
   if _SURE * total > room:
     raise UserError(f'{text}. Make room, or name another --workdir; nothing was begun')
   return said, text
+
+
+def _size(directory: Path) -> int:
+  """Bytes of all files below a directory."""
+  below = (os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names)
+  return sum(os.lstat(path).st_size for path in below)
 
 
 def failed(error: BaseException, workdir: Path) -> str | None:

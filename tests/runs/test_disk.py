@@ -48,9 +48,10 @@ def test_of_a_stage_that_is_half_done_the_rest_counts(monkeypatch, tmp_path):
 
 
 def test_too_little_room_is_warned_of_and_far_too_little_refused(monkeypatch, tmp_path):
-  (tmp_path / 'priors.old1').mkdir()
+  (tmp_path / 'priors.old1' / 'train').mkdir(parents=True)
+  (tmp_path / 'priors.old1' / 'train' / '0.npz').write_bytes(bytes(3 << 20))
   said, warning = _ask(monkeypatch, tmp_path, 105 * MIB)
-  assert warning.endswith(f'{said}; priors.old1 of earlier reruns could be removed')
+  assert warning.endswith(f'{said}; priors.old1 (3 MiB) of earlier reruns could be removed')
   with pytest.raises(UserError, match=r'too little room, about 124 MiB.*priors\.old1.*nothing was'):
     _ask(monkeypatch, tmp_path, 52 * MIB)
 
