@@ -29,6 +29,7 @@ from pnoc_jax import config as config_lib  # noqa: E402
 from pnoc_jax import config_flags  # noqa: E402
 from pnoc_jax.engine import settings  # noqa: E402
 from pnoc_jax.errors import UserError  # noqa: E402
+from pnoc_jax.losses import pnoc as losses  # noqa: E402
 
 GOLDEN = ROOT / 'tests' / 'golden'
 EXAMPLES = {'backbone=': 'resnest101', 'method=': 'pnoc'}
@@ -217,12 +218,27 @@ def test_a_text_among_numbers_is_named(monkeypatch, capsys):
     ('generator.eval_size', -8, 'generator.eval_size'),
     ('generator.eval_batches', -1, 'generator.eval_batches'),
     ('report.images', -3, 'report.images'),
+    ('generator.lambda_area', -0.5, 'generator.lambda_area is -0.5; it is at least 0'),
   ],
 )
 def test_a_value_that_cannot_run_is_named(field, value, message):
   config = _with({field: value})
   with pytest.raises(UserError, match=message):
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'parts'),
+  [
+    ('noc_views', losses.Views.CONTRAST, 'whose noc trains'),
+    ('leak_noc_grad', True, 'whose noc trains'),
+    ('lambda_conf', 0.5, 'with tiles'),
+  ],
+)
+def test_an_option_of_a_part_that_a_method_lacks_is_told(field, value, parts):
+  config_lib.validate(_with({f'generator.{field}': value}))  # P-NOC has all parts.
+  with pytest.raises(UserError, match=rf'generator\.{field} is of methods {parts}'):
+    config_lib.validate(_with({f'generator.{field}': value, 'generator.method': 'occse'}))
 
 
 def test_all_faults_are_told_at_once():

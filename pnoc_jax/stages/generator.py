@@ -328,6 +328,13 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
     faults.append('generator.noc_every must be at least 1')
   if ours.leak_noc_grad and not ours.parts.noc:
     faults.append('generator.leak_noc_grad is of methods whose noc trains, such as pnoc')
+  if ours.noc_views is not losses.Views.ERASED and not ours.parts.noc:
+    faults.append('generator.noc_views is of methods whose noc trains, such as pnoc')
+  if ours.lambda_conf and not ours.parts.tiles:
+    faults.append('generator.lambda_conf is of methods with tiles, such as puzzle')
+  for name in ('lambda_area', 'lambda_conf'):
+    if getattr(ours, name) < 0:
+      faults.append(f'generator.{name} is {getattr(ours, name)}; it is at least 0')
   if ours.start is NetworkStart.CLASSIFIER and ours.init:
     faults.append(
       f'generator.init is {ours.init!r}, but generator.start is "classifier": those weights would '

@@ -60,7 +60,8 @@ def test_two_devices_step_as_one(one):
 
 
 def test_two_processes_step_as_one(one, tmp_path):
-  assert two_processes.run('tests.updates.full_step:in_two_processes', str(tmp_path)) == [True, True]
+  function = 'tests.updates.full_step:in_two_processes'
+  assert two_processes.run(function, str(tmp_path)) == [True, True]
   for process in range(2):
     with np.load(tmp_path / f'{process}.npz') as found:
       _close(dict(found), one)
