@@ -61,7 +61,8 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   ours.method = words.get('method', 'vanilla')
   config.classifier.smoothing = ours.smoothing = 0.0
   config.classifier.epochs = ours.epochs = 4
-  # Maps that spread cost: a point and more in three seeds (docs/results.md), of this recipe alone.
+  # Maps that spread cost, in this recipe alone: with the thresholds of `_refine` pseudo masks are
+  # better by one and two points (docs/results.md, also what it is worth for the maps).
   priced = ours.method == 'vanilla' and 'large' not in words
   ours.lambda_area = 0.5 if priced else 0.0
   # Of the other methods; tiles of 7 x 7 cells bear no more than a quarter of the paper's weight.
