@@ -120,6 +120,7 @@ RECIPES: dict[str, dict[str, Numbers]] = {
     'contrast_sharp_area': _NOC._replace(clean=1.0, delta=0.1, sharp=15.0, area=0.5),
   },
   'tiles': {
+    'poc': Numbers(re=0.25, image=0.0),
     'pnoc': _NOC._replace(re=0.25, image=0.0),
     'pnoc_clean': _NOC._replace(re=0.25, clean=1.0),
     'pnoc_strong': _NOC._replace(re=1.0, image=0.0),
