@@ -266,15 +266,16 @@ def _late_reads_are_silent() -> Iterator[None]:
   The loop that waits for all of them is closed by then, and each would print a traceback of its own
   beside the error that is raised. After an error this stays so, since they end at any time.
   """
-  usual = sys.excepthook
+  usual = sys.unraisablehook
 
-  def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-      usual(kind, error, trace)
+  def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+      usual(unraisable)
 
-  sys.excepthook = hook
+  sys.unraisablehook = hook
   yield
-  sys.excepthook = usual
+  sys.unraisablehook = usual
 
 
 def _note_all(folders: Sequence[pathlib.Path]) -> None:

@@ -1,4 +1,5 @@
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -120,18 +121,22 @@ def test_an_error_that_proves_no_damage_moves_nothing(mesh, tmp_path, monkeypatc
 
 def test_reads_that_end_after_another_has_failed_print_nothing(mesh, tmp_path, monkeypatch):
   directory, told = tmp_path / 'checkpoints', []
-  monkeypatch.setattr(sys, 'excepthook', lambda _kind, error, _trace: told.append(str(error)))
+  monkeypatch.setattr(sys, 'unraisablehook', lambda args: told.append(str(args.exc_value)))
+
+  def end(text):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+
   with checkpoints.Checkpoints(directory) as saved:
     saved.save(1, state_of(mesh))
     assert saved.restore_latest(state_of(mesh)).step == 1
-    sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None)
+    end('Event loop is closed')
     assert told == ['Event loop is closed']  # All was read, so it is as it was.
     (directory / '1' / 'files.json').unlink()
     (directory / '1' / 'state' / 'manifest.ocdbt').unlink()
     with pytest.raises(errors.UserError, match='cannot be read now'):
       saved.restore_latest(state_of(mesh))
-  sys.excepthook(RuntimeError, RuntimeError('Event loop is closed'), None)
-  sys.excepthook(RuntimeError, RuntimeError('another'), None)
+  end('Event loop is closed')
+  end('another')
   assert told == ['Event loop is closed', 'another']
 
 
