@@ -48,6 +48,20 @@ def _loss(ours, theirs, batch, *, tiles=True, judge=True, **terms):
   return loss
 
 
+def _noc_loss(params, theirs, batch, cam, **terms):
+  """The noc's loss of images from which the generator's maps `cam` are cut."""
+  return pnoc.noc_loss(
+    params,
+    theirs['batch_stats'],
+    batch,
+    model=tiny.Net(frozen=True),
+    erasure=pnoc.Erasure(cam, PICKED),
+    lambda_noc=LAMBDA_NOC,
+    threshold=tiny.DELTA,
+    terms=pnoc.Terms(smoothing=tiny.ALPHA, **terms),
+  )
+
+
 def test_the_generators_loss_and_its_gradients_are_the_papers(oracle):
   ours, theirs, batch, ((total, (cam, stats, terms)), expected) = oracle
   graded = jax.jit(jax.value_and_grad(_loss(ours, theirs, batch), argnums=(0, 1), has_aux=True))
@@ -117,16 +131,7 @@ def test_class_weights_count_in_all_terms_of_the_generators_loss(oracle):
 
 def test_class_weights_count_in_the_nocs_loss(oracle):
   _, theirs, batch, ((_, (cam, _, _)), _) = oracle
-  loss, _ = pnoc.noc_loss(
-    theirs['params'],
-    theirs['batch_stats'],
-    batch,
-    model=tiny.Net(frozen=True),
-    erasure=pnoc.Erasure(cam, PICKED),
-    lambda_noc=LAMBDA_NOC,
-    threshold=tiny.DELTA,
-    terms=pnoc.Terms(smoothing=tiny.ALPHA, class_weight=WEIGHT),
-  )
+  loss, _ = _noc_loss(theirs['params'], theirs, batch, cam, class_weight=WEIGHT)
   kept = tiny.masks(cam, PICKED, over_batch=False) <= tiny.DELTA
   seen, _ = tiny.forward(
     theirs['params'], theirs['batch_stats'], batch['image'] * kept, train=False
@@ -139,16 +144,7 @@ def test_the_nocs_loss_and_its_gradient_are_the_papers(oracle):
   _, theirs, batch, ((_, (cam, _, _)), _) = oracle
 
   def ours(params):
-    return pnoc.noc_loss(
-      params,
-      theirs['batch_stats'],
-      batch,
-      model=tiny.Net(frozen=True),
-      erasure=pnoc.Erasure(cam, PICKED),
-      lambda_noc=LAMBDA_NOC,
-      threshold=tiny.DELTA,
-      terms=pnoc.Terms(smoothing=tiny.ALPHA),
-    )
+    return _noc_loss(params, theirs, batch, cam)
 
   def expected(params):
     return tiny.noc_loss(params, theirs['batch_stats'], batch, cam, PICKED, LAMBDA_NOC)
@@ -165,15 +161,8 @@ def test_the_nocs_loss_and_its_gradient_are_the_papers(oracle):
 def test_a_noc_of_contrasts_is_told_that_what_is_erased_is_gone(oracle):
   """The image whole, without its own mask, and without another's: the last of the next image's."""
   _, theirs, batch, ((_, (cam, _, _)), _) = oracle
-  loss, (_, metrics) = pnoc.noc_loss(
-    theirs['params'],
-    theirs['batch_stats'],
-    batch,
-    model=tiny.Net(frozen=True),
-    erasure=pnoc.Erasure(cam, PICKED),
-    lambda_noc=LAMBDA_NOC,
-    threshold=tiny.DELTA,
-    terms=pnoc.Terms(smoothing=tiny.ALPHA, noc_views=pnoc.Views.CONTRAST),
+  loss, (_, metrics) = _noc_loss(
+    theirs['params'], theirs, batch, cam, noc_views=pnoc.Views.CONTRAST
   )
   image, label = np.asarray(batch['image']), np.asarray(batch['label'])
   kept = np.asarray(tiny.masks(cam, PICKED, over_batch=False) <= tiny.DELTA)
