@@ -81,6 +81,8 @@ LAZY = {
   ('torch', 'io.foreign'),
   ('tensorflow_datasets', 'data.readers.tfds'),
   ('jax2onnx', 'runs.exports.export'),
+  # It loads PyTorch, where there is one.
+  ('tensorboardX', 'engine.log'),
 }
 # A function with more parameters groups those that travel together in a dataclass.
 PARAMETERS = 8

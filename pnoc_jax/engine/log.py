@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 import tqdm
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2
 
 from pnoc_jax.engine import clock
 from pnoc_jax.errors import UserError
@@ -18,8 +16,6 @@ from pnoc_jax.parallel import hosts
 
 T = TypeVar('T')
 METRICS = 'metrics.jsonl'
-_EVENT: Any = getattr(event_pb2, 'Event')  # noqa: B009
-"""Made as the module is imported, where type checkers do not see it."""
 # What the console shows of a log line; the files have all of it.
 SHOWN = ('loss/', 'eval/', 'lr')
 
@@ -110,19 +106,26 @@ class _Board:
 
   def __init__(self, directory: pathlib.Path, start_step: int):
     """Opens a new file; what other files have after `start_step` is no longer shown."""
+    # The package loads PyTorch wherever that is installed: not before a training writes.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
     directory.mkdir(parents=True, exist_ok=True)
     self._file = event_file_writer.EventsWriter(os.fspath(directory / 'events'))
+    # The class is made as its module is imported, where type checkers do not see it.
+    self._event: Any = getattr(event_pb2, 'Event')  # noqa: B009
+    self._scalar = summary.scalar
     if start_step:
       start = {'status': 'START'}
       self._add(step=start_step + 1, session_log=start)
 
   def _add(self, **fields: Any) -> None:
-    self._file.write_event(_EVENT(wall_time=time.time(), **fields))
+    self._file.write_event(self._event(wall_time=time.time(), **fields))
 
   def write(self, step: int, record: Mapping[str, Any]) -> None:
     for name, value in record.items():
       if name != 'step' and isinstance(value, int | float):
-        self._add(step=step, summary=summary.scalar(name, value))
+        self._add(step=step, summary=self._scalar(name, value))
     self._file.flush()
 
   def close(self) -> None:

@@ -207,8 +207,10 @@ def noc_loss(
   erased = erase.erase_hard(image, mask, threshold=threshold)
   if terms.noc_views is Views.CONTRAST:
     other = erase.erase_hard(image, jnp.roll(mask, 1, axis=0), threshold=threshold)
-    erased = jnp.concatenate([image, erased, other])
-    label = jnp.concatenate([label, jnp.maximum(label - erasure.picked, 0.0), label])
+    # The three of an image follow each other: on several devices none of them moves.
+    erased = jnp.stack([image, erased, other], 1).reshape(-1, *image.shape[1:])
+    rest = jnp.maximum(label - erasure.picked, 0.0)
+    label = jnp.stack([label, rest, label], 1).reshape(-1, label.shape[1])
   erased = jax.lax.stop_gradient(erased)
   cam, batch_stats = forward.train(model, params, batch_stats, erased)
   target = multilabel.smooth_label(label, terms.smoothing)

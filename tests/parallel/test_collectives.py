@@ -8,6 +8,8 @@ import pytest
 
 from pnoc_jax import config as config_lib
 from pnoc_jax import trees
+from pnoc_jax.engine import settings
+from pnoc_jax.losses import pnoc as losses
 from pnoc_jax.stages.common import stage
 from tests.configs import tiny
 from tests.stages import contexts
@@ -27,6 +29,7 @@ class Travels(NamedTuple):
     gathers: how many arrays are gathered; only vectors [B, C] may be.
     once: whether all gradients and the loss travel together, as they can without statistics of the
       batch.
+    handed_on: how many arrays each device hands to the next one; only masks of one image may be.
   """
 
   passes: int = 1
@@ -35,6 +38,7 @@ class Travels(NamedTuple):
   maxima: int = 0
   gathers: int = 0
   once: bool = False
+  handed_on: int = 0
 
 
 PROGRAMS = {
@@ -42,6 +46,8 @@ PROGRAMS = {
   # The images pass through the network, then their tiles; the soft mask needs the batch's maximum.
   ('generator', 'generator'): Travels(passes=2, maxima=1),
   ('generator', 'noc'): Travels(once=True),
+  # Each image without what the map of its neighbour in the batch covers.
+  ('generator', 'noc', 'contrast'): Travels(once=True, handed_on=1),
   # Every pooled vector meets every other one: gathered, and their gradients [B, C] are added up.
   ('c2am', 'update'): Travels(gathers=3, others=3 * BATCH * 32),
   ('saliency', 'update'): Travels(once=True),
@@ -64,14 +70,19 @@ def _collectives(text: str) -> dict[str, list[tuple[list[tuple[int, ...]], str]]
   return found
 
 
-@pytest.mark.parametrize(('name', 'program'), PROGRAMS)
-def test_gradients_are_added_up_and_nothing_else_travels(name, program, mesh):
-  expected = PROGRAMS[name, program]
-  calls = STAGES[name].programs(contexts.nowhere(STAGES[name], tiny.get_config(), mesh))
+@pytest.mark.parametrize('which', PROGRAMS, ids='-'.join)
+def test_gradients_are_added_up_and_nothing_else_travels(which, mesh):
+  expected, (name, program, *views) = PROGRAMS[which], which
+  changed = {'generator.noc_views': losses.Views(views[0])} if views else {}
+  config = settings.override(tiny.get_config(), changed)
+  calls = STAGES[name].programs(contexts.nowhere(STAGES[name], config, mesh))
   (call,) = (call for call in calls if call.name == program)
   text = call.compiled.lower(*call.arguments).compile().as_text()
   found = _collectives(text)
-  assert found.keys() <= {'all-reduce', 'all-gather'}
+  assert found.keys() <= {'all-reduce', 'all-gather', 'collective-permute'}
+  handed_on = [shape for shapes, _ in found.get('collective-permute', ()) for shape in shapes]
+  assert len(handed_on) == expected.handed_on
+  assert all(shape[0] == shape[-1] == 1 for shape in handed_on)
   gathered = [shape for shapes, _ in found.get('all-gather', ()) for shape in shapes]
   assert len(gathered) == expected.gathers
   assert all(len(shape) == 2 and shape[0] == BATCH for shape in gathered)
