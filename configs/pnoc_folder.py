@@ -77,6 +77,8 @@ def get_config(argument: str | None = None) -> config_lib.PipelineConfig:
   config.segmentation.head.rates = (2, 4, 6)
   config.predictions.crf.steps = 10
   config.evaluation.of = tuple(name for name in config_lib.SCORED if name != 'saliency')
+  # Without masks no best threshold is known: maps of these networks want a low one.
+  config.evaluation.proxy.threshold = 0.1
   if 'large' in words:
     for training in trainings:
       training.transform.min_size = training.transform.crop = training.eval_size = 448
