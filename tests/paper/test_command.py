@@ -127,6 +127,16 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
   assert 'no time is known of evaluation\n' in f'{text}\n'
 
 
+def test_a_dry_run_says_that_a_named_root_is_not_here(tmp_path):
+  voc = {'dataset.name': 'voc12', 'dataset.root': '/not/here', 'dataset.train_split': 'train_aug'}
+  make = rows.maker(recorded.GIVEN._replace(fields=voc))
+  order = command.Order(make(()), make, tmp_path, tables=('1',), rows=('vanilla',))
+  text = '\n'.join(command.preview(order, targets.parse('h100:8')))
+  assert text.startswith('dataset.root is /not/here, which is not here: without this flag')
+  assert 'no time is known of evaluation, generator, priors' in text
+  assert 'is not here' not in '\n'.join(command.preview(order, None))
+
+
 @pytest.mark.parametrize(
   ('what', 'message'),
   [
