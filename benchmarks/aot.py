@@ -165,11 +165,10 @@ def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '
       'seconds': found.seconds if call.together > 1 else seconds,
       'link_seconds': 0.0,
       'images_per_s': call.images / seconds,
+      'mfu': 100 * found.at_peak / found.seconds * working / target.count,
       'collectives': {},
       'hours': call.calls * seconds / 3600,
     }
-    peak = target.device.flops(16 if _bfloat16(config, entry) else 32) * target.count
-    row['mfu'] = 100 * row['flop'] / seconds / peak
     for other in others:
       share = found.seconds / forecast.sharing(call, other)
       hours[other.count] += call.calls * share / 3600
@@ -177,11 +176,6 @@ def estimates(config: 'PipelineConfig', target: targets.Target, *, only: str = '
   text = ', '.join(f'{n} devices {x:.2f} hours' for n, x in hours.items())
   print(f'in all, estimated from shapes: {text}')
   return hours[target.count]
-
-
-def _bfloat16(config: 'PipelineConfig', entry: 'Stage') -> bool:
-  model = getattr(getattr(config, entry.name), 'model', None)
-  return model is not None and model.precision.value == 'bfloat16'
 
 
 def _print_titles() -> None:

@@ -25,11 +25,13 @@ class Cost(NamedTuple):
     flop: of products and convolutions, two a multiplication.
     bytes: that go to or from memory, about.
     seconds: the larger of both times of each operation.
+    at_peak: seconds of the FLOPs alone, each at the device's peak in its precision.
   """
 
   flop: float = 0.0
   bytes: float = 0.0
   seconds: float = 0.0
+  at_peak: float = 0.0
 
   def plus(self, other: 'Cost', times: float = 1) -> 'Cost':
     """The cost of this, and of another program so many times."""
@@ -76,8 +78,8 @@ def _walk(jaxpr: Any, device: targets.Device) -> Cost:
         stored.add(id(x))
       moved += size
     bits = min(8 * getattr(x.aval, 'dtype', np.dtype('f4')).itemsize for x in operation.invars)
-    seconds = max(flop / device.flops(bits), moved / device.bandwidth)
-    total = total.plus(Cost(flop, moved, seconds))
+    at_peak = flop / device.flops(bits)
+    total = total.plus(Cost(flop, moved, max(at_peak, moved / device.bandwidth), at_peak))
     stored |= {id(x) for x in operation.outvars}
   return total
 

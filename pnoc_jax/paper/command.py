@@ -111,7 +111,7 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
     runs = plan_of(order, None)
     yield 'The data set is not here: products are taken for done that have these settings.'
   root = order.config.dataset.root
-  if target and root and '://' not in root and not Path(root).is_dir():
+  if target and root and '://' not in root and not Path(root).expanduser().is_dir():
     yield (
       f'dataset.root is {root}, which is not here: without this flag times are estimated from the '
       'published numbers of images.'

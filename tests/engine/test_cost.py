@@ -64,6 +64,15 @@ def test_time_is_the_larger_of_arithmetic_and_traffic():
   assert cost.estimate(large, DEVICE).seconds == 2 * 8192**3 / DEVICE.float32
 
 
+def test_arithmetic_has_the_peak_of_its_precision():
+  for dtype, bits in ((jnp.float32, 32), (jnp.bfloat16, 16)):
+    product = jax.make_jaxpr(jnp.dot)(*[jax.ShapeDtypeStruct((8, 8), dtype)] * 2)
+    found = cost.estimate(product, DEVICE)
+    assert found.at_peak == 2 * 8**3 / DEVICE.flops(bits)
+    assert found.at_peak < found.seconds
+  assert DEVICE.flops(16) > DEVICE.flops(32)
+
+
 @pytest.mark.parametrize(
   ('name', 'count', 'memory'), [('h100:8', 8, 80e9), ('v5e:4x4', 16, 2**34), ('cpu', 1, 2**34)]
 )
