@@ -5,6 +5,8 @@ import enum
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from pnoc_jax import trees, types
@@ -151,7 +153,31 @@ def make_optimizer(
   tx = optax.chain(*steps, optax.multi_transform(transforms, labels))
   if accumulate > 1:
     tx = optax.MultiSteps(tx, accumulate, use_grad_mean=grad_mean).gradient_transformation()
-  return tx
+  # Sums over steps are kept of all gradients: without this those that nobody needs, too.
+  return _without(tx, [group.pattern for group in groups if group.frozen])
+
+
+def _without(
+  tx: optax.GradientTransformation, patterns: Sequence[str]
+) -> optax.GradientTransformation:
+  def update(
+    grads: types.PyTree, state: optax.OptState, params: types.PyTree | None = None
+  ) -> tuple[types.PyTree, optax.OptState]:
+    return tx.update(zero_matching(grads, patterns), state, params)
+
+  return optax.GradientTransformation(tx.init, update)
+
+
+def zero_matching(grads: types.PyTree, patterns: Sequence[str]) -> types.PyTree:
+  """Returns gradients that are 0 where a pattern matches: within `jit` they are not computed.
+
+  Args:
+    grads: Gradients of params.
+    patterns: Regular expressions that match whole names, as of `Group`.
+  """
+  rules = [*((pattern, True) for pattern in patterns), ('.*', False)]
+  gone = trees.label_names(grads, rules, allow_unused=[pattern for pattern, _ in rules])
+  return jax.tree.map(lambda x, zero: jnp.zeros_like(x) if zero else x, grads, gone)
 
 
 def _group_transform(

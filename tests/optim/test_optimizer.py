@@ -110,6 +110,18 @@ def test_frozen_parameters_stay_and_do_not_count_in_the_clipped_norm():
     np.testing.assert_allclose(result[name], p[name] - moved, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_sums_over_steps_hold_no_gradient_of_what_is_frozen():
+  params, grad = _tree(), _tree()
+  groups = optimizer.classifier_groups(0.0, frozen=('backbone/bn/.*',))
+  tx = optimizer.make_optimizer(
+    params, schedule=schedules.constant(1.0), groups=groups, accumulate=3
+  )
+  _, state = tx.update(grad, tx.init(params), params)
+  assert isinstance(state, optax.MultiStepsState)
+  for name, kept in trees.flatten_names(state.acc_grads).items():
+    assert np.any(np.asarray(kept)) != name.startswith('backbone/bn'), name
+
+
 def test_of_equal_patterns_the_first_group_counts():
   params, grad = _tree(), _tree()
   for pattern, still in (('(?:.*/)?bias', 'bias'), ('.*', '')):

@@ -109,7 +109,11 @@ def make_program(
     batch: Batch,
   ) -> pnoc.Generated:
     key = keys.stream(root, 'generator/split', generator.step)
-    return generate(generator, noc_variables, split, prepare(batch), key)
+    made = generate(generator, noc_variables, split, prepare(batch), key)
+    if judge is None or made.erasure is None or made.erasure.leak is None:
+      return made
+    leak = optimizer.zero_matching(made.erasure.leak, _noc_frozen(judge))
+    return made._replace(erasure=made.erasure.replace(leak=leak))
 
   layout = pnoc.Erasure(BATCH, BATCH, REPLICATED if leaks else None) if judge else None
   compiled = compiler.jit(
@@ -218,6 +222,11 @@ class _Noc(NamedTuple):
   factor: Callable[[int], float]
 
 
+def _noc_frozen(judge: Judge) -> tuple[str, ...]:
+  """Regular expressions of the noc's params that do not learn."""
+  return networks.frozen_patterns(judge.config, norm=layers.Norm.FROZEN)
+
+
 def _make_noc(
   config: 'GeneratorConfig',
   judge: Judge,
@@ -239,12 +248,11 @@ def _make_noc(
       return scaled
     return schedules.product(scaled, lambda step: ramp(step * accumulate))
 
-  frozen = networks.frozen_patterns(judge.config, norm=layers.Norm.FROZEN)
   tx, rate = programs.make_optimizer(
     config.optim,
     judge.variables['params'],
     updates,
-    groups=programs.field_groups(config, frozen=frozen),
+    groups=programs.field_groups(config, frozen=_noc_frozen(judge)),
     change=change,
   )
   update = pnoc.make_noc_update(
