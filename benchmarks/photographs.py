@@ -135,7 +135,6 @@ def _families() -> dict[str, Family]:
 
 
 FAMILIES = _families()
-METHODS = pnoc.METHODS | {'noc': pnoc.Method('NOC without tiles', judge=True, noc=True)}
 
 
 class Study:
@@ -143,7 +142,7 @@ class Study:
 
   def __init__(self, settings: argparse.Namespace):
     self.settings, self.family = settings, FAMILIES[settings.family]
-    self.method = METHODS[self.family.method]
+    self.method = pnoc.METHODS[self.family.method]
     self.train, self.classes = views.read(settings.data, 'train', most=settings.most)
     self.val, _ = views.read(settings.data, 'val', most=settings.most)
     self.choice = self.train.take(np.arange(0, len(self.train.label), _CHOICE))

@@ -19,10 +19,10 @@ price on the maps' area. With it a plain classifier's priors are four points bet
 ones at 224 px (docs/results.md); its later stages have the same crops and were not measured.
 
 The generator is a plain classifier (`vanilla`) whose maps' area has a price (`lambda_area`): that
-is best on photographs so far. P-NOC is three points below the classifier without the price
-(docs/results.md, with what was tried); `:method=pnoc` trains it all the same, likewise `puzzle`,
-`occse` and `poc`. A classifier of the same recipe is the judge, and its weights are those of
-`--config.classifier.init=FILE`.
+is best on photographs so far. P-NOC is below the classifier without the price (docs/results.md,
+with what was tried); `:method=pnoc` trains it all the same, likewise `puzzle`, `occse`, `poc`, and
+`noc`, which is P-NOC without the tiles that cost it most here. A classifier of the same recipe is
+the judge, and its weights are those of `--config.classifier.init=FILE`.
 """
 
 from configs import _base

@@ -161,9 +161,9 @@ def _without(
   tx: optax.GradientTransformation, patterns: Sequence[str]
 ) -> optax.GradientTransformation:
   def update(
-    grads: types.PyTree, state: optax.OptState, params: types.PyTree | None = None
+    updates: types.PyTree, state: optax.OptState, params: types.PyTree | None = None
   ) -> tuple[types.PyTree, optax.OptState]:
-    return tx.update(zero_matching(grads, patterns), state, params)
+    return tx.update(zero_matching(updates, patterns), state, params)
 
   return optax.GradientTransformation(tx.init, update)
 

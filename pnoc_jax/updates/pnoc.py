@@ -44,6 +44,7 @@ METHODS = {
   'occse': Method('OC-CSE', judge=True),
   'poc': Method('P-OC', tiles=True, judge=True),
   'pnoc': Method('P-NOC', tiles=True, judge=True, noc=True),
+  'noc': Method('P-NOC without tiles', judge=True, noc=True),
 }
 """The CAM methods by their names in configs. A method is a row here, and nothing else."""
 

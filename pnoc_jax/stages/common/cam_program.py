@@ -113,7 +113,7 @@ def make_program(
     if judge is None or made.erasure is None or made.erasure.leak is None:
       return made
     leak = optimizer.zero_matching(made.erasure.leak, _noc_frozen(judge))
-    return made._replace(erasure=made.erasure.replace(leak=leak))
+    return made._replace(erasure=dataclasses.replace(made.erasure, leak=leak))
 
   layout = pnoc.Erasure(BATCH, BATCH, REPLICATED if leaks else None) if judge else None
   compiled = compiler.jit(
