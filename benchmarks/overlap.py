@@ -27,15 +27,11 @@ from pnoc_jax import config_flags
 from pnoc_jax.errors import UserError
 from pnoc_jax.runs import runner
 
-_CONFIG = config_flags.define_config('config')
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
-_LONGEST = flags.DEFINE_integer('longest', 5, 'So many of the times between are listed.')
-flags.declare_key_flag('config')
-
 # What a program is in a profile. A CPU's client has threads that execute; a GPU has streams of
 # kernels, and a TPU a line of modules.
 _CPU_THREAD, _CPU_PROGRAM = 'tf_XLAPjRtCpuClient', 'ThunkExecutor::Execute'
 _DEVICE, _TPU_PROGRAMS, _STREAM = '/device:', 'XLA Modules', 'Stream'
+_LONGEST = 5  # So many of the times between are told.
 _COMPILES = ('backend_compile', 'PjRtCompile', 'CompileAndLoad', 'Deserialize')
 
 
@@ -133,7 +129,7 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as place:
     try:
       with jax.profiler.trace(place, profiler_options=options):
-        runner.execute(_CONFIG.value, Path(_WORKDIR.value))
+        runner.execute(config.value, Path(workdir.value))
       found = read(Path(place))
     except UserError as error:
       sys.exit(f'error: {error}')
@@ -142,9 +138,12 @@ def main(argv: list[str]) -> None:
   print(f'{found.busy:.1f} s of them a program ran: {100 * found.busy / found.seconds:.1f} %')
   print(f'{found.compiling:.1f} s none ran and one was compiled or loaded')
   print(f'{idle:.1f} s none ran, {len(found.gaps)} times')
-  listed = ', '.join(f'{1e3 * gap:.0f}' for gap in found.gaps[: _LONGEST.value])
-  print(f'the longest, ms: {listed}')
+  print(f'the longest, ms: {", ".join(f"{1e3 * gap:.0f}" for gap in found.gaps[:_LONGEST])}')
 
 
 if __name__ == '__main__':
+  # Flags of a name can be defined once in a process, and tests import several programs.
+  config = config_flags.define_config('config')
+  workdir = flags.DEFINE_string('workdir', None, "The run's directory.", required=True)
+  flags.declare_key_flag('config')
   app.run(main)

@@ -16,8 +16,9 @@ Not the same: below output stride 32, the first block of a dilated stage of timm
 stride-1 average pool, which ours (and the released code) has; it is a small part of the time.
 
 The columns are those of step.py, except: GFLOP are counted by torch.utils.flop_counter (matrix
-products and convolutions alone); compile s is the first step, warm-up of libraries included; there
-is no plan MiB, trace s or cached s, and peak MiB only on CUDA.
+products and convolutions alone; gradients of convolutions in groups as if there were no groups, so
+that GFLOP and MFU of EfficientNet-Lites mean nothing); compile s is the first step, warm-up of
+libraries included; there is no plan MiB, trace s or cached s, and peak MiB only on CUDA.
 """
 
 import argparse
