@@ -121,10 +121,10 @@ class Unit(nn.Module):
     )
     x = conv(x, valid)
     if self.norm is HeadNorm.GROUP:
-      x = layers.GroupNorm(GROUPS, name='norm')(x, valid)
+      x = nn.relu(layers.GroupNorm(GROUPS, name='norm')(x, valid))
     else:
-      x = layers.BatchNorm(name='norm')(x, valid, train)
-    return nn.relu(x).astype(self.dtype)
+      x = layers.BatchNorm(relu=True, name='norm')(x, valid, train)
+    return x.astype(self.dtype)
 
 
 class Pyramid(nn.Module):

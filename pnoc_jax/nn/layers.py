@@ -136,11 +136,13 @@ class BatchNorm(nn.Module):
     dtype: type of the result.
     momentum: share of the old running statistics kept in an update (1 - PyTorch's momentum).
     eps: added to the variance.
+    relu: whether the result's negative numbers become 0.
   """
 
   dtype: jnp.dtype = jnp.float32
   momentum: float = 0.9
   eps: float = 1e-5
+  relu: bool = False
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> Array:
@@ -150,9 +152,11 @@ class BatchNorm(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
     running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
-    x = x.astype(jnp.float32)
+    normalise = moments.normalise
     if train:
-      mean, var, count = checkpoint_name(_moments(x, valid), KEPT)
+      mean, var, count = checkpoint_name(_moments(x.astype(jnp.float32), valid), KEPT)
+      if valid is None and x.shape[1:3] != (1, 1):
+        normalise = moments.normalise_batch
       if not self.is_initializing() and self.is_mutable_collection('batch_stats'):
         unbiased = var * (count / jnp.maximum(count - 1.0, 1.0))
         keep = self.momentum
@@ -160,8 +164,8 @@ class BatchNorm(nn.Module):
         running_var.value = keep * running_var.value + (1.0 - keep) * unbiased
     else:
       mean, var = running_mean.value, running_var.value
-    y = (x - mean) * (scale * jax.lax.rsqrt(var + self.eps)) + bias
-    return y.astype(self.dtype)
+    inverse = jax.lax.rsqrt(var + self.eps)
+    return normalise(x, mean, inverse, scale, bias, self.relu, self.dtype)
 
 
 def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
@@ -344,7 +348,8 @@ def global_mean(x: Array, valid: Array | None) -> Array:
   """Averages x [B, H, W, C] over the pixels that exist; f32[B, 1, 1, C]."""
   x = x.astype(jnp.float32)
   if valid is None:
-    return checkpoint_name(jnp.mean(x, axis=(1, 2), keepdims=True), KEPT)
+    mean = moments.sums_by_image(x) / (x.shape[1] * x.shape[2])
+    return checkpoint_name(mean[:, None, None], KEPT)
   count = jnp.maximum(jnp.sum(valid, axis=(1, 2), dtype=jnp.float32), 1.0)
   total = jnp.sum(zero_invalid(x, valid), axis=(1, 2), keepdims=True)
   return checkpoint_name(total / count[:, None, None, None], KEPT)

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pnoc_jax import platforms
 from pnoc_jax.nn import layers, trunk
-from pnoc_jax.ops import convolution
+from pnoc_jax.ops import convolution, moments
 from pnoc_jax.types import Array
 
 RADIX = 2
@@ -34,11 +35,11 @@ class DeepStem(nn.Module):
     dtype = self.dtype
     x = layers.Conv(self.width, 3, stride=2, dtype=dtype, name='conv1')(x, valid)
     valid = layers.stride_valid(valid, 2)
-    x = nn.relu(layers.BatchNorm(dtype, name='bn1')(x, valid, train))
+    x = layers.BatchNorm(dtype, relu=True, name='bn1')(x, valid, train)
     x = layers.Conv(self.width, 3, dtype=dtype, name='conv2')(x, valid)
-    x = nn.relu(layers.BatchNorm(dtype, name='bn2')(x, valid, train))
+    x = layers.BatchNorm(dtype, relu=True, name='bn2')(x, valid, train)
     x = layers.Conv(2 * self.width, 3, dtype=dtype, name='conv3')(x, valid)
-    x = nn.relu(layers.BatchNorm(dtype, name='bn3')(x, valid, train))
+    x = layers.BatchNorm(dtype, relu=True, name='bn3')(x, valid, train)
     return x, valid
 
 
@@ -70,16 +71,41 @@ class SplitAttention(nn.Module):
       dtype=dtype,
       name='conv',
     )
-    u = nn.relu(layers.BatchNorm(dtype, name='bn0')(conv(x, valid), valid, train))
+    u = layers.BatchNorm(dtype, relu=True, name='bn0')(conv(x, valid), valid, train)
     branches = jnp.split(u, RADIX, axis=-1)
     gap = layers.global_mean(functools.reduce(operator.add, branches), valid)
     inner = max(planes * RADIX // 4, 32)
     a = layers.Conv(inner, use_bias=True, name='fc1')(gap)
-    a = nn.relu(layers.BatchNorm(name='bn1')(a, None, train))
+    a = layers.BatchNorm(relu=True, name='bn1')(a, None, train)
     a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
     a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
-    weighted = [a[:, :, :, k] * branch for k, branch in enumerate(branches)]
-    return functools.reduce(operator.add, weighted)
+    return _weighted_on_gpu(u, a) if platforms.kind() == 'gpu' else _weighted(u, a)
+
+
+def _weighted(u: Array, weights: Array) -> Array:
+  """Sums the branches of u [B, H, W, RADIX * C], weighted by [B, 1, 1, RADIX, C]."""
+  branches = jnp.split(u, RADIX, axis=-1)
+  parts = [weights[:, :, :, k] * branch for k, branch in enumerate(branches)]
+  return functools.reduce(operator.add, parts)
+
+
+# The gradient of the weights is a sum over pixels, in float32 and in a form that suits GPUs.
+_weighted_on_gpu = jax.custom_vjp(_weighted)
+
+
+def _weighted_forward(u: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _weighted(u, weights), (u, weights)
+
+
+def _weighted_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+  u, weights = kept
+  for_map = jnp.concatenate([weights[:, :, :, k] * grad for k in range(RADIX)], axis=-1)
+  wide = jnp.concatenate([grad] * RADIX, axis=-1).astype(jnp.float32)
+  for_weights = moments.sums_by_image(wide * u.astype(jnp.float32))
+  return for_map, for_weights.reshape(weights.shape).astype(weights.dtype)
+
+
+_weighted_on_gpu.defvjp(_weighted_forward, _weighted_backward)
 
 
 class Block(trunk.Block):
@@ -95,7 +121,7 @@ class Block(trunk.Block):
     dtype, width = self.dtype, self.planes * self.expansion
     out_valid = layers.stride_valid(valid, self.stride)
     y = layers.Conv(self.planes, dtype=dtype, name='conv1')(x)
-    y = nn.relu(layers.BatchNorm(dtype, name='bn1')(y, valid, train))
+    y = layers.BatchNorm(dtype, relu=True, name='bn1')(y, valid, train)
     attention = SplitAttention(self.planes, self.dilation, self.radix, dtype, name='conv2')
     y = attention(y, valid, train)
     if self.stride > 1 or self.is_first:

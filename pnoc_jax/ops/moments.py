@@ -1,4 +1,10 @@
-"""Sums a map and its squares in one pass over the memory, whatever compiles it."""
+"""Sums maps, and normalises them by what was summed, in few passes over the memory.
+
+XLA's compiler for GPUs writes a map out where several of its kernels need it, and reads a wide one
+twice for two sums. So GPUs have forms of their own here, which move fewer bytes as it compiles them
+(`docs/performance.md`); CPUs and TPUs take the plain ones, with automatic differentiation.
+"""
+
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +44,78 @@ def _at_once_jvp(primals, tangents):
   (x,), (change,) = primals, tangents
   derivatives = jnp.sum(change, axis=_PIXELS), jnp.sum(change * (2.0 * x), axis=_PIXELS)
   return _at_once(x), derivatives
+
+
+def sums_by_image(x: Array) -> Array:
+  """Returns the sums f32[B, C] over the pixels of maps f32[B, H, W, C]."""
+  if platforms.kind() != 'gpu':
+    return jnp.sum(x, axis=(1, 2))
+  # By rows first: one sum over all pixels has so few results that XLA's GPU compiler writes out
+  # what is summed, so that more of its threads compute that.
+  return jnp.sum(jax.lax.optimization_barrier(jnp.sum(x, axis=2)), axis=1)
+
+
+def normalise(
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+) -> Array:
+  """Normalises a map in float32.
+
+  Args:
+    x: f[B, H, W, C].
+    mean: f32[C].
+    inverse: f32[C], 1 / the standard deviation.
+    scale: f32[C].
+    bias: f32[C].
+    relu: whether the result's negative numbers become 0.
+    dtype: of the result.
+
+  Returns:
+    [B, H, W, C].
+  """
+  y = ((x.astype(jnp.float32) - mean) * (scale * inverse) + bias).astype(dtype)
+  return jax.nn.relu(y) if relu else y
+
+
+def normalise_batch(
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+) -> Array:
+  """As `normalise`, where `mean` and `inverse` are those of x over its first three axes.
+
+  On GPUs these two get no gradients: that of x holds what reaches it by way of them.
+  """
+  form = _normalise_own if platforms.kind() == 'gpu' else normalise
+  return form(x, mean, inverse, scale, bias, relu, dtype)
+
+
+_normalise_own = jax.custom_vjp(normalise, nondiff_argnums=(5, 6))
+
+_Kept = tuple[Array, Array, Array, Array, Array]
+
+
+def _normalise_forward(
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+) -> tuple[Array, _Kept]:
+  y = normalise(x, mean, inverse, scale, bias, relu, dtype)
+  return y, (x, mean, inverse, scale, bias)
+
+
+def _normalise_backward(
+  relu: bool, dtype: jnp.dtype, kept: _Kept, grad: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+  """The two sums of the formula, then the gradient: two passes over the map and what came back."""
+  del dtype
+  x, mean, inverse, scale, bias = kept
+  centred = x.astype(jnp.float32) - mean
+  grad = grad.astype(jnp.float32)
+  if relu:
+    # Multiplied by 1 or 0: what a comparison decides would be written out.
+    grad = grad * jnp.sign(jnp.maximum(centred * (scale * inverse) + bias, 0.0))
+  count = x.size / x.shape[-1]
+  total = jnp.sum(grad, axis=_PIXELS)
+  along = jnp.sum(grad * centred, axis=_PIXELS)
+  change = grad - total / count - centred * (along * jnp.square(inverse) / count)
+  none = jnp.zeros_like(mean)
+  return (change * (scale * inverse)).astype(x.dtype), none, none, along * inverse, total
+
+
+_normalise_own.defvjp(_normalise_forward, _normalise_backward)

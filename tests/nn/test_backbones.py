@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 
-from pnoc_jax import errors, trees
+from pnoc_jax import errors, platforms, trees
 from pnoc_jax.nn import backbones, classifier, layers, resnet38d, trunk
 from pnoc_jax.ops import convolution
 
@@ -43,9 +43,9 @@ def init(model, seed=0):
   return jax.tree_util.tree_map_with_path(draw, template)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def train_step(model, variables, image):
-  """Returns the loss, its gradients, the output and the new statistics."""
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def train_step(model, variables, image, kind='cpu'):
+  """Returns the loss, its gradients, the output and the new statistics, as `kind` computes them."""
 
   def loss(params):
     cam, updated = model.apply(
@@ -53,7 +53,8 @@ def train_step(model, variables, image):
     )
     return jnp.mean(jnp.square(cam)), (cam, updated['batch_stats'])
 
-  return jax.value_and_grad(loss, has_aux=True)(variables['params'])
+  with platforms.traced_for(kind):
+    return jax.value_and_grad(loss, has_aux=True)(variables['params'])
 
 
 @pytest.mark.parametrize(
@@ -160,22 +161,24 @@ def test_padding_leaves_training_statistics_alone():
 
 
 @pytest.mark.parametrize(
-  ('arch', 'options'),
+  ('arch', 'options', 'kind'),
   [
-    ('resnest50', {'scan': True}),
-    ('resnest50', {'scan': True, 'remat': True}),
-    ('resnest50', {'remat': True, 'radix': convolution.Radix.GROUPED}),
-    ('resnet18', {'scan': True}),
+    ('resnest50', {'scan': True}, 'cpu'),
+    ('resnest50', {'scan': True, 'remat': True}, 'cpu'),
+    ('resnest50', {'scan': True, 'remat': True}, 'gpu'),
+    ('resnest50', {'remat': True, 'radix': convolution.Radix.GROUPED}, 'cpu'),
+    ('resnest50', {}, 'gpu'),
+    ('resnet18', {'scan': True}, 'gpu'),
   ],
   ids=str,
 )
-def test_forms_are_the_same_function(arch, options):
+def test_forms_are_the_same_function(arch, options, kind):
   plain = make(arch, **ONE_STAGE, radix=convolution.Radix.SPLIT)
   other = make(arch, **({'radix': convolution.Radix.SPLIT} | ONE_STAGE | options))
   variables, image = init(plain), images(4, 17, 19)
   assert jax.tree.structure(variables) == jax.tree.structure(init(other))
   expected = trees.flatten_names(train_step(plain, variables, image))
-  found = trees.flatten_names(train_step(other, variables, image))
+  found = trees.flatten_names(train_step(other, variables, image, kind))
   assert set(expected) == set(found)
   for name, value in expected.items():
     value = np.asarray(value)
@@ -256,7 +259,8 @@ def test_mistakes_are_named():
 
 @pytest.mark.parametrize('norm', list(layers.Norm))
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
-def test_a_loop_over_blocks_keeps_its_products_alone(norm, dtype):
+@pytest.mark.parametrize('kind', ['cpu', 'gpu'])
+def test_a_loop_over_blocks_keeps_its_products_alone(norm, dtype, kind):
   backbone = networks.make_backbone(
     'resnest50', **(SMALL | ONE_STAGE), scan=True, dtype=dtype, norm=norm
   )
@@ -272,11 +276,9 @@ def test_a_loop_over_blocks_keeps_its_products_alone(norm, dtype):
     # What the gradient's function holds.
     return jax.vjp(features, variables['params'])[1]
 
-  maps = [
-    x
-    for x in jax.tree.leaves(jax.eval_shape(kept, variables, image))
-    if x.shape[:4] == (2, 2, 8, 12)
-  ]
+  with platforms.traced_for(kind):
+    leaves = jax.tree.leaves(jax.eval_shape(kept, variables, image))
+  maps = [x for x in leaves if x.shape[:4] == (2, 2, 8, 12)]
   # The block's input and the outputs of its three convolutions, in the type of the computation.
   assert sorted(x.shape[-1] for x in maps) == [4, 8, 16, 16]
   assert {x.dtype for x in maps} == {jnp.dtype(dtype)}

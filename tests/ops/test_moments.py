@@ -1,8 +1,9 @@
-"""Sums of maps and of their squares."""
+"""Sums of maps, and normalisation by them, in the forms of GPUs and of other devices."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pnoc_jax import platforms
 from pnoc_jax.ops import moments
@@ -37,3 +38,49 @@ def test_a_gpu_reduces_pairs():
   with platforms.traced_for('gpu'):
     assert pair in text()
   assert platforms.kind() == 'cpu' and pair not in text()
+
+
+def test_both_forms_sum_by_image():
+  with platforms.traced_for('gpu'):
+    ours = jax.jit(moments.sums_by_image)(_X)
+  np.testing.assert_allclose(ours, _X.sum((1, 2)), rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(moments.sums_by_image(jnp.asarray(_X)), _X.sum((1, 2)))
+
+
+def _normalised(x, scale, bias, relu, dtype):
+  total, squares = moments.sums(x.astype(jnp.float32))
+  count = x.size / x.shape[-1]
+  mean = total / count
+  inverse = jax.lax.rsqrt(squares / count - jnp.square(mean) + 1e-5)
+  return moments.normalise_batch(x, mean, inverse, scale, bias, relu, dtype)
+
+
+def _gradients(kind, relu, dtype):
+  """The result, and the gradients of all arguments, in the form of a kind of devices."""
+  rng = np.random.default_rng(2)
+  weights = jnp.asarray(rng.normal(size=_X.shape), dtype)
+  scale, bias = (jnp.asarray(rng.normal(size=3), jnp.float32) for _ in range(2))
+
+  @jax.jit
+  def both(x, scale, bias):
+    y, back = jax.vjp(lambda *a: _normalised(*a, relu, dtype), x, scale, bias)
+    return y, *back(weights)
+
+  with platforms.traced_for(kind):
+    return both(jnp.asarray(3 + 2 * _X, dtype), scale, bias)
+
+
+@pytest.mark.parametrize('relu', [False, True])
+def test_both_forms_normalise_alike(relu):
+  ours, plain = (_gradients(kind, relu, jnp.float32) for kind in ('gpu', 'cpu'))
+  assert (np.asarray(ours[0]) == 0).any() == relu
+  for a, b in zip(ours, plain, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lower_precision_rounds_results_alone():
+  ours, plain = (_gradients('gpu', relu=True, dtype=t) for t in (jnp.bfloat16, jnp.float32))
+  assert [x.dtype for x in ours] == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
+  for a, b in zip(ours, plain, strict=True):
+    b = np.asarray(b)
+    np.testing.assert_allclose(a.astype(np.float32), b, atol=0.02 * np.abs(b).max())
