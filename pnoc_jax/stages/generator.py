@@ -330,6 +330,12 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
     faults.append('generator.leak_noc_grad is of methods whose noc trains, such as pnoc')
   if ours.noc_views is not losses.Views.ERASED and not ours.parts.noc:
     faults.append('generator.noc_views is of methods whose noc trains, such as pnoc')
+  if ours.noc_views is losses.Views.CONTRAST and ours.batch_size < 2:
+    # An image's own cut would be told as gone and as there.
+    faults.append(
+      f'generator.batch_size is {ours.batch_size}: generator.noc_views=contrast cuts out what the '
+      'map of another image covers, so a batch has at least 2 images'
+    )
   if ours.lambda_conf and not ours.parts.tiles:
     faults.append('generator.lambda_conf is of methods with tiles, such as puzzle')
   for name in ('lambda_area', 'lambda_conf'):
