@@ -260,11 +260,13 @@ def training_memory(
   load: memory.Load,
 ) -> memory.Memory:
   """What the training holds; `judge` is the network that judges erased images, if any."""
-  judges = ()
+  judges, leak = (), 0
   if judge is not None:
     theirs = cam_program.judge_model(judge, dataset.num_classes)
     judges = (memory.Judge(theirs, config.parts.noc, config.noc_views.count),)
-  return memory.training_memory(
+    if config.leak_noc_grad:  # Summed between updates of the noc, and part of checkpoints.
+      leak = memory.tree_bytes(networks.abstract_variables(theirs, dataset)['params'])
+  found = memory.training_memory(
     networks.build(config.model, dataset.num_classes),
     config,
     dataset,
@@ -272,6 +274,7 @@ def training_memory(
     passes=2 if config.parts.tiles else 1,  # The tiles of an image have as many pixels.
     judges=judges,
   )
+  return dataclasses.replace(found, optimizer=found.optimizer + leak)
 
 
 def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
