@@ -34,7 +34,6 @@ hours       of all calls of the run
 
 import dataclasses
 import json
-import re
 import signal
 import sys
 import tempfile
@@ -264,6 +263,7 @@ def _facts(
     'calls': call.calls,
     'together': call.together,
     'flop': traced.flop,
+    'at_peak': traced.at_peak,
     'estimated_seconds': traced.seconds,
     'versions': {'jax': jax.__version__},
   }
@@ -289,8 +289,6 @@ def judge(
   found = hlo.traffic(text, target)
   link = found.link_bytes / target.device.link
   seconds = found.seconds + link
-  bits = 16 if re.search(r'\bbf16\[', text) else 32
-  peak = target.device.flops(bits) * target.count
   return {
     'memory': buffers,
     'flop_compiled': found.flop,
@@ -302,7 +300,7 @@ def judge(
     'seconds': found.seconds,
     'link_seconds': link,
     'images_per_s': facts['images'] * facts['together'] / seconds,
-    'mfu': 100 * facts['flop'] * facts['together'] / seconds / peak,
+    'mfu': 100 * facts['at_peak'] * facts['together'] / seconds / target.count,
     'hours': facts['calls'] / facts['together'] * seconds / 3600,
   }
 

@@ -106,7 +106,7 @@ def _set_cam_networks(config: PipelineConfig, numbers: _recipes.Numbers, method:
   if method != 'vanilla':
     ours.batch_size, ours.optim.accumulate = numbers.batch, numbers.accumulate
     ours.transform.augment, ours.smoothing = numbers.augment, numbers.smoothing
-  ours.leak_noc_grad = numbers.leak and method == 'pnoc'
+  ours.leak_noc_grad = numbers.leak and ours.parts.noc
   if method == 'occse':
     # As the code's runner: batch normalisation and stem frozen, output stride 8; the judge's is 16.
     ours.model.norm, ours.model.frozen_stages = layers.Norm.FROZEN, 1

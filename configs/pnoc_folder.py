@@ -23,6 +23,11 @@ is best on photographs so far. P-NOC is below the classifier without the price (
 with what was tried); `:method=pnoc` trains it all the same, likewise `puzzle`, `occse`, `poc`, and
 `noc`, which is P-NOC without the tiles that cost it most here. A classifier of the same recipe is
 the judge, and its weights are those of `--config.classifier.init=FILE`.
+
+The words set what belongs together; a flag sets one field. So a method is a word, and a plain
+classifier without the price also wants the thresholds of maps without it:
+`--config.generator.lambda_area=0.0 --config.affinity_labels.foreground=0.4
+--config.pseudo_masks.threshold=0.2`.
 """
 
 from configs import _base

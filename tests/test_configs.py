@@ -241,6 +241,13 @@ def test_an_option_of_a_part_that_a_method_lacks_is_told(field, value, parts):
     config_lib.validate(_with({f'generator.{field}': value, 'generator.method': 'occse'}))
 
 
+def test_a_noc_of_contrasts_wants_another_image_in_the_batch():
+  views = {'generator.noc_views': losses.Views.CONTRAST}
+  config_lib.validate(_with(views | {'generator.batch_size': 2}))
+  with pytest.raises(UserError, match=r'generator\.batch_size is 1: .* at least 2 images'):
+    config_lib.validate(_with(views | {'generator.batch_size': 1}))
+
+
 def test_all_faults_are_told_at_once():
   config = _with({'generator.threshold': 2.0, 'priors.batch_size': 0})
   with pytest.raises(UserError, match=r'(?s)generator\.threshold.*priors\.batch_size'):

@@ -25,6 +25,7 @@ from pnoc_jax.data.readers import coco, voc  # noqa: E402
 from pnoc_jax.data.streams import pipeline  # noqa: E402
 from pnoc_jax.engine import programs, settings  # noqa: E402
 from pnoc_jax.runs import graph  # noqa: E402
+from pnoc_jax.updates import pnoc  # noqa: E402
 
 PRESETS = (
   'pnoc_voc',
@@ -171,6 +172,20 @@ def test_all_words_go_together(preset):
     config = load(preset, words)
     config_lib.validate(config)
     assert config.name == '_'.join([preset, *words.replace('backbone=', '').split(',')]).strip('_')
+
+
+def test_gradients_leak_to_each_noc_where_the_recipe_lets_them():
+  leaks = {x: load('pnoc_voc', f'paper,method={x}').generator.leak_noc_grad for x in pnoc.METHODS}
+  assert leaks == {name: method.noc for name, method in pnoc.METHODS.items()}
+  assert not load('pnoc_voc', 'method=noc').generator.leak_noc_grad
+
+
+def test_photographs_without_a_price_on_the_area_want_the_thresholds_that_their_config_names():
+  text = (ROOT / 'configs' / 'pnoc_folder.py').read_text(encoding='utf-8')
+  flags = dict(re.findall(r'--config\.([a-z_.]+)=([0-9.]+)(?=[\s`])', text))
+  unpriced = load('pnoc_folder', 'method=occse')
+  named = 'generator.lambda_area', 'affinity_labels.foreground', 'pseudo_masks.threshold'
+  assert {x: float(flags[x]) for x in named} == {x: settings.lookup(unpriced, x) for x in named}
 
 
 def _tables():

@@ -123,7 +123,7 @@ class Memory:
   Attributes:
     count: parameters of all its networks.
     variables: params and statistics.
-    optimizer: moments, summed gradients of a step in parts, the moving average.
+    optimizer: moments, summed gradients of a step in parts or of a leak, the moving average.
     gradients: of one step.
     activations: what the backward pass keeps of the forward passes, of this device's images.
   """

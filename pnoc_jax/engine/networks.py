@@ -81,13 +81,17 @@ def stride(config: settings.ModelConfig) -> int:
   return row.stem_stride * math.prod(step for step, _ in plan)
 
 
+NORM_PARAMS = r'backbone/(?:.*/)?(?:bn\d*|shortcut_bn)/(?:scale|bias)'
+"""Matches scale and bias of BatchNorm, of which a ViT has none."""
+
+
 def frozen_patterns(
   config: settings.ModelConfig, *, norm: layers.Norm | None = None
 ) -> tuple[str, ...]:
   """Regular expressions of the params that do not train: frozen stages, frozen BatchNorm."""
   patterns = [f'backbone/{name}/.*' for name in backbones.STAGES[: config.frozen_stages]]
   if (config.norm if norm is None else norm) is layers.Norm.FROZEN:
-    patterns.append(r'backbone/(?:.*/)?(?:bn\d*|shortcut_bn)/(?:scale|bias)')
+    patterns.append(NORM_PARAMS)
   return tuple(patterns)
 
 

@@ -1,5 +1,6 @@
 """What a training is, as plain functions of its state, and how a network's program is made."""
 
+import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -188,13 +189,18 @@ def field_groups(
   """
   if frozen is None:
     frozen = networks.frozen_patterns(config.model)
-  return optimizer.classifier_groups(
+  groups = optimizer.classifier_groups(
     config.optim.weight_decay,
     scratch=scratch,
     scratch_lr=config.optim.scratch_lr,
     bias_lr=config.optim.bias_lr,
     frozen=frozen,
   )
+  # A ViT has no BatchNorm, and of other networks all of it may lie in frozen stages.
+  return [
+    dataclasses.replace(group, optional=group.optional or group.pattern == networks.NORM_PARAMS)
+    for group in groups
+  ]
 
 
 def make_update_ema(config: settings.OptimConfig) -> updates.UpdateEma | None:

@@ -154,16 +154,14 @@ def make_optimizer(
   if accumulate > 1:
     tx = optax.MultiSteps(tx, accumulate, use_grad_mean=grad_mean).gradient_transformation()
   # Sums over steps are kept of all gradients: without this those that nobody needs, too.
-  return _without(tx, [group.pattern for group in groups if group.frozen])
+  return _without(tx, jax.tree.map(lambda pattern: by_pattern[pattern].frozen, labels))
 
 
-def _without(
-  tx: optax.GradientTransformation, patterns: Sequence[str]
-) -> optax.GradientTransformation:
+def _without(tx: optax.GradientTransformation, gone: types.PyTree) -> optax.GradientTransformation:
   def update(
     updates: types.PyTree, state: optax.OptState, params: types.PyTree | None = None
   ) -> tuple[types.PyTree, optax.OptState]:
-    return tx.update(zero_matching(updates, patterns), state, params)
+    return tx.update(_zero(updates, gone), state, params)
 
   return optax.GradientTransformation(tx.init, update)
 
@@ -177,6 +175,10 @@ def zero_matching(grads: types.PyTree, patterns: Sequence[str]) -> types.PyTree:
   """
   rules = [*((pattern, True) for pattern in patterns), ('.*', False)]
   gone = trees.label_names(grads, rules, allow_unused=[pattern for pattern, _ in rules])
+  return _zero(grads, gone)
+
+
+def _zero(grads: types.PyTree, gone: types.PyTree) -> types.PyTree:
   return jax.tree.map(lambda x, zero: jnp.zeros_like(x) if zero else x, grads, gone)
 
 

@@ -260,11 +260,13 @@ def training_memory(
   load: memory.Load,
 ) -> memory.Memory:
   """What the training holds; `judge` is the network that judges erased images, if any."""
-  judges = ()
+  judges, leak = (), 0
   if judge is not None:
     theirs = cam_program.judge_model(judge, dataset.num_classes)
     judges = (memory.Judge(theirs, config.parts.noc, config.noc_views.count),)
-  return memory.training_memory(
+    if config.leak_noc_grad:  # Summed between updates of the noc, and part of checkpoints.
+      leak = memory.tree_bytes(networks.abstract_variables(theirs, dataset)['params'])
+  found = memory.training_memory(
     networks.build(config.model, dataset.num_classes),
     config,
     dataset,
@@ -272,6 +274,7 @@ def training_memory(
     passes=2 if config.parts.tiles else 1,  # The tiles of an image have as many pixels.
     judges=judges,
   )
+  return dataclasses.replace(found, optimizer=found.optimizer + leak)
 
 
 def _describe(config: stage.PipelineConfig, source: info.Source) -> str:
@@ -330,6 +333,12 @@ def _faults(config: stage.PipelineConfig) -> list[str]:
     faults.append('generator.leak_noc_grad is of methods whose noc trains, such as pnoc')
   if ours.noc_views is not losses.Views.ERASED and not ours.parts.noc:
     faults.append('generator.noc_views is of methods whose noc trains, such as pnoc')
+  if ours.noc_views is losses.Views.CONTRAST and ours.batch_size < 2:
+    # An image's own cut would be told as gone and as there.
+    faults.append(
+      f'generator.batch_size is {ours.batch_size}: generator.noc_views=contrast cuts out what the '
+      'map of another image covers, so a batch has at least 2 images'
+    )
   if ours.lambda_conf and not ours.parts.tiles:
     faults.append('generator.lambda_conf is of methods with tiles, such as puzzle')
   for name in ('lambda_area', 'lambda_conf'):

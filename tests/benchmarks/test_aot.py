@@ -84,6 +84,16 @@ def test_flops_of_a_compiled_program_are_those_of_its_mathematics(mesh):
   assert hlo.traffic(text, CPU).flop in (2 * 16 * 16 * 24, 0)  # 0: a call of a library.
 
 
+def test_mfu_counts_each_product_at_the_peak_of_its_precision():
+  """A product of bfloat16 in the program is no reason to compare those of float32 with its peak."""
+  h100 = targets.parse('h100:2')
+  flop = 1e9
+  facts = {'images': 8, 'calls': 1, 'together': 1, 'flop': flop}
+  row = aot.judge(facts | {'at_peak': flop / h100.device.float32}, PROGRAM, {}, h100)
+  alone = row['seconds'] + row['link_seconds']
+  assert row['mfu'] == pytest.approx(100 * flop / h100.device.float32 / 2 / alone)
+
+
 def test_a_run_has_a_row_a_program_and_goes_on_where_it_ended(tmp_path, capsys, monkeypatch):
   config, file = tiny.get_config(), tmp_path / 'rows.json'
   target = targets.parse('cpu:1')

@@ -49,7 +49,9 @@ def test_memory_follows_the_method_the_optimiser_and_the_devices():
   assert need['poc'].activations > need['puzzle'].activations
   assert full.activations == need['poc'].activations and full.optimizer == 4 * size
   assert full.count == 2 * vanilla.count
-  config.generator.method = 'pnoc'
+  config.generator.method, config.generator.leak_noc_grad = 'pnoc', True
+  assert _need('generator', config).optimizer == 5 * size  # Sums of what leaks to the noc.
+  config.generator.leak_noc_grad = False
   half = _need('generator', config, devices=4)
   assert half.activations == full.activations // 2 and half.state == full.state
   config.generator.model.remat = True

@@ -122,6 +122,19 @@ def test_sums_over_steps_hold_no_gradient_of_what_is_frozen():
     assert np.any(np.asarray(kept)) != name.startswith('backbone/bn'), name
 
 
+def test_what_an_earlier_group_trains_a_later_frozen_one_does_not_stop():
+  params = {'a': {'bias': jnp.ones(2)}, 'b': {'bias': jnp.ones(2)}}
+  grad = jax.tree.map(jnp.ones_like, params)
+  groups = [optimizer.Group('a/.*'), optimizer.Group('.*', frozen=True)]
+  for accumulate in (1, 2):
+    tx = optimizer.make_optimizer(
+      params, schedule=schedules.constant(0.1), groups=groups, accumulate=accumulate
+    )
+    result = _walk(tx, params, [grad] * accumulate)[-1]
+    np.testing.assert_allclose(result['a/bias'], 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(result['b/bias'], 1.0)
+
+
 def test_of_equal_patterns_the_first_group_counts():
   params, grad = _tree(), _tree()
   for pattern, still in (('(?:.*/)?bias', 'bias'), ('.*', '')):

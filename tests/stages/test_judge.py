@@ -73,3 +73,15 @@ def test_gradients_that_nobody_needs_are_not_computed(mesh):
   without = _sums_over_maps('generator', leak=False, mesh=mesh)
   assert without > 0
   assert _sums_over_maps('generator', leak=True, mesh=mesh) == without
+
+
+def test_a_network_without_batch_normalisation_can_be_the_noc(mesh):
+  """A ViT has none, so there is none to freeze."""
+  config = tiny.get_config()
+  for training in (config.classifier, config.generator):
+    training.model.backbone, training.model.output_stride = 'vit_tiny_patch16_224', 16
+  (entry,) = (x for x in stage.stages(config) if x.name == 'generator')
+  found = entry.programs(contexts.nowhere(entry, config, mesh))
+  assert [call.name for call in found] == ['generator', 'noc']
+  for call in found:
+    call.compiled.trace(*call.arguments)

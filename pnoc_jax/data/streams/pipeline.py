@@ -9,6 +9,7 @@ processes, workers or threads sees the same global batches, and any step can be 
 import dataclasses
 import enum
 import functools
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -229,6 +230,10 @@ class Batches:
     """Stops threads and processes; what was prepared is dropped."""
     self._close()
     self._stream = None
+    if self._shared:
+      # The exception that ended a pass holds itself and, in a frame of grain's, the last batch: its
+      # memory, which all processes share, would stay until Python looks for such cycles, or beyond.
+      gc.collect()
 
 
 def _own(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """Streams are a pure function of (seed, position), whoever reads them."""
 
+import gc
 import itertools
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_workers_and_resuming_change_nothing(source):
   stream = _batches(source, 7)
   _assert_equal(_batches(source, 4, start_step=3, share=pipeline.Share(workers=4)), stream[3:])
   _assert_equal(_batches(source, 2, start_step=5), stream[5:])
+
+
+def test_a_whole_pass_leaves_no_memory_that_processes_share():
+  """Python tells of it at the end: "leaked shared_memory objects"."""
+  source = shapes.ShapesSource(info.ShapesConfig(size=32, val=4), 'val')
+  gc.disable()  # It would find the memory at some time, or never in a short run.
+  try:
+    share = pipeline.Share(workers=1)
+    with pipeline.valid_batches(source, size=32, batch_size=2, share=share) as batches:
+      assert len(list(batches)) == 2
+    assert not [x for x in gc.get_objects() if type(x).__name__ == 'SharedMemoryArray']
+  finally:
+    gc.enable()
 
 
 def test_an_epoch_shows_an_image_at_most_once_and_epochs_differ(source):
