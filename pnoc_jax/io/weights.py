@@ -156,7 +156,8 @@ def find(path: str | os.PathLike) -> pathlib.Path:
     )
   if path.is_dir():
     raise errors.UserError(f'{path} holds no {FILE}: no training has ended there.')
-  raise errors.UserError(f'There are no weights at {path}.')
+  hint = '; for random weights `init` is empty (init=)' if path.name.lower() == 'none' else ''
+  raise errors.UserError(f'There are no weights at {path}{hint}.')
 
 
 def origin(path: str | os.PathLike) -> dict[str, str]:

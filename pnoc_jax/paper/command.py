@@ -13,8 +13,8 @@ from pnoc_jax.io import records
 from pnoc_jax.paper import figures, plan, sheets
 from pnoc_jax.paper import rows as row_lib
 from pnoc_jax.paper import tables as table_lib
+from pnoc_jax.parallel import hosts, targets
 from pnoc_jax.parallel import mesh as meshes
-from pnoc_jax.parallel import targets
 from pnoc_jax.report import files
 from pnoc_jax.runs import forecast, runner
 from pnoc_jax.stages import report
@@ -105,8 +105,12 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
   Raises:
     UserError: something is named that there is not.
   """
+  data = Data(order.config.dataset, order.workdir)
   try:
-    runs = plan_of(order, Data(order.config.dataset, order.workdir))
+    runs = plan_of(order, data)
+    warning = _unscored(order.config, data)
+    if warning:
+      yield warning
   except UserError:
     runs = plan_of(order, None)
     yield 'The data set is not here: products are taken for done that have these settings.'
@@ -118,6 +122,17 @@ def preview(order: Order, target: targets.Target | None) -> Iterator[str]:
     )
   rows = forecast.read(forecast.path(order.config, target)) if target else {}
   yield from plan.told(runs, target, rows)
+
+
+def _unscored(config: PipelineConfig, data: 'Data') -> str:
+  """Says that no split which is scored has masks; empty where one has, or cannot be opened."""
+  splits = config.evaluation.splits or config.priors.splits
+  try:
+    if any(data.open(split).has_masks for split in splits):
+      return ''
+  except UserError:
+    return ''
+  return f'There are no masks of {" or ".join(splits)}: no number of a table can be known.'
 
 
 class Data:
@@ -171,6 +186,9 @@ def execute(order: Order) -> None:
       + '\n  '.join(faults)
       + '\nNothing was changed. Set the fields back, or take another --workdir.'
     )
+  warning = _unscored(order.config, data)
+  if warning and hosts.is_main():
+    print(f'warning: {warning}', file=sys.stderr, flush=True)
   # Nobody knows by what code these were made.
   noted = {run.directory for run in runs if run.is_done()}
   failed: list[Exception] = []

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pnoc_jax.engine import loop, settings
 from pnoc_jax.errors import UserError
-from pnoc_jax.io import records
+from pnoc_jax.io import images, records
 from pnoc_jax.paper import command, plan, rows, tables
 from pnoc_jax.parallel import targets
 from pnoc_jax.runs import graph, runner
@@ -125,6 +126,23 @@ def test_a_dry_run_does_without_the_data_set(tmp_path):
   assert text.startswith('The data set is not here') and '3 to do' in text
   assert 'generator       to do' in text and 'at best on h100:8' in text
   assert 'no time is known of evaluation\n' in f'{text}\n'
+
+
+def test_a_dry_run_says_that_nothing_can_be_scored_without_masks(tmp_path):
+  order = recorded.order(tmp_path, tables=('1',), rows=('poc',))
+  assert not any('no masks' in x for x in command.preview(order, None))
+  root = tmp_path / 'own'
+  for name in ('images', 'splits'):
+    (root / name).mkdir(parents=True)
+  (root / 'classes.txt').write_text('background\ncat\n')
+  (root / 'image_labels.csv').write_text('id,labels\na,cat\nb,cat\n')
+  for split, key in (('train', 'a'), ('val', 'b')):
+    (root / 'splits' / f'{split}.txt').write_text(f'{key}\n')
+    images.write_png(root / 'images' / f'{key}.png', np.zeros((8, 8, 3), np.uint8))
+  folder = {'dataset.name': 'folder', 'dataset.root': str(root)}
+  make = rows.maker(recorded.GIVEN._replace(fields=folder))
+  order = command.Order(make(()), make, tmp_path, tables=('1',), rows=('poc',))
+  assert next(iter(command.preview(order, None))).startswith('There are no masks of')
 
 
 def test_a_dry_run_says_that_a_named_root_is_not_here(tmp_path):

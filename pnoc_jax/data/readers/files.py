@@ -184,7 +184,7 @@ def check_root(root: str, name: str) -> pathlib.Path:
     raise errors.UserError(lists.describe(name, problems))
   path = pathlib.Path(root).expanduser()
   if not path.is_dir():
-    problems = ['there is no such folder: check dataset.root']
+    problems = [f'there is no such folder as {root}: check dataset.root']
     raise errors.UserError(lists.describe(root, problems))
   return path
 
