@@ -10,7 +10,7 @@ run, and nothing of the data set is read unless `--config.dataset.root` says whe
 it, as many images as were published, of one typical size, stand for it.
 
 With `--estimate` nothing is compiled and nothing is written: the traffic is a guess at what a
-compiler fuses (of RS50's generator step on one H100 136 GB, where 150 were compiled).
+compiler fuses (of RS50's generator step on one H100 134 GB, where 119 are compiled).
 
 Targets are `h100:1`, `h100:8`, `v5e:4x4`, `v5p:2x2x1`, ... and `cpu:8`, which needs nothing more.
 The others need packages that stay out of the environment:

@@ -20,6 +20,7 @@ import seeded_tensors
 from PIL import Image
 
 from launch import export as launcher
+from pnoc_jax import platforms
 from pnoc_jax.io import records, weights
 from pnoc_jax.nn import backbones, torch_names
 from pnoc_jax.ops import convolution
@@ -275,6 +276,19 @@ def test_a_network_is_traced_for_any_number_of_images(case):
   image = jax.ShapeDtypeStruct((batch, *exported_networks.SIZE, 3), np.uint8)
   run = export.program(found, exported_networks.SIZE, convolution.Radix.GROUPED)
   assert all(x.shape[0] == batch for x in jax.tree.leaves(jax.eval_shape(run, image)))
+
+
+@pytest.mark.parametrize('case', exported_networks.CASES)
+def test_an_export_is_the_same_whatever_device_writes_it(case):
+  found = exported_networks.network(case)
+  image = jax.ShapeDtypeStruct((2, *exported_networks.SIZE, 3), np.uint8)
+
+  def text(kind):
+    run = export.program(found, exported_networks.SIZE, convolution.Radix.GROUPED)
+    with platforms.traced_for(kind):
+      return str(jax.make_jaxpr(run)(image))
+
+  assert text('cpu') == text('gpu') == text('tpu')
 
 
 def test_the_form_of_depthwise_convolutions_reaches_the_stem():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoc_jax import trees
+from pnoc_jax import platforms, trees
 from pnoc_jax.engine import settings
 from pnoc_jax.errors import UserError
 from pnoc_jax.io import atomic, records, weights
@@ -190,7 +190,9 @@ def program(
   def run(image: Array) -> Any:
     box = jnp.broadcast_to(jnp.array([0, 0, *size]), (image.shape[0], 4))
     image = normalize.normalize(image, box, mean=dataset.mean, std=dataset.std)
-    result = forward.evaluate(model, variables, image)
+    # Whatever device exports: other forms than a CPU's serve gradients, and ONNX cannot say them.
+    with platforms.traced_for('cpu'):
+      result = forward.evaluate(model, variables, image)
     if isinstance(model, deeplab.DeepLab):
       return jax.nn.softmax(result)
     return jax.nn.sigmoid(result.mean((1, 2))), result
