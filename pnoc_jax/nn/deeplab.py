@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from pnoc_jax import errors
 from pnoc_jax.nn import layers
-from pnoc_jax.ops import resize
+from pnoc_jax.ops import moments, resize
 from pnoc_jax.types import Array
 
 SCRATCH = ('aspp', 'decoder')
@@ -123,7 +123,7 @@ class Unit(nn.Module):
     if self.norm is HeadNorm.GROUP:
       x = nn.relu(layers.GroupNorm(GROUPS, name='norm')(x, valid))
     else:
-      x = layers.BatchNorm(relu=True, name='norm')(x, valid, train)
+      x = layers.BatchNorm(act=moments.Act.RELU, name='norm')(x, valid, train)
     return x.astype(self.dtype)
 
 

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers, trunk
-from pnoc_jax.ops import convolution
+from pnoc_jax.ops import convolution, moments
 from pnoc_jax.types import Array
 
 # Channels of the first and of the last convolution, in every size.
@@ -49,11 +49,6 @@ _PARTS: Parts = (
 )
 
 
-def relu6(x: Array) -> Array:
-  """Returns x cut to [0, 6]."""
-  return jnp.clip(x, 0.0, 6.0)
-
-
 class Block(nn.Module):
   """An inverted bottleneck: a wide 1 x 1, a depthwise and a narrow 1 x 1 convolution.
 
@@ -83,7 +78,7 @@ class Block(nn.Module):
     y = x
     if self.expansion > 1:
       y = layers.Conv(inner, dtype=dtype, name='conv1')(y)
-      y = relu6(_norm(dtype, 'bn1')(y, valid, train))
+      y = _norm(dtype, 'bn1', moments.Act.RELU6)(y, valid, train)
     depthwise = layers.Conv(
       inner,
       self.kernel_size,
@@ -95,14 +90,14 @@ class Block(nn.Module):
       dtype=dtype,
       name='conv2',
     )
-    y = relu6(_norm(dtype, 'bn2')(depthwise(y, valid), out_valid, train))
+    y = _norm(dtype, 'bn2', moments.Act.RELU6)(depthwise(y, valid), out_valid, train)
     y = layers.Conv(self.width, dtype=dtype, name='conv3')(y)
     y = _norm(dtype, 'bn3')(y, out_valid, train)
     return x + y if self.stride == 1 and channels == self.width else y, out_valid
 
 
-def _norm(dtype: jnp.dtype, name: str) -> layers.BatchNorm:
-  return layers.BatchNorm(dtype, eps=1e-3, name=name)
+def _norm(dtype: jnp.dtype, name: str, act: moments.Act = moments.Act.NONE) -> layers.BatchNorm:
+  return layers.BatchNorm(dtype, eps=1e-3, act=act, name=name)
 
 
 class Stem(nn.Module):
@@ -125,7 +120,7 @@ class Stem(nn.Module):
       _STEM_WIDTH, 3, 2, padding=layers.Padding.SAME, dtype=self.dtype, name='conv1'
     )
     x, valid = conv(x, valid), layers.stride_valid(valid, 2)
-    x = relu6(_norm(self.dtype, 'bn1')(x, valid, train))
+    x = _norm(self.dtype, 'bn1', moments.Act.RELU6)(x, valid, train)
     block = Block(self.width, 3, 1, radix=self.radix, dtype=self.dtype, name='block0')
     return block(x, valid, train)
 
@@ -150,7 +145,7 @@ class Stage(nn.Module):
       x, valid = trunk.Stage(Block, **part, name=f'part{i}')(x, valid, train)
     if self.head:
       x = layers.Conv(self.head, dtype=self.dtype, name='conv1')(x)
-      x = relu6(_norm(self.dtype, 'bn1')(x, valid, train))
+      x = _norm(self.dtype, 'bn1', moments.Act.RELU6)(x, valid, train)
     return x, valid
 
 

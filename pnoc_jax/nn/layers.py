@@ -136,13 +136,13 @@ class BatchNorm(nn.Module):
     dtype: type of the result.
     momentum: share of the old running statistics kept in an update (1 - PyTorch's momentum).
     eps: added to the variance.
-    relu: whether the result's negative numbers become 0.
+    act: what follows, in one function with it.
   """
 
   dtype: jnp.dtype = jnp.float32
   momentum: float = 0.9
   eps: float = 1e-5
-  relu: bool = False
+  act: moments.Act = moments.Act.NONE
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None, train: bool) -> Array:
@@ -165,7 +165,7 @@ class BatchNorm(nn.Module):
     else:
       mean, var = running_mean.value, running_var.value
     inverse = jax.lax.rsqrt(var + self.eps)
-    return normalise(x, mean, inverse, scale, bias, self.relu, self.dtype)
+    return normalise(x, mean, inverse, scale, bias, self.act, self.dtype)
 
 
 def _moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:

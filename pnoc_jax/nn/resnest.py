@@ -35,11 +35,11 @@ class DeepStem(nn.Module):
     dtype = self.dtype
     x = layers.Conv(self.width, 3, stride=2, dtype=dtype, name='conv1')(x, valid)
     valid = layers.stride_valid(valid, 2)
-    x = layers.BatchNorm(dtype, relu=True, name='bn1')(x, valid, train)
+    x = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(x, valid, train)
     x = layers.Conv(self.width, 3, dtype=dtype, name='conv2')(x, valid)
-    x = layers.BatchNorm(dtype, relu=True, name='bn2')(x, valid, train)
+    x = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn2')(x, valid, train)
     x = layers.Conv(2 * self.width, 3, dtype=dtype, name='conv3')(x, valid)
-    x = layers.BatchNorm(dtype, relu=True, name='bn3')(x, valid, train)
+    x = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn3')(x, valid, train)
     return x, valid
 
 
@@ -71,12 +71,12 @@ class SplitAttention(nn.Module):
       dtype=dtype,
       name='conv',
     )
-    u = layers.BatchNorm(dtype, relu=True, name='bn0')(conv(x, valid), valid, train)
+    u = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn0')(conv(x, valid), valid, train)
     branches = jnp.split(u, RADIX, axis=-1)
     gap = layers.global_mean(functools.reduce(operator.add, branches), valid)
     inner = max(planes * RADIX // 4, 32)
     a = layers.Conv(inner, use_bias=True, name='fc1')(gap)
-    a = layers.BatchNorm(relu=True, name='bn1')(a, None, train)
+    a = layers.BatchNorm(act=moments.Act.RELU, name='bn1')(a, None, train)
     a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
     a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
     return _weighted_on_gpu(u, a) if platforms.kind() == 'gpu' else _weighted(u, a)
@@ -121,7 +121,7 @@ class Block(trunk.Block):
     dtype, width = self.dtype, self.planes * self.expansion
     out_valid = layers.stride_valid(valid, self.stride)
     y = layers.Conv(self.planes, dtype=dtype, name='conv1')(x)
-    y = layers.BatchNorm(dtype, relu=True, name='bn1')(y, valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(y, valid, train)
     attention = SplitAttention(self.planes, self.dilation, self.radix, dtype, name='conv2')
     y = attention(y, valid, train)
     if self.stride > 1 or self.is_first:

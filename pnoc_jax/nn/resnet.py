@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers, trunk
+from pnoc_jax.ops import moments
 from pnoc_jax.types import Array
 
 
@@ -25,7 +26,7 @@ class Stem(nn.Module):
     """Returns the features and the mask at their stride; `train` uses the batch's statistics."""
     x = layers.Conv(self.width, 7, stride=2, dtype=self.dtype, name='conv1')(x, valid)
     valid = layers.stride_valid(valid, 2)
-    x = layers.BatchNorm(self.dtype, relu=True, name='bn1')(x, valid, train)
+    x = layers.BatchNorm(self.dtype, act=moments.Act.RELU, name='bn1')(x, valid, train)
     return x, valid
 
 
@@ -40,7 +41,7 @@ class BasicBlock(trunk.Block):
     dtype, dilation, width = self.dtype, self.dilation, self.planes * self.expansion
     out_valid = layers.stride_valid(valid, self.stride)
     conv1 = layers.Conv(self.planes, 3, self.stride, dilation, dtype=dtype, name='conv1')
-    y = layers.BatchNorm(dtype, relu=True, name='bn1')(conv1(x, valid), out_valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(conv1(x, valid), out_valid, train)
     y = layers.Conv(width, 3, dilation=dilation, dtype=dtype, name='conv2')(y, out_valid)
     y = layers.BatchNorm(dtype, name='bn2')(y, out_valid, train)
     if self.project:
@@ -66,9 +67,9 @@ class Bottleneck(trunk.Block):
     first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
     y = layers.Conv(self.planes, stride=first, dtype=dtype, name='conv1')(x)
     valid = layers.stride_valid(valid, first)
-    y = layers.BatchNorm(dtype, relu=True, name='bn1')(y, valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(y, valid, train)
     conv2 = layers.Conv(self.planes, 3, second, self.dilation, dtype=dtype, name='conv2')
-    y = layers.BatchNorm(dtype, relu=True, name='bn2')(conv2(y, valid), out_valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn2')(conv2(y, valid), out_valid, train)
     y = layers.Conv(width, dtype=dtype, name='conv3')(y)
     y = layers.BatchNorm(dtype, name='bn3')(y, out_valid, train)
     if self.project:

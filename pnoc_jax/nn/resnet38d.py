@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from pnoc_jax.nn import layers, trunk
+from pnoc_jax.ops import moments
 from pnoc_jax.types import Array
 
 _DROPOUT = (0.3, 0.5)  # Of the two blocks of layer4.
@@ -40,11 +41,11 @@ class Block(nn.Module):
     """Returns the features and the mask at their stride; `train` uses the batch's statistics."""
     dtype = self.dtype
     out_valid = layers.stride_valid(valid, self.stride)
-    y = layers.BatchNorm(dtype, relu=True, name='bn1')(x, valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(x, valid, train)
     if self.project:
       x = layers.Conv(self.width, stride=self.stride, dtype=dtype, name='shortcut_conv')(y)
     conv1 = layers.Conv(self.inner, 3, self.stride, self.first_dilation, dtype=dtype, name='conv1')
-    y = layers.BatchNorm(dtype, relu=True, name='bn2')(conv1(y, valid), out_valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn2')(conv1(y, valid), out_valid, train)
     conv2 = layers.Conv(self.width, 3, dilation=self.dilation, dtype=dtype, name='conv2')
     return x + conv2(y, out_valid), out_valid
 
@@ -73,15 +74,17 @@ class WideBlock(nn.Module):
   def __call__(self, x: Array, valid: Array | None, train: bool) -> tuple[Array, Array | None]:
     """Returns the features and the mask, unchanged; `train` uses the batch's statistics."""
     dtype = self.dtype
-    y = layers.BatchNorm(dtype, relu=True, name='bn1')(x, valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn1')(x, valid, train)
     x = layers.Conv(self.width, dtype=dtype, name='shortcut_conv')(y)
     y = layers.Conv(self.width // 4, dtype=dtype, name='conv1')(y)
-    y = self._drop('dropout1', layers.BatchNorm(dtype, relu=True, name='bn2')(y, valid, train))
+    y = self._drop(
+      'dropout1', layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn2')(y, valid, train)
+    )
     conv2 = layers.Conv(self.width // 2, 3, dilation=self.dilation, dtype=dtype, name='conv2')
-    y = layers.BatchNorm(dtype, relu=True, name='bn3')(conv2(y, valid), valid, train)
+    y = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn3')(conv2(y, valid), valid, train)
     x = x + layers.Conv(self.width, dtype=dtype, name='conv3')(self._drop('dropout2', y))
     if self.last:
-      x = layers.BatchNorm(dtype, relu=True, name='bn4')(x, valid, train)
+      x = layers.BatchNorm(dtype, act=moments.Act.RELU, name='bn4')(x, valid, train)
     return x, valid
 
   def _drop(self, name: str, x: Array) -> Array:

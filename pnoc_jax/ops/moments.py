@@ -5,6 +5,7 @@ twice for two sums. So GPUs have forms of their own here, which move fewer bytes
 (`docs/performance.md`); CPUs and TPUs take the plain ones, with automatic differentiation.
 """
 
+import enum
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,20 @@ from pnoc_jax import platforms
 from pnoc_jax.types import Array
 
 _PIXELS = (0, 1, 2)
+
+
+class Act(enum.Enum):
+  """What follows a normalisation.
+
+  Attributes:
+    NONE: nothing.
+    RELU: negative numbers become 0.
+    RELU6: the same, and those above 6 become 6.
+  """
+
+  NONE = 'none'
+  RELU = 'relu'
+  RELU6 = 'relu6'
 
 
 def sums(x: Array) -> tuple[Array, Array]:
@@ -56,7 +71,7 @@ def sums_by_image(x: Array) -> Array:
 
 
 def normalise(
-  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, act: Act, dtype: jnp.dtype
 ) -> Array:
   """Normalises a map in float32.
 
@@ -66,25 +81,27 @@ def normalise(
     inverse: f32[C], 1 / the standard deviation.
     scale: f32[C].
     bias: f32[C].
-    relu: whether the result's negative numbers become 0.
+    act: what is done to the result.
     dtype: of the result.
 
   Returns:
     [B, H, W, C].
   """
   y = ((x.astype(jnp.float32) - mean) * (scale * inverse) + bias).astype(dtype)
-  return jax.nn.relu(y) if relu else y
+  if act is Act.RELU6:
+    return jnp.clip(y, 0.0, 6.0)
+  return jax.nn.relu(y) if act is Act.RELU else y
 
 
 def normalise_batch(
-  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, act: Act, dtype: jnp.dtype
 ) -> Array:
   """As `normalise`, where `mean` and `inverse` are those of x over its first three axes.
 
   On GPUs these two get no gradients: that of x holds what reaches it by way of them.
   """
   form = _normalise_own if platforms.kind() == 'gpu' else normalise
-  return form(x, mean, inverse, scale, bias, relu, dtype)
+  return form(x, mean, inverse, scale, bias, act, dtype)
 
 
 _normalise_own = jax.custom_vjp(normalise, nondiff_argnums=(5, 6))
@@ -93,23 +110,24 @@ _Kept = tuple[Array, Array, Array, Array, Array]
 
 
 def _normalise_forward(
-  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, relu: bool, dtype: jnp.dtype
+  x: Array, mean: Array, inverse: Array, scale: Array, bias: Array, act: Act, dtype: jnp.dtype
 ) -> tuple[Array, _Kept]:
-  y = normalise(x, mean, inverse, scale, bias, relu, dtype)
+  y = normalise(x, mean, inverse, scale, bias, act, dtype)
   return y, (x, mean, inverse, scale, bias)
 
 
 def _normalise_backward(
-  relu: bool, dtype: jnp.dtype, kept: _Kept, grad: Array
+  act: Act, dtype: jnp.dtype, kept: _Kept, grad: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
   """The two sums of the formula, then the gradient: two passes over the map and what came back."""
   del dtype
   x, mean, inverse, scale, bias = kept
   centred = x.astype(jnp.float32) - mean
   grad = grad.astype(jnp.float32)
-  if relu:
+  if act is not Act.NONE:
     # Multiplied by 1 or 0: what a comparison decides would be written out.
-    grad = grad * jnp.sign(jnp.maximum(centred * (scale * inverse) + bias, 0.0))
+    y = centred * (scale * inverse) + bias
+    grad = grad * jnp.sign(jnp.maximum(y * (6.0 - y) if act is Act.RELU6 else y, 0.0))
   count = x.size / x.shape[-1]
   total = jnp.sum(grad, axis=_PIXELS)
   along = jnp.sum(grad * centred, axis=_PIXELS)
