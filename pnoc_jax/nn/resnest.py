@@ -79,22 +79,23 @@ class SplitAttention(nn.Module):
     a = layers.BatchNorm(act=moments.Act.RELU, name='bn1')(a, None, train)
     a = layers.Conv(RADIX * planes, use_bias=True, name='fc2')(a)
     a = jax.nn.softmax(a.reshape(-1, 1, 1, RADIX, planes), axis=3).astype(dtype)
-    return _weighted_on_gpu(u, a) if platforms.kind() == 'gpu' else _weighted(u, a)
+    return _weighted_on_gpu(u, a) if platforms.kind() == 'gpu' else _weighted(branches, a)
 
 
-def _weighted(u: Array, weights: Array) -> Array:
-  """Sums the branches of u [B, H, W, RADIX * C], weighted by [B, 1, 1, RADIX, C]."""
-  branches = jnp.split(u, RADIX, axis=-1)
+def _weighted(branches: list[Array], weights: Array) -> Array:
+  """Sums branches [B, H, W, C], weighted by [B, 1, 1, RADIX, C]."""
   parts = [weights[:, :, :, k] * branch for k, branch in enumerate(branches)]
   return functools.reduce(operator.add, parts)
 
 
-# The gradient of the weights is a sum over pixels, in float32 and in a form that suits GPUs.
-_weighted_on_gpu = jax.custom_vjp(_weighted)
+@jax.custom_vjp
+def _weighted_on_gpu(u: Array, weights: Array) -> Array:
+  """As `_weighted`; the weights' gradient is a sum in float32, in a form that suits GPUs."""
+  return _weighted(jnp.split(u, RADIX, axis=-1), weights)
 
 
 def _weighted_forward(u: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
-  return _weighted(u, weights), (u, weights)
+  return _weighted_on_gpu(u, weights), (u, weights)
 
 
 def _weighted_backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
