@@ -86,3 +86,15 @@ def test_a_lower_precision_rounds_results_alone():
   for a, b in zip(ours, plain, strict=True):
     b = np.asarray(b)
     np.testing.assert_allclose(a.astype(np.float32), b, atol=0.02 * np.abs(b).max())
+
+
+def test_a_gpu_has_gradients_by_the_formula_and_sums_by_rows():
+  def text(kind):
+    vector = jnp.ones(3)
+    args = vector, vector, vector, vector, moments.Act.RELU, jnp.float32
+    with platforms.traced_for(kind):
+      normalised = jax.make_jaxpr(lambda x: moments.normalise_batch(x, *args))(_X)
+      return f'{normalised} {jax.make_jaxpr(moments.sums_by_image)(_X)}'
+
+  for name in ('custom_vjp', 'optimization_barrier'):
+    assert name in text('gpu') and name not in text('cpu') + text('tpu')
